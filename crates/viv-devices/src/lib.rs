@@ -1,1 +1,24 @@
-//! (to be written)
+//! The devices of the machine: chipset, PCI, virtio.
+//!
+//! A device is a state machine behind [`Device`]: a list of questions with optional answers. It knows guest
+//! RAM, interrupt lines, messages and timers by the traits of `viv-engine`, so it is driven in tests with no
+//! CPU at all. It must not know engines, threads, or how the machine is put together.
+//!
+//! The guest is hostile: register writes come in any order, with any value and size, and rings and
+//! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
+//! reach outside guest RAM; lints deny what could.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod device;
+
+pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};

@@ -1,0 +1,181 @@
+//! Guest RAM.
+//!
+//! RAM is `vm-memory`'s; what is ours is the record that goes with each region, [`PageRecord`]: which pages
+//! were written, and which hold code that an engine has decoded. Devices write through `vm-memory`, which
+//! reports to the record by itself, so that neither dirty tracking nor self-modifying code by DMA needs a
+//! word from a device.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+
+/// Guest RAM as engines and devices share it. Clones are handles to the same memory.
+pub type GuestMemory = GuestMemoryMmap<PageRecord>;
+
+const PAGE_SHIFT: u32 = 12;
+
+const DIRTY: u8 = 1 << 0;
+const CODE: u8 = 1 << 1;
+
+/// The record of one region's pages. Pages are numbered from the region's start.
+///
+/// A page's *code generation* moves whenever a page that holds decoded code is written. An engine notes the
+/// generation when it decodes and compares it before it runs what it decoded.
+#[derive(Debug, Default)]
+pub struct PageRecord {
+    flags: Box<[AtomicU8]>,
+    generations: Box<[AtomicU32]>,
+}
+
+impl PageRecord {
+    /// Says that an engine has decoded code in `page`.
+    pub fn note_code(&self, page: usize) {
+        if let Some(flags) = self.flags.get(page) {
+            flags.fetch_or(CODE, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether `page` holds decoded code.
+    #[must_use]
+    pub fn has_code(&self, page: usize) -> bool {
+        self.flags.get(page).is_some_and(|flags| flags.load(Ordering::Acquire) & CODE != 0)
+    }
+
+    /// The code generation of `page`.
+    #[must_use]
+    pub fn generation(&self, page: usize) -> u32 {
+        self.generations.get(page).map_or(0, |generation| generation.load(Ordering::Acquire))
+    }
+
+    /// Where the generations lie, for engines that compare them without a call.
+    #[must_use]
+    pub fn generations(&self) -> &[AtomicU32] {
+        &self.generations
+    }
+
+    /// Says that `page` was or is about to be written. Code decoded in it is outdated, and it is no longer
+    /// taken to hold any.
+    pub fn note_write(&self, page: usize) {
+        let Some(flags) = self.flags.get(page) else { return };
+        let old = flags.swap(DIRTY, Ordering::AcqRel);
+        if old & CODE != 0
+            && let Some(generation) = self.generations.get(page)
+        {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether `page` can be written with no further word to the record: it is dirty already and holds no code.
+    #[must_use]
+    pub fn is_plain(&self, page: usize) -> bool {
+        self.flags.get(page).is_some_and(|flags| flags.load(Ordering::Acquire) == DIRTY)
+    }
+
+    fn take_dirty(&self, page: usize) -> bool {
+        self.flags.get(page).is_some_and(|flags| flags.fetch_and(!DIRTY, Ordering::AcqRel) & DIRTY != 0)
+    }
+}
+
+impl<'a> WithBitmapSlice<'a> for PageRecord {
+    type S = RefSlice<'a, Self>;
+}
+
+impl Bitmap for PageRecord {
+    fn mark_dirty(&self, offset: usize, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let last = offset.saturating_add(len - 1) >> PAGE_SHIFT;
+        for page in (offset >> PAGE_SHIFT)..=last.min(self.flags.len()) {
+            self.note_write(page);
+        }
+    }
+
+    fn dirty_at(&self, offset: usize) -> bool {
+        self.flags.get(offset >> PAGE_SHIFT).is_some_and(|flags| flags.load(Ordering::Acquire) & DIRTY != 0)
+    }
+
+    fn slice_at(&self, offset: usize) -> RefSlice<'_, Self> {
+        RefSlice::new(self, offset)
+    }
+}
+
+impl NewBitmap for PageRecord {
+    fn with_len(len: usize) -> Self {
+        let pages = len.div_ceil(1 << PAGE_SHIFT);
+        Self {
+            flags: (0..pages).map(|_| AtomicU8::new(0)).collect(),
+            generations: (0..pages).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+}
+
+/// Where the hole for devices below 4 GiB begins: RAM beyond this many bytes continues at 4 GiB.
+pub const HOLE_START: u64 = 0xc000_0000;
+/// Where RAM continues.
+pub const HOLE_END: u64 = 0x1_0000_0000;
+
+/// RAM of `size` bytes in the machine's layout: from 0 to 3 GiB, and the rest from 4 GiB.
+///
+/// # Errors
+/// When the host gives no memory, or `size` is no multiple of a page.
+pub fn allocate(size: u64) -> std::io::Result<GuestMemory> {
+    let bytes = |n: u64| usize::try_from(n).map_err(std::io::Error::other);
+    let mut ranges = vec![(GuestAddress(0), bytes(size.min(HOLE_START))?)];
+    if size > HOLE_START {
+        ranges.push((GuestAddress(HOLE_END), bytes(size - HOLE_START)?));
+    }
+    GuestMemory::from_ranges(&ranges).map_err(std::io::Error::other)
+}
+
+/// The record of a region's pages.
+#[must_use]
+pub fn record(region: &GuestRegionMmap<PageRecord>) -> &PageRecord {
+    (**region).bitmap()
+}
+
+/// The pages written since the last call (at the first, since the memory was made), as page numbers in
+/// ascending order.
+#[must_use]
+pub fn take_dirty_pages(memory: &GuestMemory) -> Vec<u64> {
+    let mut pages = Vec::new();
+    for region in memory.iter() {
+        let first = region.start_addr().0 >> PAGE_SHIFT;
+        let record = record(region);
+        pages.extend(
+            (0..record.flags.len()).filter(|&page| record.take_dirty(page)).map(|page| first + page as u64),
+        );
+    }
+    pages
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_write_by_a_device_is_recorded_and_outdates_code() {
+        let memory = allocate(1 << 20).unwrap();
+        let region = memory.iter().next().unwrap();
+        let record = record(region);
+        record.note_code(3);
+        let before = record.generation(3);
+        memory.write_slice(&[1; 8], GuestAddress(0x3ffc)).unwrap();
+        assert_ne!(record.generation(3), before);
+        assert_eq!(record.generation(4), before);
+        assert!(record.is_plain(3) && record.is_plain(4) && !record.is_plain(5));
+        assert_eq!(take_dirty_pages(&memory), [3, 4]);
+        assert!(take_dirty_pages(&memory).is_empty());
+        assert!(!record.is_plain(3), "the next write must be seen again");
+    }
+
+    #[test]
+    fn large_memory_leaves_the_hole() {
+        let memory = allocate(HOLE_START + (16 << 20)).unwrap();
+        let ranges: Vec<_> = memory.iter().map(|r| (r.start_addr().0, r.len())).collect();
+        assert_eq!(ranges, [(0, HOLE_START), (HOLE_END, 16 << 20)]);
+    }
+}
