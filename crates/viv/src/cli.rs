@@ -1,0 +1,262 @@
+//! The command line: every subcommand, its options and its help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::size::Size;
+
+/// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
+#[derive(Debug, Parser)]
+#[command(name = "viv", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Examples:
+  viv run debian                  a root shell in a fresh Debian machine
+  viv run debian -- uname -a      one command; its output, its exit status
+  viv host check                  what this host offers, and which engine is used")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a virtual machine until its command or its system ends
+    Run(Box<RunArgs>),
+    /// List, build and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Ask what this host offers
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Print the version of viv
+    Version,
+    /// The process behind one virtual machine, started by `viv run`
+    #[command(hide = true)]
+    Vmm,
+}
+
+/// What `viv run` takes.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "viv run [OPTIONS] IMAGE [-- COMMAND…]\n       viv run [OPTIONS] --kernel FILE",
+    long_about = "Run a virtual machine until its command or its system ends.
+
+With IMAGE, the machine boots that image's own kernel from a throw-away copy of its disk and runs COMMAND \
+in it as root, or a shell. The image is built first if this host does not have it yet. On a terminal the \
+session is interactive; otherwise standard input, output and error are passed through apart from each \
+other, and end of input is passed on.
+
+With --kernel, the machine boots that kernel directly, and its first serial port is the standard input \
+and output of viv.",
+    after_long_help = "Leaving:
+  exit, Ctrl-D, poweroff   as on any machine; everything typed, Ctrl-C included, goes to the guest
+  Ctrl-] Ctrl-] Ctrl-]     within a second: powers the guest off; once more ends it at once
+  SIGTERM, SIGHUP          power the guest off, and end it after a few seconds if it does not
+The terminal is restored on every way out.
+
+Exit status:
+  with IMAGE      that of the command; 126 if it cannot be executed, 127 if it is not found
+  with --kernel   0 when the guest powers off or, with --no-reboot, resets
+  125             viv itself failed; one line on standard error says why
+  128 + N         stopped by signal N before the guest reported a status
+
+Examples:
+  viv run debian                               a root shell in a fresh machine
+  viv run debian -- apt list --installed       one command
+  echo 'cat /etc/os-release' | viv run debian  a shell fed from a pipe
+  viv run --keep web --memory 1G debian        a machine whose disk is kept, by name
+  viv run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+  viv run --kernel vmlinuz --disk root.img --append 'console=ttyS0 root=/dev/vda'"
+)]
+pub struct RunArgs {
+    /// Image to run, like `debian` or `debian:trixie` (see `viv image ls`)
+    #[arg(value_name = "IMAGE", required_unless_present = "kernel")]
+    pub image: Option<String>,
+
+    /// Command to run in the guest instead of a shell
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+
+    /// Memory of the guest: a number with K, M, G or T
+    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = Size::parse)]
+    #[arg(allow_hyphen_values = true)]
+    pub memory: Size,
+
+    /// Processors of the guest
+    #[arg(long, short, value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
+    pub cpus: u32,
+
+    /// Engine that runs the guest's instructions
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
+    pub engine: EngineArg,
+
+    /// Keep the guest's disk under this name, and take it up again in the next run
+    #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
+    pub keep: Option<String>,
+
+    /// Kernel to boot directly: a Linux bzImage or ELF file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "command"], help_heading = "Direct boot")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial RAM disk for the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel", help_heading = "Direct boot")]
+    pub initrd: Option<PathBuf>,
+
+    /// Command line for the kernel
+    #[arg(long, value_name = "STRING", requires = "kernel", help_heading = "Direct boot")]
+    #[arg(allow_hyphen_values = true)]
+    pub append: Option<String>,
+
+    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it
+    #[arg(long, value_name = "FILE[,readonly]", requires = "kernel", help_heading = "Direct boot")]
+    #[arg(value_parser = DiskArg::parse)]
+    pub disk: Vec<DiskArg>,
+
+    /// End when the guest resets instead of starting it again
+    #[arg(long, requires = "kernel", help_heading = "Direct boot")]
+    pub no_reboot: bool,
+}
+
+/// `--engine`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// The processor's virtualization where there is one, the software CPU elsewhere
+    Auto,
+    /// The software CPU, on any host
+    Soft,
+    /// The processor's virtualization through /dev/kvm, or fail
+    Kvm,
+}
+
+/// One `--disk`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskArg {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Whether the guest may only read it.
+    pub readonly: bool,
+}
+
+impl DiskArg {
+    /// Reads `FILE` or `FILE,readonly`. A file whose name holds a comma is given with one of the two words
+    /// behind it: `a,b,readonly` or `a,b,writable`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (path, readonly) = match text.rsplit_once(',') {
+            Some((path, "readonly")) => (path, true),
+            Some((path, "writable")) => (path, false),
+            Some((_, option)) => {
+                return Err(format!("the disk option '{option}' is not known; only 'readonly' is, or 'writable'"));
+            }
+            None => (text, false),
+        };
+        if path.is_empty() {
+            return Err("no file is named; give FILE or FILE,readonly".to_owned());
+        }
+        Ok(Self { path: path.into(), readonly })
+    }
+}
+
+/// `viv image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List the images of this host and those it can build
+    Ls {
+        /// How to print them
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Remove images or kept disks
+    Rm {
+        /// Names as `viv image ls` prints them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Build an image now, from this host's package archive
+    Build {
+        /// Which one, like `debian` or `debian:trixie`
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// `viv host`.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Tell what the processor and kernel offer, which engine `auto` takes, and why
+    Check {
+        /// How to print it
+        #[command(flatten)]
+        output: OutputArg,
+    },
+}
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArg {
+    /// Form of the output
+    #[arg(long = "output", short = 'o', value_enum, value_name = "FORM", default_value_t = Output::Table)]
+    pub form: Output,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn run(args: &[&str]) -> RunArgs {
+        let all = ["viv", "run"].iter().chain(args);
+        match Cli::try_parse_from(all).expect("parses").command {
+            Command::Run(args) => *args,
+            other => panic!("not a run: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        for args in [
+            &["debian", "--", "ls", "--memory", "-l"][..],
+            &["debian", "ls", "--memory", "-l"],
+            &["--cpus", "1", "debian", "--", "ls", "--memory", "-l"],
+        ] {
+            let run = run(args);
+            assert_eq!(run.image.as_deref(), Some("debian"));
+            assert_eq!(run.command, ["ls", "--memory", "-l"]);
+            assert_eq!(run.memory, Size(512 << 20));
+        }
+    }
+
+    #[test]
+    fn options_may_follow_the_image() {
+        let run = run(&["debian", "--memory", "1G", "--", "ls"]);
+        assert_eq!((run.memory, run.command), (Size(1 << 30), vec!["ls".into()]));
+    }
+
+    #[test]
+    fn a_disk_is_a_file_with_an_option() {
+        let disk = |path: &str, readonly| DiskArg { path: path.into(), readonly };
+        assert_eq!(DiskArg::parse("a.img"), Ok(disk("a.img", false)));
+        assert_eq!(DiskArg::parse("a.img,readonly"), Ok(disk("a.img", true)));
+        assert_eq!(DiskArg::parse("a,b.img,writable"), Ok(disk("a,b.img", false)));
+        assert!(DiskArg::parse("a.img,ro").is_err());
+        assert!(DiskArg::parse(",readonly").is_err());
+        assert!(DiskArg::parse("").is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! How `viv` fails: one line that says what was being done, why it failed and what to do.
+
+use std::error::Error;
+use std::fmt;
+
+/// The exit status of `viv run` when `viv` itself failed, as docker has it: what the guest's command may
+/// return starts at 126, so that a script can tell the two apart.
+pub const RUN_FAILED: u8 = 125;
+
+/// A failure of `viv` itself.
+///
+/// Shown as `what was being done: why; what to do`, in one line whatever its parts hold.
+#[derive(Debug)]
+pub struct Failure {
+    doing: String,
+    why: String,
+    remedy: Option<String>,
+}
+
+impl Failure {
+    /// `doing` names the work with the value it was done to, `why` what stood in the way.
+    pub fn new(doing: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { doing: doing.into(), why: why.into(), remedy: None }
+    }
+
+    /// A failure with the causes that `error` carries, outermost first.
+    pub fn of(doing: impl Into<String>, error: &dyn Error) -> Self {
+        Self::new(doing, causes(error))
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = match &self.remedy {
+            Some(remedy) => format!("{}: {}; {remedy}", self.doing, self.why),
+            None => format!("{}: {}", self.doing, self.why),
+        };
+        f.write_str(&one_line(&line))
+    }
+}
+
+impl Error for Failure {}
+
+/// An error with its causes, outermost first, each once.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some errors repeat their cause in their own text.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// `text` without line breaks or other control characters: names of files and images are the user's, and
+/// what a guest or an archive says is not trusted to leave the terminal alone.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for word in text.split(['\n', '\r']).map(str::trim).filter(|w| !w.is_empty()) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Outer(std::io::Error);
+
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("cannot open the disk")
+        }
+    }
+
+    impl Error for Outer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_its_causes_and_a_remedy() {
+        let error = Outer(std::io::Error::other("no such\n  file"));
+        let failure = Failure::of("--disk a\x1b[2Jb", &error).remedy("create it");
+        assert_eq!(
+            failure.to_string(),
+            "--disk a\u{fffd}[2Jb: cannot open the disk: no such file; create it"
+        );
+    }
+
+    #[test]
+    fn a_cause_already_told_is_not_repeated() {
+        let told = std::io::Error::other(std::io::Error::other("gone"));
+        assert_eq!(causes(&told), "gone");
+    }
+}
