@@ -10,6 +10,7 @@ use crate::size::Size;
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
 #[command(name = "viv", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 #[command(after_help = "Examples:
   viv run debian                  a root shell in a fresh Debian machine
   viv run debian -- uname -a      one command; its output, its exit status
@@ -24,12 +25,21 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a virtual machine until its command or its system ends
+    #[command(long_about = "Run a virtual machine until its command or its system ends.
+
+With IMAGE, the machine boots that image's own kernel from a throw-away copy of its disk and runs COMMAND \
+in it as root, or a shell. The image is built first if this host does not have it yet. On a terminal the \
+session is interactive; otherwise standard input, output and error are passed through apart from each \
+other, and end of input is passed on.
+
+With --kernel, the machine boots that kernel directly, and its first serial port is the standard input \
+and output of viv.")]
     Run(Box<RunArgs>),
     /// List, build and remove images
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
     /// Ask what this host offers
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Host(HostCommand),
     /// Print the version of viv
     Version,
@@ -42,15 +52,6 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(
     override_usage = "viv run [OPTIONS] IMAGE [-- COMMAND…]\n       viv run [OPTIONS] --kernel FILE",
-    long_about = "Run a virtual machine until its command or its system ends.
-
-With IMAGE, the machine boots that image's own kernel from a throw-away copy of its disk and runs COMMAND \
-in it as root, or a shell. The image is built first if this host does not have it yet. On a terminal the \
-session is interactive; otherwise standard input, output and error are passed through apart from each \
-other, and end of input is passed on.
-
-With --kernel, the machine boots that kernel directly, and its first serial port is the standard input \
-and output of viv.",
     after_long_help = "Leaving:
   exit, Ctrl-D, poweroff   as on any machine; everything typed, Ctrl-C included, goes to the guest
   Ctrl-] Ctrl-] Ctrl-]     within a second: powers the guest off; once more ends it at once
@@ -86,7 +87,8 @@ pub struct RunArgs {
     pub memory: Size,
 
     /// Processors of the guest
-    #[arg(long, short, value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_cpus)]
+    #[arg(allow_hyphen_values = true)]
     pub cpus: u32,
 
     /// Engine that runs the guest's instructions
@@ -102,22 +104,27 @@ pub struct RunArgs {
     pub kernel: Option<PathBuf>,
 
     /// Initial RAM disk for the kernel
-    #[arg(long, value_name = "FILE", requires = "kernel", help_heading = "Direct boot")]
+    #[arg(long, value_name = "FILE", help_heading = "Direct boot")]
     pub initrd: Option<PathBuf>,
 
     /// Command line for the kernel
-    #[arg(long, value_name = "STRING", requires = "kernel", help_heading = "Direct boot")]
+    #[arg(long, value_name = "STRING", help_heading = "Direct boot")]
     #[arg(allow_hyphen_values = true)]
     pub append: Option<String>,
 
     /// Raw disk image, the guest's next virtio disk; `,readonly` protects it
-    #[arg(long, value_name = "FILE[,readonly]", requires = "kernel", help_heading = "Direct boot")]
+    #[arg(long, value_name = "FILE[,readonly]", help_heading = "Direct boot")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
     /// End when the guest resets instead of starting it again
-    #[arg(long, requires = "kernel", help_heading = "Direct boot")]
+    #[arg(long, help_heading = "Direct boot")]
     pub no_reboot: bool,
+}
+
+/// Reads `--cpus`; how many are possible is for the machine to say.
+fn parse_cpus(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "this is not a number of processors; give one, like 1".to_owned())
 }
 
 /// `--engine`.
@@ -148,7 +155,9 @@ impl DiskArg {
             Some((path, "readonly")) => (path, true),
             Some((path, "writable")) => (path, false),
             Some((_, option)) => {
-                return Err(format!("the disk option '{option}' is not known; only 'readonly' is, or 'writable'"));
+                return Err(format!(
+                    "the disk option '{option}' is not known; only 'readonly' is, or 'writable'"
+                ));
             }
             None => (text, false),
         };

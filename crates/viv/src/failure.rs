@@ -12,6 +12,7 @@ pub const RUN_FAILED: u8 = 125;
 /// Shown as `what was being done: why; what to do`, in one line whatever its parts hold.
 #[derive(Debug)]
 pub struct Failure {
+    /// Empty where `why` tells it already.
     doing: String,
     why: String,
     remedy: Option<String>,
@@ -28,6 +29,11 @@ impl Failure {
         Self::new(doing, causes(error))
     }
 
+    /// A failure that another part has put into words already, what was being done included.
+    pub fn line(line: impl Into<String>) -> Self {
+        Self::new(String::new(), line)
+    }
+
     /// Adds what the user can do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -38,10 +44,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = match &self.remedy {
-            Some(remedy) => format!("{}: {}; {remedy}", self.doing, self.why),
-            None => format!("{}: {}", self.doing, self.why),
-        };
+        let Self { doing, why, remedy } = self;
+        let mut line = if doing.is_empty() { why.clone() } else { format!("{doing}: {why}") };
+        if let Some(remedy) = remedy {
+            line = format!("{line}; {remedy}");
+        }
         f.write_str(&one_line(&line))
     }
 }

@@ -1,7 +1,8 @@
 //! The user's terminal: raw while a guest has it, and given back on every way out.
 //!
 //! The terminal never leaves this process: the guest's process sees only pipes, so whatever becomes of that
-//! process, this one restores the settings. A panic restores them too, before its message is printed.
+//! process, this one restores the settings. A panic in any thread restores them before its message is
+//! printed, and ends the program.
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, RUN_FAILED};
 
 /// The settings to go back to, while the terminal is raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -40,6 +41,8 @@ impl RawTerminal {
             std::panic::set_hook(Box::new(move |panic| {
                 restore();
                 previous(panic);
+                // A session that lost one of its threads would wait for it for ever.
+                std::process::exit(RUN_FAILED.into());
             }));
         });
         let failed = |error: rustix::io::Errno| Failure::of("making the terminal raw", &error);

@@ -43,8 +43,7 @@ impl SerialLog {
 
     /// The last `count` lines that are not empty, fit to be shown on a terminal.
     pub fn tail(&self, count: usize) -> Vec<String> {
-        let kept: Vec<u8> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let kept: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
         let lines: Vec<String> = text.lines().map(one_line).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].to_vec()

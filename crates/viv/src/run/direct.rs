@@ -1,0 +1,57 @@
+//! A kernel from a file, its first serial port joined to standard input and output.
+
+use std::io;
+use std::path::Path;
+
+use viv_vmm::config::{
+    BootConfig, BootProtocol, DiskConfig, Fds, FileSource, MachineConfig, Overlay, Stream,
+};
+
+use crate::cli::RunArgs;
+use crate::failure::Failure;
+use crate::session::{Plan, Sink};
+use crate::terminal;
+
+/// The session for `viv run --kernel`.
+pub fn plan(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
+    let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);
+    let (from_user, input) = io::pipe().map_err(failed)?;
+    let (output, to_user) = io::pipe().map_err(failed)?;
+    let mut fds = Fds::default();
+    let serial = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
+    let disks = args.disk.iter().map(|disk| DiskConfig {
+        path: disk.path.clone(),
+        readonly: disk.readonly,
+        overlay: Overlay::None,
+    });
+    let config = MachineConfig {
+        name: kernel.file_name().unwrap_or(kernel.as_os_str()).to_string_lossy().into_owned(),
+        memory_bytes: args.memory.0,
+        vcpus: args.cpus,
+        engine: args.engine.into(),
+        boot: BootConfig {
+            kernel: FileSource::Path(kernel.to_owned()),
+            initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),
+            cmdline: args.append.clone().unwrap_or_default(),
+            protocol: BootProtocol::Auto,
+        },
+        disks: disks.collect(),
+        serial: Some(serial),
+        console: None,
+        agent: None,
+        no_reboot: args.no_reboot,
+    };
+    let outputs = vec![(output, Sink::Stdout)];
+    Ok(Plan { config, fds, input, outputs, serial: None, interactive: terminal::is_interactive() })
+}
+
+/// The first option given that only a direct boot has.
+pub fn option_given(args: &RunArgs) -> Option<&'static str> {
+    let given = [
+        ("--initrd", args.initrd.is_some()),
+        ("--append", args.append.is_some()),
+        ("--disk", !args.disk.is_empty()),
+        ("--no-reboot", args.no_reboot),
+    ];
+    given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)
+}
