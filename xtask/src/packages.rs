@@ -1,0 +1,48 @@
+//! The Debian packages that tests need.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::step;
+
+/// What tests call, by package.
+const NEEDED: &[&str] = &[
+    // e2fsck, to check a disk that a guest wrote.
+    "e2fsprogs",
+    // setsid, to give a test a terminal of its own.
+    "util-linux",
+];
+
+/// Installs what is missing, where this runs as root; elsewhere says what to run.
+pub fn ensure() -> Result<()> {
+    let missing: Vec<&str> = NEEDED.iter().copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = ["install", "--yes", "--no-install-recommends"];
+    if !is_root() {
+        bail!("tests need {0}; run: sudo apt-get {1} {0}", missing.join(" "), install.join(" "));
+    }
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    let done =
+        step::run(apt().args(["update", "--quiet"]))? && step::run(apt().args(install).args(&missing))?;
+    if !done {
+        bail!("apt-get could not install {}; its messages are above", missing.join(" "));
+    }
+    Ok(())
+}
+
+fn is_installed(package: &str) -> bool {
+    let query =
+        Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();
+    query.is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
