@@ -1,0 +1,123 @@
+//! Every way to get the command line wrong: one line, and a status that is not zero.
+
+use assert_cmd::Command;
+
+/// Runs `viv` with these words; its status and what it complained.
+fn complaint(words: &str) -> (i32, String) {
+    let output = Command::cargo_bin("viv").expect("viv").args(words.split(' ')).output().expect("runs");
+    assert!(output.stdout.is_empty(), "{words}: {output:?}");
+    let line = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(line.lines().count(), 1, "{words}: {line}");
+    (output.status.code().expect("no signal"), line.trim_end().to_owned())
+}
+
+/// Asserts the line for each command line.
+fn assert_complaints(status: i32, cases: &[(&str, &str)]) {
+    for (words, line) in cases {
+        assert_eq!(complaint(words), (status, format!("viv: {line}")), "{words}");
+    }
+}
+
+#[test]
+fn what_run_does_not_understand_fails_with_125() {
+    assert_complaints(
+        125,
+        &[
+            ("run", "IMAGE is missing; see viv run --help"),
+            (
+                "run --memry 1G debian",
+                "--memry: there is no such option, and nothing more is expected here; did you mean --memory?",
+            ),
+            ("run --engine kvmm debian", "--engine kvmm: there is no such choice; give auto, soft, kvm"),
+            ("run --cpus two debian", "--cpus two: this is not a number of processors; give one, like 1"),
+            ("run --cpus -1 debian", "--cpus -1: this is not a number of processors; give one, like 1"),
+            ("run --kernel a debian", "--kernel: it does not go with IMAGE; give one of them"),
+            ("run --kernel a --keep b", "--kernel: it does not go with --keep; give one of them"),
+            ("run --kernel a --kernel b", "--kernel: it is given more than once; give it once"),
+            (
+                "run --initrd a debian",
+                "--initrd: it is for a kernel that is booted directly; give --kernel FILE",
+            ),
+            (
+                "run --no-reboot debian",
+                "--no-reboot: it is for a kernel that is booted directly; give --kernel FILE",
+            ),
+            (
+                "run --kernel a --disk b,ro",
+                "--disk b,ro: the disk option 'ro' is not known; only 'readonly' is, or 'writable'",
+            ),
+            (
+                "run --kernel a --disk ,readonly",
+                "--disk ,readonly: no file is named; give FILE or FILE,readonly",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn memory_that_is_none_is_refused() {
+    assert_complaints(
+        125,
+        &[
+            (
+                "run --memory much debian",
+                "--memory much: this is not an amount of memory; give a number with K, M, G or T, like 512M or 2G",
+            ),
+            (
+                "run --memory 512Q debian",
+                "--memory 512Q: the unit 'Q' is not known; give a number with K, M, G or T, like 512M or 2G",
+            ),
+            (
+                "run --memory -1G debian",
+                "--memory -1G: an amount of memory cannot be negative; give a number with K, M, G or T, like 512M or 2G",
+            ),
+            (
+                "run --memory 99999999T debian",
+                "--memory 99999999T: no machine has that much memory; give less",
+            ),
+        ],
+    );
+    for size in ["0", "17", "9999T"] {
+        let (status, line) = complaint(&format!("run --memory {size} --kernel a"));
+        assert_eq!(status, 125, "{line}");
+        assert!(line.starts_with(&format!("viv: --memory {size}: a machine cannot have ")), "{line}");
+        assert!(line.ends_with("from 16 MiB to 1024 GiB"), "{line}");
+    }
+}
+
+#[test]
+fn processors_that_are_none_are_refused() {
+    assert_complaints(
+        125,
+        &[
+            ("run --cpus 0 --kernel a", "--cpus 0: a machine cannot have 0 vCPUs: give 1 to 254"),
+            ("run --cpus 255 --kernel a", "--cpus 255: a machine cannot have 255 vCPUs: give 1 to 254"),
+        ],
+    );
+}
+
+#[test]
+fn other_commands_fail_with_2() {
+    assert_complaints(
+        2,
+        &[
+            ("rum debian", "rum: viv has no such command; did you mean run?"),
+            ("image lss", "lss: viv image has no such command; did you mean ls?"),
+            ("image rm", "NAME is missing; see viv image rm --help"),
+            (
+                "host check now",
+                "now: there is no such option, and nothing more is expected here; see viv host check --help",
+            ),
+            ("host check -o yaml", "--output yaml: there is no such choice; give table, json"),
+        ],
+    );
+}
+
+#[test]
+fn without_a_command_the_help_is_shown() {
+    for words in [&[][..], &["image"], &["host"]] {
+        let output = Command::cargo_bin("viv").expect("viv").args(words).output().expect("runs");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Commands:"), "{words:?}");
+    }
+}
