@@ -1,9 +1,11 @@
 //! The command line: every subcommand, its options and its help.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use viv_vmm::config::MAX_VCPUS;
 
 use crate::size::Size;
 
@@ -122,9 +124,12 @@ pub struct RunArgs {
     pub no_reboot: bool,
 }
 
-/// Reads `--cpus`; how many are possible is for the machine to say.
+/// Reads `--cpus`.
 fn parse_cpus(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| "this is not a number of processors; give one, like 1".to_owned())
+    match text.parse() {
+        Ok(cpus @ 1..=MAX_VCPUS) => Ok(cpus),
+        _ => Err(format!("a machine has from 1 to {MAX_VCPUS} processors; give a number of them")),
+    }
 }
 
 /// `--engine`.
@@ -136,6 +141,16 @@ pub enum EngineArg {
     Soft,
     /// The processor's virtualization through /dev/kvm, or fail
     Kvm,
+}
+
+impl fmt::Display for EngineArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Soft => "soft",
+            Self::Kvm => "kvm",
+        })
+    }
 }
 
 /// One `--disk`.

@@ -16,17 +16,30 @@ pub struct Failure {
     doing: String,
     why: String,
     remedy: Option<String>,
+    status: Option<u8>,
 }
 
 impl Failure {
     /// `doing` names the work with the value it was done to, `why` what stood in the way.
     pub fn new(doing: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { doing: doing.into(), why: why.into(), remedy: None }
+        Self { doing: doing.into(), why: why.into(), remedy: None, status: None }
     }
 
     /// A failure with the causes that `error` carries, outermost first.
     pub fn of(doing: impl Into<String>, error: &dyn Error) -> Self {
         Self::new(doing, causes(error))
+    }
+
+    /// Gives the failure an exit status of its own.
+    #[must_use]
+    pub fn status(mut self, status: u8) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Its exit status, which is `usual` unless it has one of its own.
+    pub fn status_or(&self, usual: u8) -> u8 {
+        self.status.unwrap_or(usual)
     }
 
     /// A failure that another part has put into words already, what was being done included.
@@ -44,7 +57,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { doing, why, remedy } = self;
+        let Self { doing, why, remedy, .. } = self;
         let mut line = if doing.is_empty() { why.clone() } else { format!("{doing}: {why}") };
         if let Some(remedy) = remedy {
             line = format!("{line}; {remedy}");

@@ -18,6 +18,7 @@ mod cli;
 mod escape;
 mod failure;
 mod host;
+mod image;
 mod progress;
 mod run;
 mod session;
@@ -53,12 +54,12 @@ fn main() -> ExitCode {
         Err(error) => return not_understood(&error, if running { RUN_FAILED } else { USAGE }),
     };
     let printed = match command {
-        Command::Run(args) => match run::run(*args) {
+        Command::Run(args) => match run::run(&args) {
             Ok(outcome) => return outcome.show(),
             Err(failure) => Err(failure),
         },
         Command::Host(HostCommand::Check { output }) => host::check(output.form),
-        Command::Image(_) => todo!(),
+        Command::Image(command) => image::command(command),
         Command::Version => Ok(format!("viv {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Vmm => match io::stdin().as_fd().try_clone_to_owned() {
             Ok(control) => return viv_vmm::process::main(control),
@@ -85,7 +86,7 @@ fn print(text: &str) -> io::Result<()> {
 fn complain(failure: &Failure, status: u8) -> ExitCode {
     // Where there is no standard error, the status has to do.
     let _ = writeln!(io::stderr(), "viv: {failure}");
-    ExitCode::from(status)
+    ExitCode::from(failure.status_or(status))
 }
 
 /// Shows help if that was asked for, or what is wrong with the command line.

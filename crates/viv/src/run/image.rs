@@ -1,0 +1,129 @@
+//! An image: its own kernel and disk, and `viv-guest` to run one command in it.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Write};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
+use viv_vmm::config::{
+    AgentConfig, AgentStdio, BootConfig, BootProtocol, Console, DiskConfig, Fds, FileSource, MachineConfig,
+    Overlay, Stream,
+};
+
+use crate::cli::RunArgs;
+use crate::failure::Failure;
+use crate::session::{self, Plan, Sink};
+use crate::size::Size;
+use crate::terminal;
+
+/// What the guest's kernel is told. Its errors go to the serial port, which is kept for the case that it does
+/// not come up; a panic ends the machine, by a reset at once.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+
+/// The overlay in a kept disk's directory.
+const OVERLAY: &str = "disk.overlay";
+
+/// The least memory that a system from an image comes up in.
+const MIN_MEMORY: Size = Size(128 << 20);
+
+/// Checks what can be told before the image is there.
+pub fn check(args: &RunArgs, store: &Store) -> Result<(), Failure> {
+    if args.memory < MIN_MEMORY {
+        let why = format!("too little for a Debian system, which needs {MIN_MEMORY}");
+        return Err(Failure::new(format!("--memory {}", args.memory), why).remedy("give more, like 512M"));
+    }
+    let Some(name) = &args.keep else { return Ok(()) };
+    let option = format!("--keep {name}");
+    if name.parse::<ImageName>().is_ok() {
+        return Err(Failure::new(option, "an image is called so").remedy("choose another name"));
+    }
+    store.overlay_path(name).map(drop).map_err(|error| Failure::of(option, &error))
+}
+
+/// The session for `viv run IMAGE`. What the guest writes goes to the kept disk, or is forgotten.
+pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Result<Plan, Failure> {
+    let overlay = kept.map_or(Overlay::ThrowAway, |kept| Overlay::Kept { path: kept.directory().join(OVERLAY) });
+    let mut fds = Fds::default();
+    let initrd = FileSource::Fd(fds.add(initrd(image)?));
+    let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);
+    let (log, to_log) = io::pipe().map_err(failed)?;
+    let serial = Stream { input: None, output: Some(fds.add(to_log)) };
+    let interactive = terminal::is_interactive();
+    let streams = if interactive { Streams::console(&mut fds) } else { Streams::apart(&mut fds) };
+    let Streams { stdio, console, input, outputs } = streams.map_err(failed)?;
+    let config = MachineConfig {
+        name: image.name().to_string(),
+        memory_bytes: args.memory.0,
+        vcpus: args.cpus,
+        engine: args.engine.into(),
+        boot: BootConfig {
+            kernel: FileSource::Path(image.kernel()),
+            initrds: vec![initrd],
+            cmdline: CMDLINE.to_owned(),
+            protocol: BootProtocol::Auto,
+        },
+        disks: vec![DiskConfig { path: image.root(), readonly: false, overlay }],
+        serial: Some(serial),
+        console,
+        agent: Some(AgentConfig {
+            command: args.command.clone(),
+            environment: Vec::new(),
+            directory: None,
+            hostname: None,
+            stdio,
+        }),
+        no_reboot: true,
+    };
+    Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive })
+}
+
+/// The image's initial RAM disk as a file that is nowhere.
+fn initrd(image: &ImageHandle) -> Result<File, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(format!("preparing {}", image.name()), error);
+    let content = image.initrd(GUEST_PROGRAM).map_err(|error| failed(&error))?;
+    let file = memfd_create("initrd", MemfdFlags::CLOEXEC).map_err(|error| failed(&error))?;
+    let mut file = File::from(file);
+    file.write_all(&content).map_err(|error| failed(&error))?;
+    Ok(file)
+}
+
+/// How the guest's command is joined to this process.
+struct Streams {
+    stdio: AgentStdio,
+    console: Option<Console>,
+    input: PipeWriter,
+    outputs: Vec<(PipeReader, Sink)>,
+}
+
+impl Streams {
+    /// By a console, which is one stream each way with a window.
+    fn console(fds: &mut Fds) -> io::Result<Self> {
+        let (from_user, input) = io::pipe()?;
+        let (output, to_user) = io::pipe()?;
+        let stream = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
+        let term = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
+        Ok(Self {
+            stdio: AgentStdio::Console { term },
+            console: Some(Console { stream, size: session::window() }),
+            input,
+            outputs: vec![(output, Sink::Stdout)],
+        })
+    }
+
+    /// By three streams apart from each other.
+    fn apart(fds: &mut Fds) -> io::Result<Self> {
+        let (from_user, input) = io::pipe()?;
+        let (stdout, to_stdout) = io::pipe()?;
+        let (stderr, to_stderr) = io::pipe()?;
+        Ok(Self {
+            stdio: AgentStdio::Streams {
+                stdin: Some(fds.add(from_user)),
+                stdout: Some(fds.add(to_stdout)),
+                stderr: Some(fds.add(to_stderr)),
+            },
+            console: None,
+            input,
+            outputs: vec![(stdout, Sink::Stdout), (stderr, Sink::Stderr)],
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! `viv run --kernel` through pipes: output, exit statuses, signals, and every bad file.
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use common::Guest;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Runs `viv` to its end with this input.
+fn feed(viv: &mut Command, input: &[u8]) -> Output {
+    let mut child =
+        viv.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
+    child.stdin.take().expect("piped").write_all(input).expect("fed");
+    child.wait_with_output().expect("ends")
+}
+
+/// A guest that said `ready`, with what it says next.
+fn started(viv: &mut Command) -> (Child, BufReader<ChildStdout>) {
+    let mut child =
+        viv.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
+    let mut said = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("said");
+    assert_eq!(line, "ready\n");
+    (child, said)
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+/// The VM process that a `viv run` started: its only child.
+fn vm_process(viv: &Child) -> Pid {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", viv.id())).expect("children");
+    let child = children.trim().parse().expect("one child");
+    Pid::from_raw(child).expect("a process")
+}
+
+/// The status and the complaint of a `viv` that ended.
+fn ended(child: Child) -> (i32, String) {
+    let output = child.wait_with_output().expect("ends");
+    (output.status.code().expect("no signal"), String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn the_serial_port_is_standard_input_and_output() {
+    let output = feed(&mut Guest::new().run(&[]), b"hello, guest\nq");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\nhello, guest\n");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_reset_starts_the_guest_again() {
+    let output = feed(&mut Guest::new().run(&[]), b"onertwoq");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\noneready\ntwo");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_reset_ends_it_with_no_reboot() {
+    let output = feed(&mut Guest::new().run(&["--no-reboot"]), b"oner");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\none");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_triple_fault_is_told() {
+    let output = feed(&mut Guest::new().run(&[]), b"f");
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), line.lines().count()), (Some(125), 1), "{line}");
+    assert!(
+        line.starts_with("viv: running the virtual machine: the guest's processor 0 shut down"),
+        "{line}"
+    );
+    assert!(line.contains("triple fault at rip 0x100048"), "{line}");
+}
+
+#[test]
+fn signals_end_the_guest_and_name_the_status() {
+    let guest = Guest::new();
+    for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
+        let (child, _said) = started(&mut guest.run(&[]));
+        // This guest has no power button; asking again does not wait for it.
+        kill_process(pid(&child), signal).expect("killed");
+        kill_process(pid(&child), Signal::TERM).expect("killed");
+        assert_eq!(ended(child), (status, String::new()));
+    }
+}
+
+#[test]
+fn a_vm_process_that_is_killed_is_told() {
+    let (child, _said) = started(&mut Guest::new().run(&[]));
+    kill_process(vm_process(&child), Signal::KILL).expect("killed");
+    let (status, line) = ended(child);
+    assert_eq!((status, line.lines().count()), (125, 1), "{line}");
+    assert!(line.contains("its process was killed by signal 9"), "{line}");
+}
+
+#[test]
+fn the_vm_process_ends_with_viv() {
+    let (mut child, mut said) = started(&mut Guest::new().run(&[]));
+    let vm = rustix::process::pidfd_open(vm_process(&child), rustix::process::PidfdFlags::empty())
+        .expect("a pidfd");
+    kill_process(pid(&child), Signal::KILL).expect("killed");
+    child.wait().expect("ends");
+    // Readable once the process has ended.
+    let mut ended = [rustix::event::PollFd::new(&vm, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ended, None).expect("polled");
+    assert_eq!(said.read_to_end(&mut Vec::new()).expect("closed"), 0);
+}
+
+#[test]
+fn a_closed_output_ends_the_guest_quietly() {
+    let (mut child, said) = started(&mut Guest::new().run(&[]));
+    drop(said);
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(b"x").expect("fed");
+    // It notices when the guest says something; it need not wait for a power button that is not there.
+    let (status, line) = ended(child);
+    assert_eq!((status, line.as_str()), (141, ""));
+}
+
+/// Runs the guest with options that cannot work; the one line, which must not depend on where this runs.
+fn refused(guest: &Guest, options: &[&str]) -> String {
+    let output = feed(&mut guest.run(options), b"q");
+    let line = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), line.lines().count()), (Some(125), 1), "{options:?}: {line}");
+    assert!(output.stdout.is_empty(), "{options:?}");
+    line.trim_end().to_owned()
+}
