@@ -19,6 +19,15 @@
     )
 )]
 
+pub mod bus;
 pub mod device;
+pub mod irq;
+pub mod layout;
+mod portio;
+pub mod system;
+#[cfg(test)]
+mod testing;
+mod ticks;
 
+pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};
