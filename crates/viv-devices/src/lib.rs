@@ -28,6 +28,7 @@ pub mod system;
 #[cfg(test)]
 mod testing;
 mod ticks;
+pub mod uart;
 
 pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};
