@@ -20,5 +20,6 @@
 )]
 
 pub mod device;
+pub mod pci;
 
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};
