@@ -23,6 +23,7 @@ pub mod bus;
 pub mod device;
 pub mod irq;
 pub mod layout;
+pub mod pci;
 mod portio;
 pub mod system;
 #[cfg(test)]
