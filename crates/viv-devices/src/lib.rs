@@ -22,6 +22,7 @@
 pub mod bus;
 pub mod device;
 pub mod irq;
+pub mod irqchip;
 pub mod layout;
 pub mod pci;
 mod portio;

@@ -129,6 +129,7 @@ pub(crate) fn outb(device: &mut dyn Device, port: u16, value: u8) {
 }
 
 /// Where [`hostile_accesses`] goes.
+#[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
     /// The device's ports.
     pub(crate) ports: &'a [PortRange],
