@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use viv_boot::{BootError, KernelError};
+use viv_devices::DeviceError;
 use viv_devices::bus::BusError;
 use viv_devices::pci::PciError;
-use viv_devices::DeviceError;
 use viv_disk::DiskError;
 use viv_engine::EngineError;
 

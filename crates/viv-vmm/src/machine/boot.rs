@@ -46,11 +46,7 @@ impl BootFiles {
     }
 
     /// Puts everything into `memory`, which is zero, and gives the state in which vCPU 0 starts.
-    pub(crate) fn load(
-        &self,
-        memory: &GuestMemory,
-        acpi: AcpiParameters,
-    ) -> Result<VcpuState, MachineError> {
+    pub(crate) fn load(&self, memory: &GuestMemory, acpi: AcpiParameters) -> Result<VcpuState, MachineError> {
         (&self.kernel).rewind().map_err(MachineError::host("read the kernel from its start"))?;
         let kernel = Kernel::from_file(&self.kernel)
             .map_err(|source| MachineError::Kernel { name: self.kernel_name.clone(), source })?;
@@ -71,8 +67,9 @@ impl BootFiles {
 fn open(what: &'static str, source: &FileSource, fds: &Fds) -> Result<File, MachineError> {
     match source {
         FileSource::Fd(slot) => Ok(File::from(fds.get(*slot)?)),
-        FileSource::Path(path) => open_file(path)
-            .map_err(|source| MachineError::Open { what, path: path.clone(), source }),
+        FileSource::Path(path) => {
+            open_file(path).map_err(|source| MachineError::Open { what, path: path.clone(), source })
+        }
     }
 }
 

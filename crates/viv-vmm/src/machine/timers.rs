@@ -9,6 +9,8 @@ use viv_devices::bus::lock;
 use viv_devices::{Device, SharedDevice};
 use viv_engine::{Clock, Timer};
 
+use super::reactor::Source;
+
 /// All timers of a machine. The device thread waits for its descriptor and calls [`Timers::run_due`].
 ///
 /// Locks: a device's lock is taken before this one's, since devices arm timers under theirs.
@@ -43,14 +45,14 @@ impl Timers {
     /// Makes a timer for a device that `make` builds with it, and calls that device back when it is due.
     pub(crate) fn attach<D: Device + 'static>(
         self: &Arc<Self>,
-        make: impl FnOnce(Arc<dyn Timer>) -> D,
+        make: impl FnOnce(Box<dyn Timer>) -> D,
     ) -> Arc<Mutex<D>> {
         let index = {
             let mut entries = self.lock();
             entries.push(Entry::default());
             entries.len() - 1
         };
-        let timer = Arc::new(DeviceTimer { timers: Arc::clone(self), index });
+        let timer = Box::new(DeviceTimer { timers: Arc::clone(self), index });
         let device = Arc::new(Mutex::new(make(timer)));
         if let Some(entry) = self.lock().get_mut(index) {
             let shared: SharedDevice = device.clone();
@@ -147,5 +149,18 @@ impl Timer for DeviceTimer {
 impl AsFd for Timers {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timerfd.as_fd()
+    }
+}
+
+/// The timers as a source of events.
+pub(crate) struct TimerSource(pub(crate) Arc<Timers>);
+
+impl Source for TimerSource {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn ready(&mut self) {
+        self.0.run_due();
     }
 }
