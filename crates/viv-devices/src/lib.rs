@@ -24,6 +24,7 @@ pub mod device;
 pub mod irq;
 pub mod irqchip;
 pub mod layout;
+pub mod pit;
 mod portio;
 pub mod system;
 #[cfg(test)]
