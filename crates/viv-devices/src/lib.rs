@@ -25,6 +25,7 @@ pub mod irq;
 pub mod irqchip;
 pub mod layout;
 pub mod pci;
+pub mod pit;
 mod portio;
 pub mod system;
 #[cfg(test)]
