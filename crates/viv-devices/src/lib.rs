@@ -19,6 +19,19 @@
     )
 )]
 
+pub mod bus;
 pub mod device;
+pub mod irq;
+pub mod irqchip;
+pub mod layout;
+pub mod pci;
+pub mod pit;
+mod portio;
+pub mod system;
+#[cfg(test)]
+mod testing;
+mod ticks;
+pub mod uart;
 
+pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};
