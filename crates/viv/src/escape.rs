@@ -14,7 +14,7 @@ const PRESSES: u8 = 3;
 /// The time they must fall in, from the first to the last.
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// What the user is told.
+/// What the user is told of it.
 pub const DESCRIPTION: &str = "Ctrl-] three times within a second";
 
 /// Watches what is typed for the escape.

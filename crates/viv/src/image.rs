@@ -78,7 +78,8 @@ fn list(form: Output) -> Result<String, Failure> {
     let failed = |error: &dyn Error| Failure::of("listing images", error);
     let store = open()?;
     let found = store.list().map_err(|error| failed(&error))?;
-    let images: Vec<Metadata> = found.into_iter().collect::<Result<_, _>>().map_err(|error| failed(&error))?;
+    let images: Vec<Metadata> =
+        found.into_iter().collect::<Result<_, _>>().map_err(|error| failed(&error))?;
     let is_here = |name: &String| images.iter().any(|image| image.name == *name);
     let available = ImageName::all().map(|name| name.to_string()).filter(|name| !is_here(name)).collect();
     let kept = store.kept().map_err(|error| failed(&error))?;

@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 fn feed(viv: &mut Command, input: &[u8]) -> Output {
     let mut child =
         viv.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
-    child.stdin.take().expect("piped").write_all(input).expect("fed");
+    // One that fails at once may be gone before it reads.
+    let _ = child.stdin.take().expect("piped").write_all(input);
     child.wait_with_output().expect("ends")
 }
 
@@ -124,11 +125,73 @@ fn a_closed_output_ends_the_guest_quietly() {
     assert_eq!((status, line.as_str()), (141, ""));
 }
 
-/// Runs the guest with options that cannot work; the one line, which must not depend on where this runs.
+#[test]
+fn what_is_no_kernel_is_named() {
+    let guest = Guest::new();
+    let refused = |file: &str| {
+        let mut viv = Command::new(env!("CARGO_BIN_EXE_viv"));
+        viv.current_dir(guest.path("."))
+            .args(["run", "--memory", "16M", "--engine", "soft", "--kernel", file]);
+        complaint(&mut viv)
+    };
+    assert_names(&refused("missing"), &["missing", "No such file"]);
+    assert_names(&refused("."), &["."]);
+    guest.write("text", b"#!/bin/sh\n");
+    assert_names(&refused("text"), &["text", "not a kernel"]);
+    guest.write("empty", b"");
+    assert_names(&refused("empty"), &["empty"]);
+    let whole = fs::read(guest.path("guest.elf")).expect("the guest");
+    guest.write("short", &whole[..whole.len() - 1]);
+    assert_names(&refused("short"), &["short", "truncated"]);
+}
+
+#[test]
+fn what_is_no_initrd_is_named() {
+    let guest = Guest::new();
+    assert_names(&refused(&guest, &["--initrd", "missing"]), &["missing", "No such file"]);
+    let large = fs::File::create(guest.path("large")).expect("a file");
+    large.set_len(64 << 20).expect("sparse");
+    assert_names(&refused(&guest, &["--initrd", "large"]), &["initrd", "67108864 bytes", "does not fit"]);
+}
+
+#[test]
+fn what_is_no_disk_is_named() {
+    let guest = Guest::new();
+    assert_names(&refused(&guest, &["--disk", "missing"]), &["missing", "No such file"]);
+    assert_names(&refused(&guest, &["--disk", "."]), &["."]);
+    let disk = guest.write("disk", &[0; 4096]);
+    fs::set_permissions(&disk, Permissions::from_mode(0o444)).expect("read-only");
+    // Root may write to it all the same.
+    if !rustix::process::geteuid().is_root() {
+        assert_names(&refused(&guest, &["--disk", "disk"]), &["disk", "Permission denied"]);
+    }
+    let output = feed(&mut guest.run(&["--disk", "disk,readonly"]), b"q");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_command_line_that_is_too_long_is_refused() {
+    let long = "x".repeat(2048);
+    assert_names(&refused(&Guest::new(), &["--append", &long]), &["--append", "2048 bytes"]);
+}
+
+/// Runs the guest with options that cannot work; the complaint.
 fn refused(guest: &Guest, options: &[&str]) -> String {
-    let output = feed(&mut guest.run(options), b"q");
+    complaint(&mut guest.run(options))
+}
+
+/// Runs `viv`, which must fail with one line; that line.
+fn complaint(viv: &mut Command) -> String {
+    let output = feed(viv, b"q");
     let line = String::from_utf8(output.stderr).expect("text");
-    assert_eq!((output.status.code(), line.lines().count()), (Some(125), 1), "{options:?}: {line}");
-    assert!(output.stdout.is_empty(), "{options:?}");
-    line.trim_end().to_owned()
+    assert_eq!((output.status.code(), line.lines().count()), (Some(125), 1), "{viv:?}: {line}");
+    assert!(output.stdout.is_empty() && line.starts_with("viv: "), "{viv:?}: {line}");
+    line
+}
+
+/// Asserts that a complaint holds all of that.
+fn assert_names(line: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
 }

@@ -13,7 +13,6 @@ use viv_vmm::config::{
 use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::session::{self, Plan, Sink};
-use crate::size::Size;
 use crate::terminal;
 
 /// What the guest's kernel is told. Its errors go to the serial port, which is kept for the case that it does
@@ -23,15 +22,11 @@ const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 /// The overlay in a kept disk's directory.
 const OVERLAY: &str = "disk.overlay";
 
-/// The least memory that a system from an image comes up in.
-const MIN_MEMORY: Size = Size(128 << 20);
+/// The least memory that a system from an image comes up in, in bytes.
+pub const MIN_MEMORY: u64 = 128 << 20;
 
-/// Checks what can be told before the image is there.
+/// Checks the name of a disk to keep, before an image is built for it.
 pub fn check(args: &RunArgs, store: &Store) -> Result<(), Failure> {
-    if args.memory < MIN_MEMORY {
-        let why = format!("too little for a Debian system, which needs {MIN_MEMORY}");
-        return Err(Failure::new(format!("--memory {}", args.memory), why).remedy("give more, like 512M"));
-    }
     let Some(name) = &args.keep else { return Ok(()) };
     let option = format!("--keep {name}");
     if name.parse::<ImageName>().is_ok() {
@@ -42,7 +37,8 @@ pub fn check(args: &RunArgs, store: &Store) -> Result<(), Failure> {
 
 /// The session for `viv run IMAGE`. What the guest writes goes to the kept disk, or is forgotten.
 pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Result<Plan, Failure> {
-    let overlay = kept.map_or(Overlay::ThrowAway, |kept| Overlay::Kept { path: kept.directory().join(OVERLAY) });
+    let overlay =
+        kept.map_or(Overlay::ThrowAway, |kept| Overlay::Kept { path: kept.directory().join(OVERLAY) });
     let mut fds = Fds::default();
     let initrd = FileSource::Fd(fds.add(initrd(image)?));
     let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);

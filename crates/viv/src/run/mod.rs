@@ -4,7 +4,7 @@ mod direct;
 mod image;
 
 use viv_vmm::MachineConfig;
-use viv_vmm::config::{ConfigError, EngineChoice};
+use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
 use viv_vmm::engine::choose;
 use viv_vmm::host::HostFacts;
 
@@ -12,16 +12,24 @@ use crate::cli::{EngineArg, RunArgs};
 use crate::failure::Failure;
 use crate::image as images;
 use crate::session::{self, Outcome};
+use crate::size::Size;
+
+/// Bytes of a page: memory comes in whole ones.
+const PAGE: u64 = 4096;
 
 /// Runs a machine to its end.
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     // Before anything that takes long.
-    choose(args.engine.into(), &HostFacts::read())
+    let host = HostFacts::read();
+    choose(args.engine.into(), &host)
         .map_err(|error| Failure::of(format!("--engine {}", args.engine), &error))?;
+    let least = if args.kernel.is_some() { MIN_MEMORY } else { image::MIN_MEMORY };
+    check_memory(args.memory, least, host.memory)
+        .map_err(|why| Failure::line(format!("--memory {}: {why}", args.memory)))?;
     match (&args.kernel, &args.image) {
         (Some(kernel), _) => {
             let plan = direct::plan(args, kernel)?;
-            validate(&plan.config, args)?;
+            validate(&plan.config)?;
             session::run(plan)
         }
         (None, Some(image)) => run_image(args, image),
@@ -43,7 +51,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<Outcome, Failure> {
     let kept = args.keep.as_ref().map(|name| store.keep(name, &handle)).transpose();
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
     let plan = image::plan(args, &handle, kept.as_ref())?;
-    validate(&plan.config, args)?;
+    validate(&plan.config)?;
     session::run(plan)
 }
 
@@ -57,17 +65,53 @@ impl From<EngineArg> for EngineChoice {
     }
 }
 
+/// Whether a machine can have that much memory where `least` is needed and the host has `most`.
+fn check_memory(memory: Size, least: u64, most: u64) -> Result<(), String> {
+    if memory.0 < least {
+        return Err(format!("too little, {} is the least; give more, like 512M", Size(least)));
+    }
+    if memory.0 > most.min(MAX_MEMORY) {
+        let most = Size(most.min(MAX_MEMORY) >> 20 << 20);
+        return Err(format!("more than this host has, which with its swap is {most}; give less"));
+    }
+    if !memory.0.is_multiple_of(PAGE) {
+        return Err(format!("not a multiple of {PAGE} bytes; give a rounder number, like 512M"));
+    }
+    Ok(())
+}
+
 /// Checks a config, to name the option that is at fault.
-fn validate(config: &MachineConfig, args: &RunArgs) -> Result<(), Failure> {
+fn validate(config: &MachineConfig) -> Result<(), Failure> {
     config.validate().map_err(|error| {
         let option = match &error {
-            ConfigError::Memory { .. } | ConfigError::HostMemory { .. } => {
-                format!("--memory {}", args.memory)
-            }
-            ConfigError::Disks { .. } => "--disk".to_owned(),
-            ConfigError::Cmdline { .. } => "--append".to_owned(),
-            _ => "making the machine".to_owned(),
+            ConfigError::Disks { .. } => "--disk",
+            ConfigError::Cmdline { .. } => "--append",
+            _ => "making the machine",
         };
         Failure::of(option, &error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_must_fit_guest_and_host() {
+        let check = |bytes| check_memory(Size(bytes), 16 << 20, 8 << 30);
+        assert_eq!(check(16 << 20), Ok(()));
+        assert_eq!(check(8 << 30), Ok(()));
+        for (bytes, needle) in [
+            (0, "16M is the least"),
+            ((16 << 20) - 1, "16M is the least"),
+            ((16 << 20) + 1, "multiple of 4096"),
+            ((8 << 30) + 4096, "with its swap is 8G"),
+            (u64::MAX, "with its swap is 8G"),
+        ] {
+            let why = check(bytes).expect_err("refused");
+            assert!(why.contains(needle), "{bytes}: {why}");
+        }
+        let why = check_memory(Size(2 << 40), 16 << 20, 4 << 40).expect_err("refused");
+        assert!(why.contains("is 1T"), "{why}");
+    }
 }

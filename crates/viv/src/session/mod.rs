@@ -11,7 +11,7 @@ mod outcome;
 mod pump;
 mod stop;
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -24,6 +24,7 @@ use viv_vmm::{Controller, Fds, Launch, MachineConfig, VmProcess};
 
 use self::log::SerialLog;
 use self::stop::{Cause, Step, Stop};
+use crate::escape;
 use crate::failure::Failure;
 use crate::progress::Spinner;
 use crate::signals;
@@ -85,6 +86,8 @@ struct Session {
     /// Whether an agent in the guest runs a command.
     agent: bool,
     spinner: Option<Spinner>,
+    /// The engine, and why that one.
+    engine: Option<String>,
     raw: Option<RawTerminal>,
     ready: bool,
     /// The status of the command, once it ended by itself.
@@ -129,6 +132,7 @@ pub fn run(plan: Plan) -> Result<Outcome, Failure> {
         log,
         agent,
         spinner,
+        engine: None,
         raw: None,
         ready: false,
         command: None,
@@ -233,6 +237,7 @@ impl Session {
                 if let Some(spinner) = &self.spinner {
                     spinner.say(&format!("booting on the {engine} engine: {why}"));
                 }
+                self.engine = Some(format!("on the {engine} engine ({why})"));
             }
             protocol::Event::GuestReady => {
                 self.ready = true;
@@ -274,6 +279,10 @@ impl Session {
         self.spinner = None;
         let Some(input) = self.input.take() else { return };
         if self.interactive {
+            let engine = self.engine.as_deref().unwrap_or("now");
+            // Before the terminal is raw, so that the line ends as lines do.
+            let _ =
+                writeln!(io::stderr(), "viv: the guest runs {engine}; leave with {}", escape::DESCRIPTION);
             match RawTerminal::enter() {
                 Ok(raw) => self.raw = Some(raw),
                 Err(failure) => {

@@ -47,10 +47,9 @@ pub fn input(mut to_guest: PipeWriter, keyboard: bool, events: Sender<Event>) ->
         let mut chunk = vec![0; CHUNK];
         loop {
             let typed = match read(rustix::stdio::stdin(), &mut chunk) {
-                Ok(0) => break,
+                // The end; and what a terminal that was hung up answers, or what is not open for reading.
+                Ok(0) | Err(Errno::IO | Errno::BADF) => break,
                 Ok(count) => &chunk[..count],
-                // What a terminal that was hung up answers, and what is not open for reading.
-                Err(Errno::IO | Errno::BADF) => break,
                 Err(error) => {
                     let _ = events.send(Event::InputFailed(error.into()));
                     return;
