@@ -33,7 +33,7 @@ mod timers;
 mod vcpu;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
@@ -148,6 +148,25 @@ impl Machine {
         self.reactor = None;
         self.vcpus.clear();
         self.state = MachineState::Stopped;
+    }
+
+    /// Presses the power button. What follows is the guest's decision.
+    ///
+    /// # Errors
+    /// When it was not started, or is off.
+    pub fn press_power_button(&mut self) -> Result<(), MachineError> {
+        if self.state != MachineState::Paused {
+            self.expect("press the power button of", MachineState::Running)?;
+        }
+        self.power.lock().unwrap_or_else(PoisonError::into_inner).press_power_button();
+        Ok(())
+    }
+
+    /// Tells the guest that its console's window has another size. Without a console nothing happens.
+    pub fn resize(&mut self, size: WindowSize) {
+        if let Some(console) = &self.console {
+            console.resize(size);
+        }
     }
 
     /// What it is doing.
