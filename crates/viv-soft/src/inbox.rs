@@ -165,7 +165,8 @@ impl Inbox {
         }
     }
 
-    /// The level of the 8259's INTR line. It is not taken: it stays until the 8259 lets go of it.
+    /// The level of the 8259's INTR line. It is not taken: it stays until the 8259 lets go of it, and only a rise
+    /// asks for attention, so the vCPU looks here whenever it can take an interrupt, and before it waits.
     #[inline]
     #[must_use]
     pub fn extint(&self) -> bool {
@@ -294,7 +295,7 @@ mod tests {
         for post in posts {
             let inbox = Inbox::default();
             std::thread::scope(|scope| {
-                let sleeper = scope.spawn(|| inbox.wait(None));
+                let sleeper = scope.spawn(|| inbox.wait(Some(Instant::now() + Duration::from_secs(60))));
                 while !inbox.sleeping.load(Ordering::SeqCst) {
                     std::thread::yield_now();
                 }
