@@ -98,6 +98,12 @@ impl Inbox {
         }
     }
 
+    /// Makes the vCPU look for events, with nothing posted. For the vCPU's own thread, which does not sleep.
+    #[inline]
+    pub fn raise(&self) {
+        self.attention.store(true, Ordering::Release);
+    }
+
     /// Waits, without using the host CPU, until there is something to take or `deadline` has passed. Only the
     /// vCPU's own thread may call it.
     pub fn wait(&self, deadline: Option<Instant>) -> Woken {
@@ -165,7 +171,8 @@ impl Inbox {
         }
     }
 
-    /// The level of the 8259's INTR line. It is not taken: it stays until the 8259 lets go of it.
+    /// The level of the 8259's INTR line. It is not taken: it stays until the 8259 lets go of it, and only a rise
+    /// asks for attention, so the vCPU looks here whenever it can take an interrupt, and before it waits.
     #[inline]
     #[must_use]
     pub fn extint(&self) -> bool {
@@ -294,7 +301,7 @@ mod tests {
         for post in posts {
             let inbox = Inbox::default();
             std::thread::scope(|scope| {
-                let sleeper = scope.spawn(|| inbox.wait(None));
+                let sleeper = scope.spawn(|| inbox.wait(Some(Instant::now() + Duration::from_secs(60))));
                 while !inbox.sleeping.load(Ordering::SeqCst) {
                     std::thread::yield_now();
                 }
