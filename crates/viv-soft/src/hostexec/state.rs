@@ -10,6 +10,8 @@ use viv_arch::xsave;
 pub struct ExecState {
     /// General registers, indexed by encoding number ([`viv_arch::Gpr`]).
     pub gpr: [u64; 16],
+    /// Always zero: the base or index of an address that has none.
+    pub zero: u64,
     /// The instruction pointer. While a stub runs: the address of its instruction.
     pub rip: u64,
     /// The whole of RFLAGS. Stubs read and replace the arithmetic flags, no others.
