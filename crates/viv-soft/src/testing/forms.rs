@@ -28,8 +28,17 @@ fn is_offered(feature: CpuidFeature, cpuid: &CpuidTable) -> bool {
     let leaf7 = cpuid.get(7, 0);
     let extended = cpuid.get(0x8000_0001, 0);
     let (register, bit) = match feature {
-        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 => return true,
-        F::PAUSE | F::MULTIBYTENOP => return true,
+        // Every processor with long mode has them.
+        F::INTEL8086
+        | F::INTEL186
+        | F::INTEL286
+        | F::INTEL386
+        | F::INTEL486
+        | F::X64
+        | F::PAUSE
+        | F::MULTIBYTENOP => {
+            return true;
+        }
         F::FPU | F::FPU287 | F::FPU387 => (leaf1.edx, 0),
         F::CX8 => (leaf1.edx, 8),
         F::CMOV => (leaf1.edx, 15),
@@ -216,7 +225,7 @@ fn set_immediate(
         OpKind::Immediate8to64 => instruction.set_immediate8to64(i64::from(value as i8)),
         // ENTER's frame and RET's argument space stay inside the stack.
         OpKind::Immediate16 if instruction.is_stack_instruction() => {
-            instruction.set_immediate16(value as u16 & 0xff)
+            instruction.set_immediate16(value as u16 & 0xff);
         }
         OpKind::Immediate16 => instruction.set_immediate16(value as u16),
         OpKind::Immediate32 => instruction.set_immediate32(value as u32),

@@ -94,6 +94,15 @@ struct Mapping {
     protection: Protection,
 }
 
+impl Mapping {
+    fn set(&self, protection: Protection) {
+        let flags = MprotectFlags::from_bits_retain(protection.flags().bits());
+        // SAFETY: the mapping belongs to this object, and nobody holds a reference into it.
+        let result = unsafe { rustix::mm::mprotect(self.address as *mut c_void, self.size, flags) };
+        assert_eq!(result, Ok(()), "cannot change the protection at {:#x}", self.address);
+    }
+}
+
 impl Default for NativeCpu {
     fn default() -> Self {
         Self::new()
@@ -129,6 +138,20 @@ impl NativeCpu {
         Ok(())
     }
 
+    /// Changes what may be done with a whole mapping.
+    ///
+    /// # Panics
+    /// If nothing was mapped at the address.
+    pub fn protect(&mut self, address: u64, protection: Protection) {
+        let mapping = self
+            .mappings
+            .iter_mut()
+            .find(|mapping| mapping.address == address)
+            .unwrap_or_else(|| panic!("nothing is mapped at {address:#x}"));
+        mapping.protection = protection;
+        mapping.set(protection);
+    }
+
     /// Copies bytes into mapped memory, whatever its protection.
     ///
     /// # Panics
@@ -159,18 +182,13 @@ impl NativeCpu {
                 address >= mapping.address && address + size as u64 <= mapping.address + mapping.size as u64
             })
             .unwrap_or_else(|| panic!("{size} bytes at {address:#x} are not mapped"));
-        let opened = matches!(mapping.protection, Protection::None | Protection::ReadOnly);
-        let protect = |flags| {
-            // SAFETY: the mapping belongs to this object.
-            let result = unsafe { rustix::mm::mprotect(mapping.address as *mut c_void, mapping.size, flags) };
-            assert_eq!(result, Ok(()), "cannot change the protection at {:#x}", mapping.address);
-        };
-        if opened {
-            protect(MprotectFlags::READ | MprotectFlags::WRITE);
+        let closed = matches!(mapping.protection, Protection::None | Protection::ReadOnly);
+        if closed {
+            mapping.set(Protection::ReadWrite);
         }
         access(address as *mut u8);
-        if opened {
-            protect(MprotectFlags::from_bits_retain(mapping.protection.flags().bits()));
+        if closed {
+            mapping.set(mapping.protection);
         }
     }
 
