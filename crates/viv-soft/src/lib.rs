@@ -35,6 +35,8 @@ mod ops;
 pub mod pvclock;
 mod ram;
 mod signals;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tsc;
 mod vcpu;
 mod vm;

@@ -30,7 +30,7 @@ pub fn is_host_executable(instruction: &Instruction) -> bool {
 }
 
 /// Whether the mnemonic, or all features that it needs, are on the list.
-fn is_computation(instruction: &Instruction) -> bool {
+pub(super) fn is_computation(instruction: &Instruction) -> bool {
     let features = instruction.code().cpuid_features();
     if features.iter().all(|feature| is_base(*feature)) {
         is_integer(instruction.mnemonic())

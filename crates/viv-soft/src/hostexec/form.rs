@@ -280,3 +280,27 @@ fn code_for_64_bit(code: Code) -> Code {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostexec::allow;
+
+    #[test]
+    fn what_other_modes_encode_has_an_encoding_in_64_bit_mode() {
+        let missing: Vec<_> = Code::values()
+            .filter(|code| {
+                let op_code = code.op_code();
+                let mut instruction = Instruction::new();
+                instruction.set_code(*code);
+                matches!(op_code.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
+                    && op_code.is_instruction()
+                    && (op_code.mode16() || op_code.mode32())
+                    && !code.is_privileged()
+                    && allow::is_computation(&instruction)
+                    && !code_for_64_bit(*code).op_code().mode64()
+            })
+            .collect();
+        assert_eq!(missing, []);
+    }
+}

@@ -23,6 +23,8 @@ mod emit;
 mod fault;
 mod form;
 mod memory;
+#[cfg(test)]
+mod native_tests;
 mod state;
 mod stub;
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct ExecState {
 }
 
 /// Vector and x87 registers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 #[repr(C, align(64))]
 pub struct FpuState {
     /// YMM0 to YMM15; the lower halves are XMM0 to XMM15.
@@ -50,6 +50,17 @@ pub enum XsaveError {
     /// MXCSR has reserved bits set.
     #[error("MXCSR {0:#x} has reserved bits set")]
     ReservedMxcsr(u32),
+}
+
+impl PartialEq for FpuState {
+    /// Compares what is the guest's: not the scratch space, and not MXCSR_MASK, which is no register.
+    fn eq(&self, other: &Self) -> bool {
+        let control = ..xsave::MXCSR_MASK;
+        let registers = xsave::ST0..xsave::XMM0;
+        self.ymm == other.ymm
+            && self.fx[control] == other.fx[control]
+            && self.fx[registers.clone()] == other.fx[registers]
+    }
 }
 
 impl Default for FpuState {

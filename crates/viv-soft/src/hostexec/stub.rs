@@ -92,8 +92,8 @@ impl Stub {
     /// the instruction's own address, and goes into FIP; the stub does not advance it.
     ///
     /// # Errors
-    /// What the processor raised. Nothing is changed then, but for the exception flags that an unmasked SIMD
-    /// exception sets in MXCSR.
+    /// What the processor raised. Nothing is changed then, but for what the processor itself changes before an
+    /// unmasked SIMD exception: flags in MXCSR, and the transition to MMX of conversions from and to MMX.
     ///
     /// # Safety
     /// The arena that the stub was made in lives and was not cleared since. `memory` is valid for the accesses
@@ -109,18 +109,19 @@ impl Stub {
         // SAFETY: `entry` was generated as a function of this type, and its arena is alive.
         let function: extern "sysv64" fn(*mut ExecState, *mut u8) -> u64 =
             unsafe { mem::transmute(self.entry) };
-        fault::decode(function(state, memory))?;
+        let result = fault::decode(function(state, memory));
         match self.x87 {
-            X87::Unused | X87::SetsPointers => {}
-            X87::KeepsPointers => pointers.put(&mut state.fpu),
-            X87::Computes => {
+            X87::Unused => {}
+            X87::SetsPointers if result.is_ok() => {}
+            X87::Computes if result.is_ok() => {
                 let opcode = self.x87_opcode;
                 let data_offset = opcode.has_memory().then_some(data_offset);
                 let instruction = LastInstruction { address: state.rip, data_offset, opcode };
                 pointers.after(&state.fpu, &instruction).put(&mut state.fpu);
             }
+            _ => pointers.put(&mut state.fpu),
         }
-        Ok(())
+        result
     }
 }
 
@@ -198,12 +199,7 @@ fn generate(form: &Form) -> Vec<u8> {
 
     let recovery = emitter.here();
     emitter.fix(to_recovery, recovery);
-    if has_mxcsr {
-        emitter.extended(Opcode::STMXCSR, form.state, at::MXCSR);
-    }
-    if has_x87 {
-        emitter.bytes(&[0xdb, 0xe3]); // fninit
-    }
+    store_control(&mut emitter, form);
     let to_leave = emitter.jump();
     emitter.fix(to_leave, leave);
     emitter.finish()
@@ -263,6 +259,13 @@ fn store(emitter: &mut Emitter, form: &Form) {
             emitter.memory(Opcode::STORE_XMM, register, form.state, at::ymm(register));
         }
     }
+    store_control(emitter, form);
+}
+
+/// What is stored after a fault, too: the flags that a SIMD exception sets in MXCSR, and the transition to MMX
+/// that the conversions between MMX and XMM registers have made by then. Any other fault comes before the
+/// instruction has changed anything.
+fn store_control(emitter: &mut Emitter, form: &Form) {
     if form.x87 != X87::Unused {
         emitter.extended(Opcode::FXSAVE, form.state, at::FX);
         emitter.bytes(&[0xdb, 0xe3]); // fninit: what the host expects

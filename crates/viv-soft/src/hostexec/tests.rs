@@ -223,6 +223,24 @@ fn a_full_arena_says_so() {
     stubs.get(&mut arena, &decode(64, &[0x04, 1])).unwrap();
 }
 
+#[test]
+fn faults_find_their_threads_and_their_arenas() {
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(|| {
+                for _ in 0..200 {
+                    let mut bench = Bench::new();
+                    let fault = HostFault { vector: Vector::DivideError, error_code: 0 };
+                    assert_eq!(bench.run(&[0xf7, 0xf3]), Err(fault)); // div ebx
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 fn mxcsr() -> u32 {
     let mut value = 0u32;
     // SAFETY: stores four bytes into `value`.
