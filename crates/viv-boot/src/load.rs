@@ -9,7 +9,7 @@ use viv_engine::GuestMemory;
 use crate::acpi::{self, AcpiParameters};
 use crate::error::BootError;
 use crate::initrd::Initrd;
-use crate::kernel::{ElfClass, Kernel};
+use crate::kernel::{ElfClass, Kernel, Segment};
 use crate::map::{self, MemoryRange};
 use crate::{layout, linux, pvh};
 
@@ -161,7 +161,7 @@ fn load_cmdline(memory: &GuestMemory, kernel: &Kernel, cmdline: &str) -> Result<
 fn initrd_room(memory: &GuestMemory, kernel: &Kernel) -> Range<u64> {
     let ram_end = map::low_ram_end(memory);
     let low = kernel.segments().iter().filter(|segment| segment.address < ram_end);
-    let kernel_end = low.map(|segment| segment.end()).max().unwrap_or(layout::HIGH_MEMORY);
+    let kernel_end = low.map(Segment::end).max().unwrap_or(layout::HIGH_MEMORY);
     let limit = kernel.setup_header().map_or(DEFAULT_INITRD_ADDR_MAX, |header| header.initrd_addr_max.into());
     kernel_end..ram_end.min(limit + 1)
 }

@@ -96,7 +96,7 @@ pub fn write_zeros(
     address: u64,
     size: u64,
 ) -> Result<(), BootError> {
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     let mut done = 0;
     while done < size {
         let step = (size - done).min(ZEROS.len() as u64);

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::io::{self, Read};
 
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::Stream;
+
 use super::KernelError;
 
 /// A packing, told by the magic bytes that data begin with.
@@ -69,21 +74,15 @@ impl Packing {
     /// [`Packing::Lz4`], which has no mark for its end.
     pub(super) fn unpack(self, data: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
         let mut image = Vec::new();
-        // Decoders stop just beyond the limit, to show that there is more.
-        let copy = |decoder: &mut dyn Read, image: &mut Vec<u8>| {
-            decoder.take(limit + 1).read_to_end(image).map(drop)
-        };
         match self {
-            Self::Gzip => copy(&mut flate2::bufread::GzDecoder::new(data), &mut image),
-            Self::Xz | Self::Lzma => {
-                liblzma::stream::Stream::new_auto_decoder(LZMA_MEMORY, 0).map_err(io::Error::other).and_then(
-                    |stream| copy(&mut liblzma::bufread::XzDecoder::new_stream(data, stream), &mut image),
-                )
-            }
+            Self::Gzip => drain(GzDecoder::new(data), &mut image, limit),
+            Self::Xz | Self::Lzma => Stream::new_auto_decoder(LZMA_MEMORY, 0)
+                .map_err(io::Error::other)
+                .and_then(|stream| drain(XzDecoder::new_stream(data, stream), &mut image, limit)),
             Self::Lz4 => unpack_lz4_legacy(data, &mut image, limit),
             Self::Zstd => zstd::Decoder::with_buffer(data)
-                .and_then(|decoder| copy(&mut decoder.single_frame(), &mut image)),
-            Self::Bzip2 => copy(&mut bzip2::bufread::BzDecoder::new(data), &mut image),
+                .and_then(|decoder| drain(decoder.single_frame(), &mut image, limit)),
+            Self::Bzip2 => drain(BzDecoder::new(data), &mut image, limit),
             Self::Lzo | Self::Lz4Frame => return Err(KernelError::UnsupportedPacking(self.name())),
         }
         .map_err(|source| KernelError::Damaged { packing: self, source })?;
@@ -92,6 +91,11 @@ impl Packing {
         }
         Ok(image)
     }
+}
+
+/// Reads all that a decoder gives, but stops just beyond the limit, to show that there is more.
+fn drain(decoder: impl Read, image: &mut Vec<u8>, limit: u64) -> io::Result<()> {
+    decoder.take(limit + 1).read_to_end(image).map(drop)
 }
 
 /// LZ4's legacy format (the LZ4 frame format, "Legacy frame"): the magic number, then blocks, each after its
@@ -104,16 +108,14 @@ fn unpack_lz4_legacy(mut data: &[u8], image: &mut Vec<u8>, limit: u64) -> io::Re
         if *word == LZ4_LEGACY {
             continue;
         }
-        let block = usize::try_from(u32::from_le_bytes(*word))
-            .ok()
-            .and_then(|size| data.split_at_checked(size))
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        let unpacked = lz4_flex::block::decompress_into(block.0, &mut buffer).map_err(io::Error::other)?;
+        let size = u32::from_le_bytes(*word) as usize;
+        let (block, rest) = data.split_at_checked(size).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let unpacked = lz4_flex::block::decompress_into(block, &mut buffer).map_err(io::Error::other)?;
         image.extend_from_slice(&buffer[..unpacked]);
         if image.len() as u64 > limit {
             return Ok(());
         }
-        data = block.1;
+        data = rest;
     }
     if data.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
