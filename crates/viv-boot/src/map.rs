@@ -1,0 +1,154 @@
+//! What memory the guest has, and what of it is free to use.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use viv_engine::GuestMemory;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::error::BootError;
+use crate::layout::{HIGH_MEMORY, LOW_RAM_END};
+
+/// What a range of addresses is to the guest. The numbers are those of E820 (ACPI 6.5, table 15.4), which
+/// PVH uses as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// RAM, free to use.
+    Ram = 1,
+    /// Not to be touched, and no place for devices.
+    Reserved = 2,
+}
+
+/// A range of guest-physical addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryRange {
+    pub start: u64,
+    pub size: u64,
+    pub kind: Kind,
+}
+
+impl MemoryRange {
+    const fn new(range: &Range<u64>, kind: Kind) -> Self {
+        Self { start: range.start, size: range.end - range.start, kind }
+    }
+}
+
+/// The ranges of RAM there are, in ascending order.
+fn ram(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
+    memory.iter().map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()))
+}
+
+/// The map to hand to the guest: RAM but for the last 384 KiB below 1 MiB, which hold the tables and are no
+/// RAM on any PC, and the ranges that the caller reserves.
+pub fn memory_map(memory: &GuestMemory, reserved: &[Range<u64>]) -> Vec<MemoryRange> {
+    let hole = LOW_RAM_END..HIGH_MEMORY;
+    let mut map = vec![MemoryRange::new(&hole, Kind::Reserved)];
+    map.extend(reserved.iter().map(|range| MemoryRange::new(range, Kind::Reserved)));
+    for region in ram(memory) {
+        let below = region.start..region.end.min(hole.start);
+        let above = region.start.max(hole.end)..region.end;
+        map.extend(
+            [below, above]
+                .iter()
+                .filter(|part| !part.is_empty())
+                .map(|part| MemoryRange::new(part, Kind::Ram)),
+        );
+    }
+    map.sort_by_key(|range| range.start);
+    map
+}
+
+/// Whether `range` is all RAM.
+pub fn is_ram(memory: &GuestMemory, range: &Range<u64>) -> bool {
+    ram(memory).any(|region| region.start <= range.start && range.end <= region.end)
+}
+
+/// Where the RAM that begins at 0 ends.
+pub fn low_ram_end(memory: &GuestMemory) -> u64 {
+    ram(memory).find(|region| region.start == 0).map_or(0, |region| region.end)
+}
+
+/// What RAM there is, as text.
+pub fn describe_ram(memory: &GuestMemory) -> String {
+    let mut text = String::new();
+    for region in ram(memory) {
+        let separator = if text.is_empty() { "" } else { " and " };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{separator}{:#x} to {:#x}", region.start, region.end);
+    }
+    text
+}
+
+/// Writes `bytes` at `address`; `what` they are is for the error.
+pub fn write(memory: &GuestMemory, what: &'static str, address: u64, bytes: &[u8]) -> Result<(), BootError> {
+    memory.write_slice(bytes, GuestAddress(address)).map_err(|source| BootError::Write {
+        what,
+        address,
+        source,
+    })
+}
+
+/// Writes `size` zeros at `address`.
+pub fn write_zeros(
+    memory: &GuestMemory,
+    what: &'static str,
+    address: u64,
+    size: u64,
+) -> Result<(), BootError> {
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    let mut done = 0;
+    while done < size {
+        let step = (size - done).min(ZEROS.len() as u64);
+        write(memory, what, address + done, &ZEROS[..step as usize])?;
+        done += step;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use viv_engine::memory::{HOLE_END, HOLE_START, allocate};
+
+    use super::*;
+
+    #[test]
+    fn the_map_covers_ram_around_both_holes() {
+        let memory = allocate(HOLE_START + (16 << 20)).unwrap();
+        let ecam = 0xe000_0000..0xf000_0000;
+        let map = memory_map(&memory, std::slice::from_ref(&ecam));
+        let ram = |range: Range<u64>| MemoryRange::new(&range, Kind::Ram);
+        let reserved = |range: Range<u64>| MemoryRange::new(&range, Kind::Reserved);
+        assert_eq!(
+            map,
+            [
+                ram(0..LOW_RAM_END),
+                reserved(LOW_RAM_END..HIGH_MEMORY),
+                ram(HIGH_MEMORY..HOLE_START),
+                reserved(ecam),
+                ram(HOLE_END..HOLE_END + (16 << 20)),
+            ]
+        );
+    }
+
+    #[test]
+    fn ram_ends_where_its_region_ends() {
+        let memory = allocate(1 << 20).unwrap();
+        assert!(is_ram(&memory, &(0..1 << 20)));
+        assert!(!is_ram(&memory, &(0xf_0000..0x10_0001)));
+        assert_eq!(low_ram_end(&memory), 1 << 20);
+        assert_eq!(describe_ram(&memory), "0x0 to 0x100000");
+    }
+
+    #[test]
+    fn zeros_reach_their_end_and_no_further() {
+        let memory = allocate(1 << 20).unwrap();
+        write(&memory, "test", 0x1000, &[0xff; 0x2_0002]).unwrap();
+        write_zeros(&memory, "test", 0x1001, 0x2_0000).unwrap();
+        let mut edge = [0; 2];
+        memory.read_slice(&mut edge, GuestAddress(0x1000)).unwrap();
+        assert_eq!(edge, [0xff, 0]);
+        memory.read_slice(&mut edge, GuestAddress(0x2_1000)).unwrap();
+        assert_eq!(edge, [0, 0xff]);
+    }
+}
