@@ -19,13 +19,17 @@
     )
 )]
 
+pub mod acpi_pm;
 pub mod bus;
 pub mod device;
+pub mod i8042;
 pub mod irq;
 pub mod irqchip;
 pub mod layout;
 pub mod pit;
 mod portio;
+pub mod reset;
+pub mod rtc;
 pub mod system;
 #[cfg(test)]
 mod testing;
