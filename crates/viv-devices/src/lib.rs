@@ -19,6 +19,22 @@
     )
 )]
 
+pub mod acpi_pm;
+pub mod bus;
 pub mod device;
+pub mod i8042;
+pub mod irq;
+pub mod irqchip;
+pub mod layout;
+pub mod pit;
+mod portio;
+pub mod reset;
+pub mod rtc;
+pub mod system;
+#[cfg(test)]
+mod testing;
+mod ticks;
+pub mod uart;
 
+pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};

@@ -1,0 +1,19 @@
+//! What a guest asks of the machine as a whole.
+
+/// A request to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemRequest {
+    /// Start anew, as by the reset button.
+    Reset,
+    /// Switch off.
+    PowerOff,
+}
+
+/// Takes requests to the machine.
+///
+/// Devices call it under their lock in the middle of an access. It does not block: it notes the request, and
+/// the machine acts on it once the vCPUs stand still.
+pub trait SystemControl: Send + Sync {
+    /// Notes a request.
+    fn request(&self, request: SystemRequest);
+}
