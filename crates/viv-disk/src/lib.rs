@@ -1,1 +1,83 @@
-//! (to be written)
+//! Where the blocks of a virtual disk come from.
+//!
+//! - [`Disk`]: what a block device model asks of a back end.
+//! - [`RawDisk`]: a file or block device whose bytes are the disk's.
+//! - [`OverlayDisk`]: a base that is only read, with the changes in a sparse file of their own.
+//!
+//! Calls block and are made one at a time; who wants them off the processors' threads gives the disk a
+//! thread. Offsets and lengths are bytes. Sizes are whole sectors of [`SECTOR`] bytes; what a request may
+//! start at and span is the caller's business, as long as it lies within the disk.
+//!
+//! A file in use is locked (`flock`), shared by readers, held alone by a writer, so that no file has two
+//! writers and no overlay's base is written behind its back. The kernel lets go of the lock with the process.
+//!
+//! The crate knows nothing of guests, machines or threads. Offsets come from guests and headers from files
+//! of unknown origin; whatever is in them, calls end in an error that says what was being done to which file,
+//! and never in a panic or an access outside the disk.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod error;
+mod file;
+mod overlay;
+mod raw;
+
+pub use error::DiskError;
+pub use overlay::OverlayDisk;
+pub use raw::{Access, RawDisk};
+
+/// The unit of a disk's size, in bytes.
+pub const SECTOR: u64 = 512;
+
+/// A virtual disk's back end.
+///
+/// Every call that names a range fails with [`DiskError::OutOfRange`] when it reaches past [`Disk::size`],
+/// before anything is read or written; every change fails with [`DiskError::ReadOnly`] on a disk that is
+/// [`Disk::read_only`].
+pub trait Disk: Send {
+    /// The size in bytes, a multiple of [`SECTOR`] and not 0. It never changes.
+    fn size(&self) -> u64;
+
+    /// Whether it can only be read.
+    fn read_only(&self) -> bool;
+
+    /// Fills `data` with what lies at `offset`.
+    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Puts `data` at `offset`. Until a [`Disk::flush`] has succeeded, a crash may undo any part of it.
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
+
+    /// Makes what was written before outlive a crash of the host. A disk that is to be thrown away promises
+    /// nothing here.
+    fn flush(&mut self) -> Result<(), DiskError>;
+
+    /// Says that the contents of a range are of no more use. It reads as before or as zeroes from then on;
+    /// where the host cannot give the space back, nothing happens.
+    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError>;
+
+    /// Makes a range read as zeroes. `may_unmap` allows the space to be given back to the host.
+    fn write_zeroes(&mut self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError>;
+}
+
+/// Whether `length` bytes at `offset` lie within `size`.
+fn check_range(offset: u64, length: u64, size: u64) -> Result<(), DiskError> {
+    match offset.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(DiskError::OutOfRange { offset, length, size }),
+    }
+}
+
+/// The length of a buffer as the type of offsets.
+fn length_of(data: &[u8]) -> u64 {
+    // A `usize` has at most 64 bits.
+    data.len() as u64
+}

@@ -1,0 +1,239 @@
+//! The bus: functions by slot, and the routing to them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::config::{BARS, BarKind};
+use super::device::PciDevice;
+use super::host::{HighWindow, HostBridge, PciHost};
+use super::window::Window;
+use crate::{DeviceError, SavedState};
+
+/// How many devices a bus can have.
+const SLOTS: u8 = 32;
+
+/// Why a function cannot be added.
+#[derive(Debug, thiserror::Error)]
+pub enum PciError {
+    /// The slot is taken, or there is none with this number.
+    #[error("PCI slot {slot} cannot take {name}: it is taken or does not exist")]
+    Slot {
+        /// The slot.
+        slot: u8,
+        /// The function.
+        name: String,
+    },
+    /// No window has room for a BAR.
+    #[error("no room for BAR {bar} of {name}: {size:#x} bytes")]
+    NoRoom {
+        /// The BAR's index.
+        bar: usize,
+        /// The function.
+        name: String,
+        /// The BAR's size.
+        size: u64,
+    },
+    /// The function's configuration space has no room for what it should hold.
+    #[error("the configuration space of {name} cannot hold its {what}")]
+    Config {
+        /// The function.
+        name: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// The host refused something the function needs.
+    #[error("cannot {action} for {name}")]
+    Host {
+        /// What was being done.
+        action: &'static str,
+        /// The function.
+        name: String,
+        /// What the host answered.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The ranges of addresses that the machine leaves to PCI.
+#[derive(Debug, Clone)]
+pub struct Windows {
+    /// Memory below 4 GiB.
+    pub memory32: Range<u64>,
+    /// Memory above 4 GiB; may be empty.
+    pub memory64: Range<u64>,
+    /// Ports; may be empty.
+    pub ports: Range<u16>,
+}
+
+/// A PCI bus. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct PciBus {
+    inner: Arc<Mutex<Inner>>,
+}
+
+pub(super) struct Inner {
+    functions: BTreeMap<u8, Box<dyn PciDevice>>,
+    memory32: Window,
+    memory64: Window,
+    ports: Window,
+}
+
+/// What a BAR is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    Memory,
+    Io,
+}
+
+impl PciBus {
+    /// A bus with nothing but its host bridge, in slot 0.
+    #[must_use]
+    pub fn new(windows: Windows) -> Self {
+        let ports = u64::from(windows.ports.start)..u64::from(windows.ports.end);
+        let bridge: Box<dyn PciDevice> = Box::new(HostBridge::new());
+        let inner = Inner {
+            functions: BTreeMap::from([(0, bridge)]),
+            memory32: Window::new(windows.memory32),
+            memory64: Window::new(windows.memory64),
+            ports: Window::new(ports),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Puts a function into `slot` (1 to 31) and its BARs into the windows: 64-bit ones above 4 GiB where
+    /// there is room.
+    ///
+    /// # Errors
+    /// When the slot is taken or does not exist, or a window is full.
+    pub fn add(&self, slot: u8, mut function: Box<dyn PciDevice>) -> Result<(), PciError> {
+        let mut inner = self.lock();
+        if slot >= SLOTS || inner.functions.contains_key(&slot) {
+            return Err(PciError::Slot { slot, name: function.name().to_owned() });
+        }
+        for index in 0..BARS {
+            let Some(bar) = function.config().bar(index) else { continue };
+            let address = match bar.kind {
+                BarKind::Memory32 => inner.memory32.take(bar.size),
+                BarKind::Memory64 => inner.memory64.take(bar.size).or_else(|| inner.memory32.take(bar.size)),
+                BarKind::Io => inner.ports.take(bar.size),
+            };
+            let name = || function.name().to_owned();
+            let address =
+                address.ok_or_else(|| PciError::NoRoom { bar: index, name: name(), size: bar.size })?;
+            function.config_mut().assign_bar(index, address);
+        }
+        inner.functions.insert(slot, function);
+        Ok(())
+    }
+
+    /// The device through which the machine reaches the bus: everything but the window above 4 GiB.
+    #[must_use]
+    pub fn host(&self) -> PciHost {
+        PciHost::new(self.clone())
+    }
+
+    /// The device for the window above 4 GiB.
+    #[must_use]
+    pub fn high_window(&self) -> HighWindow {
+        let start = self.lock().memory64.range().start;
+        HighWindow::new(self.clone(), start)
+    }
+
+    /// The windows it was made with.
+    #[must_use]
+    pub fn windows(&self) -> Windows {
+        let inner = self.lock();
+        let ports = inner.ports.range();
+        let port = |port: u64| u16::try_from(port).unwrap_or(u16::MAX);
+        Windows {
+            memory32: inner.memory32.range(),
+            memory64: inner.memory64.range(),
+            ports: port(ports.start)..port(ports.end),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Reads configuration space. `function` is bus, device and function number, in 16 bits.
+    pub(super) fn config_read(&mut self, function: u16, offset: u16, data: &mut [u8]) {
+        match self.function(function) {
+            Some(device) => device.config_read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// Writes configuration space.
+    pub(super) fn config_write(&mut self, function: u16, offset: u16, data: &[u8]) {
+        if let Some(device) = self.function(function) {
+            device.config_write(offset, data);
+        }
+    }
+
+    fn function(&mut self, number: u16) -> Option<&mut Box<dyn PciDevice>> {
+        let is_function_0_of_bus_0 = number & 0xff07 == 0;
+        let slot = u8::try_from(number >> 3).ok()?;
+        self.functions.get_mut(&slot).filter(|_| is_function_0_of_bus_0)
+    }
+
+    /// Reads `data.len()` bytes at an address in a BAR.
+    pub(super) fn read(&mut self, space: Space, address: u64, data: &mut [u8]) {
+        match self.route(space, address, data.len()) {
+            Some((device, bar, offset)) => device.bar_read(bar, offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// Writes them.
+    pub(super) fn write(&mut self, space: Space, address: u64, data: &[u8]) {
+        if let Some((device, bar, offset)) = self.route(space, address, data.len()) {
+            device.bar_write(bar, offset, data);
+        }
+    }
+
+    /// The function and BAR that claim `length` bytes at `address`, and the offset in it. Where BARs overlap,
+    /// the first wins.
+    fn route(
+        &mut self,
+        space: Space,
+        address: u64,
+        length: usize,
+    ) -> Option<(&mut Box<dyn PciDevice>, usize, u64)> {
+        let last = address.checked_add(u64::try_from(length).ok()?.checked_sub(1)?)?;
+        self.functions.values_mut().find_map(|device| {
+            let (bar, offset) = (0..BARS).find_map(|index| {
+                let config = device.config();
+                let bar =
+                    config.bar(index).filter(|bar| (bar.kind == BarKind::Io) == (space == Space::Io))?;
+                let start = config.bar_address(index)?;
+                let offset = address.checked_sub(start)?;
+                (last.checked_sub(start)? < bar.size).then_some((index, offset))
+            })?;
+            Some((device, bar, offset))
+        })
+    }
+
+    pub(super) fn reset(&mut self) {
+        for function in self.functions.values_mut() {
+            function.reset();
+        }
+    }
+
+    pub(super) fn save(&self) -> Result<Vec<(u8, SavedState)>, DeviceError> {
+        self.functions.iter().map(|(slot, function)| Ok((*slot, function.save()?))).collect()
+    }
+
+    /// Restores every function. The states must be those of these functions in these slots.
+    pub(super) fn restore(&mut self, name: &str, states: &[(u8, SavedState)]) -> Result<(), DeviceError> {
+        let here = self.functions.iter().map(|(slot, function)| (*slot, function.name()));
+        if !here.eq(states.iter().map(|(slot, state)| (*slot, state.name.as_str()))) {
+            let reason = "the functions on the bus are not those that were saved".to_owned();
+            return Err(DeviceError::Invalid { name: name.to_owned(), reason });
+        }
+        self.functions.values_mut().zip(states).try_for_each(|(function, (_, state))| function.restore(state))
+    }
+}

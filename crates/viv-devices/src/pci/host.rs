@@ -1,0 +1,269 @@
+//! The ways from the processors to the bus, and the host bridge's own function.
+
+use serde::{Deserialize, Serialize};
+
+use super::bus::{PciBus, Space};
+use super::config::{ConfigSpace, ConfigState, Identity};
+use super::device::PciDevice;
+use crate::{Device, DeviceError, MemoryIo, PortIo, SavedState};
+
+/// CONFIG_ADDRESS (PCI 3.0, 3.2.2.3.2): bit 31 enables, bits 8 to 23 name the function, 2 to 7 the register.
+const CONFIG_ADDRESS: u16 = 0xcf8;
+const ENABLE: u32 = 1 << 31;
+/// CONFIG_DATA, 4 bytes.
+const CONFIG_DATA: u16 = 0xcfc;
+
+/// The way to configuration space, to the window below 4 GiB and to ports. It saves and restores the whole
+/// bus.
+///
+/// The machine registers it for these ranges:
+/// - port 0xcf8 ([`PciHost::CONFIG_ADDRESS_PORT`]), that one only: CONFIG_ADDRESS answers to accesses of 4 bytes
+///   that begin there, and 0xcf9 is the chipset's reset control;
+/// - ports 0xcfc to 0xcff ([`PciHost::CONFIG_DATA_PORTS`]);
+/// - the ports of [`Windows`](super::Windows), if any;
+/// - memory from the start of the window below 4 GiB to the end of ECAM ([`PciHost::memory`]), which are adjacent, or
+///   become so by leaving what lies between unanswered.
+pub struct PciHost {
+    bus: PciBus,
+    /// Where the range of memory starts.
+    start: u64,
+    address: u32,
+}
+
+impl PciHost {
+    /// Where CONFIG_ADDRESS is.
+    pub const CONFIG_ADDRESS_PORT: u16 = CONFIG_ADDRESS;
+    /// Where CONFIG_DATA is.
+    pub const CONFIG_DATA_PORTS: std::ops::RangeInclusive<u16> = CONFIG_DATA..=0xcff;
+    /// Where the configuration space of bus 0 begins in memory: 4096 bytes for each function (PCIe 5.0, 7.2.2).
+    pub const ECAM: u64 = 0xe000_0000;
+    /// ECAM's size: 256 buses.
+    pub const ECAM_SIZE: u64 = 256 << 20;
+
+    pub(super) fn new(bus: PciBus) -> Self {
+        let start = bus.windows().memory32.start;
+        Self { bus, start, address: 0 }
+    }
+
+    /// The range of memory to register it for.
+    #[must_use]
+    pub fn memory(&self) -> std::ops::Range<u64> {
+        self.start..Self::ECAM.saturating_add(Self::ECAM_SIZE)
+    }
+
+    /// The function and offset that CONFIG_DATA stands for, byte `within` of it.
+    fn selected(&self, within: u16) -> Option<(u16, u16)> {
+        let function = (self.address >> 8) as u16;
+        let register = (self.address & 0xfc) as u16;
+        (self.address & ENABLE != 0).then_some((function, register | within))
+    }
+}
+
+/// Where in ECAM: the function and offset.
+fn in_ecam(address: u64) -> Option<(u16, u16)> {
+    let offset = address.checked_sub(PciHost::ECAM).filter(|offset| *offset < PciHost::ECAM_SIZE)?;
+    Some(((offset >> 12) as u16, (offset & 0xfff) as u16))
+}
+
+#[derive(Serialize, Deserialize)]
+struct HostState {
+    address: u32,
+    functions: Vec<(u8, SavedState)>,
+}
+
+const HOST_VERSION: u16 = 1;
+
+impl Device for PciHost {
+    fn name(&self) -> &str {
+        "pci"
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIo> {
+        Some(self)
+    }
+
+    fn memory_io(&mut self) -> Option<&mut dyn MemoryIo> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {
+        self.address = 0;
+        self.bus.lock().reset();
+    }
+
+    fn save(&self) -> Result<SavedState, DeviceError> {
+        let state = HostState { address: self.address, functions: self.bus.lock().save()? };
+        SavedState::encode(self.name(), HOST_VERSION, &state)
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
+        let state: HostState = state.decode(HOST_VERSION)?;
+        self.bus.lock().restore(self.name(), &state.functions)?;
+        self.address = state.address;
+        Ok(())
+    }
+}
+
+impl PortIo for PciHost {
+    fn read(&mut self, port: u16, data: &mut [u8]) {
+        match port {
+            CONFIG_ADDRESS => match <&mut [u8; 4]>::try_from(&mut *data) {
+                Ok(register) => *register = self.address.to_le_bytes(),
+                Err(_) => data.fill(0xff),
+            },
+            CONFIG_DATA..=0xcff => {
+                let within = port & 3;
+                let room = usize::from(4_u16.saturating_sub(within));
+                let (inside, outside) = data.split_at_mut(room.min(data.len()));
+                outside.fill(0xff);
+                match self.selected(within) {
+                    Some((function, offset)) => self.bus.lock().config_read(function, offset, inside),
+                    None => inside.fill(0xff),
+                }
+            }
+            _ => self.bus.lock().read(Space::Io, u64::from(port), data),
+        }
+    }
+
+    fn write(&mut self, port: u16, data: &[u8]) {
+        match port {
+            CONFIG_ADDRESS => {
+                if let Ok(register) = data.try_into() {
+                    self.address = u32::from_le_bytes(register);
+                }
+            }
+            CONFIG_DATA..=0xcff => {
+                let within = port & 3;
+                let room = usize::from(4_u16.saturating_sub(within));
+                let inside = data.get(..room).unwrap_or(data);
+                if let Some((function, offset)) = self.selected(within) {
+                    self.bus.lock().config_write(function, offset, inside);
+                }
+            }
+            _ => self.bus.lock().write(Space::Io, u64::from(port), data),
+        }
+    }
+}
+
+impl MemoryIo for PciHost {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let address = self.start.saturating_add(offset);
+        match in_ecam(address) {
+            Some((function, register)) => self.bus.lock().config_read(function, register, data),
+            None => self.bus.lock().read(Space::Memory, address, data),
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let address = self.start.saturating_add(offset);
+        match in_ecam(address) {
+            Some((function, register)) => self.bus.lock().config_write(function, register, data),
+            None => self.bus.lock().write(Space::Memory, address, data),
+        }
+    }
+}
+
+/// The way to the window above 4 GiB. It has no state.
+pub struct HighWindow {
+    bus: PciBus,
+    start: u64,
+}
+
+impl HighWindow {
+    pub(super) fn new(bus: PciBus, start: u64) -> Self {
+        Self { bus, start }
+    }
+
+    /// The range of memory to register it for.
+    #[must_use]
+    pub fn memory(&self) -> std::ops::Range<u64> {
+        self.bus.windows().memory64
+    }
+}
+
+impl Device for HighWindow {
+    fn name(&self) -> &str {
+        "pci-high"
+    }
+
+    fn memory_io(&mut self) -> Option<&mut dyn MemoryIo> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&self) -> Result<SavedState, DeviceError> {
+        SavedState::encode(self.name(), HOST_VERSION, &())
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
+        state.decode(HOST_VERSION)
+    }
+}
+
+impl MemoryIo for HighWindow {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        self.bus.lock().read(Space::Memory, self.start.saturating_add(offset), data);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        self.bus.lock().write(Space::Memory, self.start.saturating_add(offset), data);
+    }
+}
+
+/// The bridge's own function, in slot 0: an identity and nothing else.
+pub(super) struct HostBridge {
+    config: ConfigSpace,
+}
+
+impl HostBridge {
+    pub(super) fn new() -> Self {
+        // Red Hat's id of a host bridge with no registers of its own, for which systems have no quirks.
+        let identity = Identity {
+            vendor: 0x1b36,
+            device: 0x0008,
+            revision: 0,
+            class: 0x06_00_00,
+            subsystem_vendor: 0x1af4,
+            subsystem: 0x1100,
+        };
+        Self { config: ConfigSpace::new(identity) }
+    }
+}
+
+impl PciDevice for HostBridge {
+    fn name(&self) -> &str {
+        "pci-host-bridge"
+    }
+
+    fn config(&self) -> &ConfigSpace {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut ConfigSpace {
+        &mut self.config
+    }
+
+    fn bar_read(&mut self, _bar: usize, _offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn bar_write(&mut self, _bar: usize, _offset: u64, _data: &[u8]) {}
+
+    fn reset(&mut self) {
+        self.config.reset();
+    }
+
+    fn save(&self) -> Result<SavedState, DeviceError> {
+        SavedState::encode(self.name(), HOST_VERSION, &self.config.save())
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
+        let config: ConfigState = state.decode(HOST_VERSION)?;
+        if self.config.restore(&config) {
+            return Ok(());
+        }
+        let reason = "it is of another function".to_owned();
+        Err(DeviceError::Invalid { name: self.name().to_owned(), reason })
+    }
+}

@@ -1,0 +1,39 @@
+//! PCI: functions, their configuration space, the bus that routes to them.
+//!
+//! There is one bus with function 0 of up to 32 devices and no bridges; no firmware stands between the
+//! machine and the guest. So the machine, by [`PciBus::add`], gives every BAR its address, as firmware would,
+//! and Linux keeps what it finds. A guest may still move a BAR or switch decoding off, at any time. The bus
+//! follows without a word to the machine, because the machine gives it whole windows once and for all and the
+//! bus routes within them by the BARs' present values.
+//!
+//! - [`ConfigSpace`]: the 256 bytes of a function: which are writable, BARs (which answer sizing writes
+//!   because only their address bits are), the list of capabilities.
+//! - [`PciDevice`]: a function.
+//! - [`PciBus`]: the bus. [`PciBus::host`] is its [`Device`](crate::Device) for configuration mechanism #1 (ports 0xcf8
+//!   and 0xcfc), for ECAM, for the window below 4 GiB and for ports; [`PciBus::high_window`] the one for the window
+//!   above 4 GiB.
+//! - [`MsiX`]: the MSI-X capability, its table and its pending bits.
+//! - [`IntxLine`]: a function's INTA#.
+//!
+//! Nothing answers at unclaimed places: reads give ones, writes are dropped (PCI 3.0, 6.1).
+//!
+//! **Locks.** The bus has a lock; a function is called under it. A function may take locks of its own under the
+//! bus's, and must not call the bus. The targets of interrupts are called under both and must not call back.
+//!
+//! Specifications: PCI Local Bus 3.0 (configuration space, MSI-X), PCI Express 5.0, 7.2.2 (ECAM).
+
+mod bus;
+mod config;
+mod device;
+mod host;
+mod msix;
+pub mod regs;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use bus::{PciBus, PciError, Windows};
+pub use config::{Bar, BarKind, ConfigSpace, ConfigState, Identity};
+pub use device::{IntxLine, PciDevice};
+pub use host::{HighWindow, PciHost};
+pub use msix::{MsiX, MsiXState};

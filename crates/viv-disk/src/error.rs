@@ -1,0 +1,104 @@
+//! What can go wrong with a disk.
+
+use std::path::{Path, PathBuf};
+
+/// Why a disk cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The host failed a request.
+    #[error("cannot {action} disk {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host answered.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Someone else has it open in a way that excludes us.
+    #[error("disk {} is in use: {}", path.display(), if *write {
+        "it cannot be opened for writing while others have it open"
+    } else {
+        "another process has it open for writing"
+    })]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Whether it was to be opened for writing.
+        write: bool,
+    },
+    /// It is neither a regular file nor a block device.
+    #[error("{} is no disk: it is neither a regular file nor a block device", path.display())]
+    NotADisk {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is smaller than one sector.
+    #[error("disk {} holds {length} bytes, less than one sector", path.display())]
+    TooSmall {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        length: u64,
+    },
+    /// The overlay file would be larger than files can be.
+    #[error("disk {} is too large for an overlay: {length} bytes", path.display())]
+    TooLarge {
+        /// The base.
+        path: PathBuf,
+        /// Its length.
+        length: u64,
+    },
+    /// A range lies outside the disk.
+    #[error("{length} bytes at offset {offset} lie outside the disk of {size} bytes")]
+    OutOfRange {
+        /// Where the range begins.
+        offset: u64,
+        /// Its length.
+        length: u64,
+        /// The disk's size.
+        size: u64,
+    },
+    /// A change was asked of a disk that can only be read.
+    #[error("disk {} can only be read", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that should be an overlay is none, or is damaged.
+    #[error("{} is no usable overlay: {reason}", path.display())]
+    BadOverlay {
+        /// The overlay's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The base of an overlay was opened for writing.
+    #[error("disk {} must be opened read-only to be the base of an overlay", base.display())]
+    BaseNotReadOnly {
+        /// The base.
+        base: PathBuf,
+    },
+    /// The base is not the one the overlay was made for, or was changed since.
+    #[error("disk {} changed since overlay {} was made on it: {what}", base.display(), path.display())]
+    BaseChanged {
+        /// The overlay's file.
+        path: PathBuf,
+        /// The base.
+        base: PathBuf,
+        /// What differs.
+        what: String,
+    },
+}
+
+impl DiskError {
+    /// Turns the host's answer into an error, for `map_err`.
+    pub(crate) fn io<E: Into<std::io::Error>>(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self + use<E> {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source: source.into() }
+    }
+}

@@ -1,0 +1,165 @@
+//! A file or block device as it is.
+
+use std::path::Path;
+
+use crate::file::DiskFile;
+use crate::{Disk, DiskError, SECTOR, check_range, length_of};
+
+/// What a disk is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only to be read, together with other readers.
+    ReadOnly,
+    /// To be read and written, alone.
+    ReadWrite,
+}
+
+/// A disk whose bytes are those of a file or block device.
+///
+/// The size is the file's length at opening, rounded down to whole sectors: the bytes of a last part of a
+/// sector are not reachable, and stay as they are.
+#[derive(Debug)]
+pub struct RawDisk {
+    file: DiskFile,
+    size: u64,
+    read_only: bool,
+}
+
+impl RawDisk {
+    /// Opens and locks the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is in use in a way that excludes `access`, is neither a file nor a block
+    /// device, or is smaller than a sector.
+    pub fn open(path: &Path, access: Access) -> Result<Self, DiskError> {
+        let file = DiskFile::open(path, access == Access::ReadWrite)?;
+        let length = file.length()?;
+        let size = length & !(SECTOR.wrapping_sub(1));
+        if size == 0 {
+            return Err(DiskError::TooSmall { path: path.to_owned(), length });
+        }
+        Ok(Self { file, size, read_only: access == Access::ReadOnly })
+    }
+
+    pub(crate) fn file(&self) -> &DiskFile {
+        &self.file
+    }
+
+    fn check_change(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        if self.read_only {
+            return Err(DiskError::ReadOnly { path: self.file.path().to_owned() });
+        }
+        check_range(offset, length, self.size)
+    }
+}
+
+impl Disk for RawDisk {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
+        check_range(offset, length_of(data), self.size)?;
+        self.file.read_at(offset, data)
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.check_change(offset, length_of(data))?;
+        self.file.write_at(offset, data)
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        if self.read_only { Ok(()) } else { self.file.sync() }
+    }
+
+    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.check_change(offset, length)?;
+        self.file.discard(offset, length)
+    }
+
+    fn write_zeroes(&mut self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
+        self.check_change(offset, length)?;
+        self.file.write_zeroes(offset, length, may_unmap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_last_part_of_a_sector_is_not_reachable_and_stays() {
+        let file = file_of(&[7; 1300]);
+        let mut disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
+        assert_eq!(disk.size(), 1024);
+        assert!(matches!(disk.write_at(1000, &[0; 25]), Err(DiskError::OutOfRange { .. })));
+        assert!(matches!(disk.discard(u64::MAX, 2), Err(DiskError::OutOfRange { .. })));
+        disk.write_zeroes(0, 1024, true).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(bytes[..1024].iter().all(|&b| b == 0) && bytes[1024..] == [7; 276]);
+    }
+
+    #[test]
+    fn zeroes_are_written_by_hand_where_the_host_has_no_better_way() {
+        let file = file_of(&vec![7; 300 << 10]);
+        let disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
+        disk.file.write_zeroes_by_hand(512, 200 << 10).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        let (zeroed, rest) = bytes[512..].split_at(200 << 10);
+        assert!(bytes[..512].iter().chain(rest).all(|&b| b == 7) && zeroed.iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn a_writer_is_alone_and_readers_share() {
+        let file = file_of(&[0; 512]);
+        let writer = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
+        for access in [Access::ReadOnly, Access::ReadWrite] {
+            let error = RawDisk::open(file.path(), access).unwrap_err();
+            assert!(matches!(error, DiskError::InUse { .. }), "{error}");
+        }
+        drop(writer);
+        let _reader = RawDisk::open(file.path(), Access::ReadOnly).unwrap();
+        let mut other = RawDisk::open(file.path(), Access::ReadOnly).unwrap();
+        assert!(RawDisk::open(file.path(), Access::ReadWrite).is_err());
+        assert!(matches!(other.write_at(0, &[1]), Err(DiskError::ReadOnly { .. })));
+        assert!(matches!(other.discard(0, 1), Err(DiskError::ReadOnly { .. })));
+        other.flush().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |path: &Path| RawDisk::open(path, Access::ReadOnly).unwrap_err();
+        assert!(matches!(open(directory.path()), DiskError::NotADisk { .. }));
+        assert!(matches!(open(Path::new("/dev/null")), DiskError::NotADisk { .. }));
+        assert!(matches!(open(&directory.path().join("absent")), DiskError::Io { .. }));
+        assert!(matches!(open(file_of(&[0; 511]).path()), DiskError::TooSmall { length: 511, .. }));
+    }
+
+    #[test]
+    fn discarded_space_goes_back_to_the_host() {
+        use std::os::unix::fs::MetadataExt;
+        let file = file_of(&vec![7; 1 << 20]);
+        let mut disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
+        disk.flush().unwrap();
+        let blocks = || file.as_file().metadata().unwrap().blocks();
+        let before = blocks();
+        disk.discard(0, 1 << 20).unwrap();
+        let mut data = [1; 512];
+        disk.read_at(0, &mut data).unwrap();
+        // Either the file system punches holes, or the discard changed nothing.
+        assert!(blocks() < before && data == [0; 512] || data == [7; 512]);
+    }
+}
