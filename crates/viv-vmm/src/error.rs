@@ -72,6 +72,9 @@ pub enum MachineError {
     /// A device finds no place on PCI.
     #[error(transparent)]
     Pci(#[from] PciError),
+    /// The agent's command does not fit a message.
+    #[error("the command and its environment are too long for the guest")]
+    Command(#[from] viv_guest_proto::EncodeError),
     /// The host refused something that the machine needs.
     #[error("cannot {action}")]
     Host {

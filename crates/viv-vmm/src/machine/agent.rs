@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use viv_devices::virtio::{Input, PortBackend};
 use viv_devices::{Device, DeviceError, SavedState};
-use viv_guest_proto::{
-    Decoder, EncodeError, GuestMessage, HostMessage, Run, Terminal, VERSION, encode,
-};
+use viv_guest_proto::{Decoder, EncodeError, GuestMessage, HostMessage, Run, Terminal, VERSION, encode};
 
 use super::core::{Core, Notice};
 use super::notify::Notify;

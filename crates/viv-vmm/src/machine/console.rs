@@ -71,17 +71,18 @@ pub(crate) fn agent_ports(agent: &Agent, streams: [Arc<HostStream>; 3]) -> Vec<P
 }
 
 /// A virtio console with the agent that may be behind it.
-#[derive(Clone)]
 pub(crate) struct ConsoleHandle {
     pub(crate) device: Arc<Mutex<Console>>,
-    pub(crate) agent: Option<Agent>,
+    ports: usize,
+    agent: Option<Agent>,
 }
 
 impl ConsoleHandle {
     /// A console with these ports.
     pub(crate) fn new(ports: Vec<PortConfig>, agent: Option<Agent>) -> Self {
+        let count = ports.len();
         let device = Arc::new(Mutex::new(Console::new(ports, ResizeOrder::default())));
-        Self { device, agent }
+        Self { device, ports: count, agent }
     }
 
     /// The window has this size.
@@ -92,21 +93,21 @@ impl ConsoleHandle {
         }
     }
 
-    /// What happens on the host's side of port `index`, told by `wake`.
-    pub(crate) fn source(&self, index: usize, wake: Arc<Notify>) -> PortSource {
-        PortSource { device: Arc::clone(&self.device), ports: index..index + 1, wake }
+    /// Asks the guest's agent to end everything in good order, if it is there to do so.
+    pub(crate) fn shut_down(&self) -> bool {
+        self.agent.as_ref().is_some_and(Agent::shut_down)
     }
 
-    /// The same for `count` ports from `first` on.
-    pub(crate) fn source_of_all(&self, first: usize, count: usize, wake: Arc<Notify>) -> PortSource {
-        PortSource { device: Arc::clone(&self.device), ports: first..first + count, wake }
+    /// What happens on the host's side of the ports, told by `wake`.
+    pub(crate) fn source(&self, wake: Arc<Notify>) -> PortSource {
+        PortSource { device: Arc::clone(&self.device), ports: self.ports, wake }
     }
 }
 
 /// Ports that want to be looked at when a flag is set.
 pub(crate) struct PortSource {
     device: Arc<Mutex<Console>>,
-    ports: std::ops::Range<usize>,
+    ports: usize,
     wake: Arc<Notify>,
 }
 
@@ -118,7 +119,7 @@ impl Source for PortSource {
     fn ready(&mut self) {
         self.wake.clear();
         let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        for port in self.ports.clone() {
+        for port in 0..self.ports {
             device.process_port(port);
         }
     }

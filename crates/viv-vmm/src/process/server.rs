@@ -11,15 +11,13 @@ use rustix::net::{RecvFlags, SendFlags};
 use viv_engine::Engine;
 
 use super::outgoing::Outgoing;
+use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
 use crate::config::{EngineChoice, Fds, MachineConfig};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
 use crate::machine::{Machine, Notice};
-use crate::protocol::{
-    End, Event, MachineState, Message, Reply, Request, RequestLine, VERSION,
-};
-use crate::MachineError;
+use crate::protocol::{End, Event, MachineState, Message, Reply, Request, RequestLine, VERSION};
 
 /// Makes the engine for a choice.
 type MakeEngine<'a> = &'a dyn Fn(EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
@@ -113,10 +111,7 @@ impl<'a> Server<'a> {
         if !self.outgoing.is_empty() {
             interest |= PollFlags::OUT;
         }
-        let mut fds = vec![
-            PollFd::new(&self.control, interest),
-            PollFd::new(&self.terminate, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&self.control, interest), PollFd::new(&self.terminate, PollFlags::IN)];
         fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
             .map_err(|errno| ChannelError::Socket { action: "waiting", source: errno.into() })?;
@@ -161,11 +156,7 @@ impl<'a> Server<'a> {
         }
         while let Ok(Some(RequestLine { id, request })) = self.incoming.take() {
             let stop = request == Request::Stop;
-            let result = if stop {
-                Ok(Reply::Done)
-            } else {
-                Err("the machine is over".to_owned())
-            };
+            let result = if stop { Ok(Reply::Done) } else { Err("the machine is over".to_owned()) };
             let sent = self.outgoing.send(self.control.as_fd(), &Message::Reply { id, result });
             if stop || sent.is_err() {
                 return true;
@@ -332,7 +323,10 @@ fn write(machine: &mut Machine, file: &File) -> Result<(), MachineError> {
 }
 
 fn restore(machine: &mut Machine, path: &Path) -> Result<(), MachineError> {
-    let file = File::open(path)
-        .map_err(|source| MachineError::Open { what: "snapshot", path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| MachineError::Open {
+        what: "snapshot",
+        path: path.to_owned(),
+        source,
+    })?;
     machine.restore(&mut BufReader::with_capacity(1 << 20, file))
 }
