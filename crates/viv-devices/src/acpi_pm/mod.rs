@@ -92,12 +92,14 @@ impl AcpiPm {
         self.ticks() / TICKS_PER_TURN
     }
 
-    /// Notices that the PM timer's highest bit has changed.
+    /// Notices that the PM timer's highest bit has changed. (Guests that tell the time by the PM timer read
+    /// it very often: nothing more is done unless it has.)
     fn catch_up(&mut self) {
         let turns = self.turns();
         if turns != self.timer_turns {
             self.timer_turns = turns;
             self.status |= Pm1::TIMER;
+            self.settle();
         }
     }
 
@@ -214,7 +216,6 @@ impl PortIo for AcpiPm {
         // Taken once, so that the bytes of one access belong together.
         let ticks = self.ticks();
         read_bytes(port, data, |port| self.read_register(port, ticks));
-        self.settle();
     }
 
     fn write(&mut self, port: u16, data: &[u8]) {
@@ -227,7 +228,6 @@ impl PortIo for AcpiPm {
 impl TimerEvents for AcpiPm {
     fn on_timer(&mut self, _now: u64) {
         self.catch_up();
-        self.settle();
     }
 }
 
