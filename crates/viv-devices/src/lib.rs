@@ -41,6 +41,7 @@ pub mod system;
 mod testing;
 mod ticks;
 pub mod uart;
+pub mod virtio;
 
 pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};
