@@ -4,6 +4,11 @@
 //! RAM, interrupt lines, messages and timers by the traits of `viv-engine`, so it is driven in tests with no
 //! CPU at all. It must not know engines, threads, or how the machine is put together.
 //!
+//! - [`device`]: what a device is; [`bus`]: which device answers where; [`irq`]: interrupt lines; [`system`]:
+//!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
+//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
+//!   [`i8042`], [`acpi_pm`], [`reset`].
+//!
 //! The guest is hostile: register writes come in any order, with any value and size, and rings and
 //! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
 //! reach outside guest RAM; lints deny what could.
@@ -19,19 +24,24 @@
     )
 )]
 
+pub mod acpi_pm;
 pub mod bus;
 pub mod device;
+pub mod i8042;
 pub mod irq;
 pub mod irqchip;
 pub mod layout;
 pub mod pci;
 pub mod pit;
 mod portio;
+pub mod reset;
+pub mod rtc;
 pub mod system;
 #[cfg(test)]
 mod testing;
 mod ticks;
 pub mod uart;
+pub mod virtio;
 
 pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};

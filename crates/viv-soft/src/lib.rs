@@ -1,1 +1,44 @@
-//! (to be written)
+//! The software engine: x86-64 processors without hardware virtualization.
+//!
+//! A guest's instructions are decoded once into blocks of [`op::Op`]s and interpreted. What only computes runs on
+//! the host's own execution units; what touches memory goes through a software TLB; what is privileged is
+//! modelled.
+//!
+//! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine). Inside, bottom up:
+//! - [`hostexec`]: single instructions executed by the host, and the code memory for them;
+//! - [`apic`], [`inbox`], [`alarm`], [`pvclock`], [`tsc`]: interrupts and time;
+//! - `ram`, `mmu`, `access`: guest memory by physical and by linear address;
+//! - `cpu`, `ops`, `event`, `msr`, `debug`, `lapic`: the state of a CPU and what instructions do to it;
+//! - `decode`, `lower`, `block`: from bytes to blocks;
+//! - `vm`, `vcpu`: the machine, and the loop that runs blocks and looks for events.
+//!
+//! It must not know devices: it reaches them by [`Platform`](viv_engine::Platform) alone. A guest can make nothing
+//! here fail but itself: what it does wrong becomes an exception, and what this CPU lacks an
+//! [`Exit::Unsupported`](viv_engine::Exit).
+
+mod access;
+pub mod alarm;
+pub mod apic;
+mod block;
+mod cpu;
+mod debug;
+mod decode;
+mod event;
+pub mod hostexec;
+pub mod inbox;
+mod lapic;
+mod lower;
+mod mmu;
+mod msr;
+mod op;
+mod ops;
+pub mod pvclock;
+mod ram;
+mod signals;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tsc;
+mod vcpu;
+mod vm;
+
+pub use vm::SoftEngine;

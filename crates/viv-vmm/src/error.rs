@@ -72,6 +72,9 @@ pub enum MachineError {
     /// A device finds no place on PCI.
     #[error(transparent)]
     Pci(#[from] PciError),
+    /// The agent's command does not fit a message.
+    #[error("the command and its environment are too long for the guest")]
+    Command(#[from] viv_guest_proto::EncodeError),
     /// The host refused something that the machine needs.
     #[error("cannot {action}")]
     Host {
@@ -87,6 +90,18 @@ pub enum MachineError {
     /// A snapshot is of another machine.
     #[error("the snapshot does not fit this machine: {0}")]
     Misfit(String),
+    /// Nothing was created yet.
+    #[error("there is no machine yet: the first request must create one")]
+    NoMachine,
+    /// The starter speaks another version of the protocol.
+    #[error(
+        "the VM process speaks version {} of the control protocol, not {found}: both must be of one program",
+        crate::protocol::VERSION
+    )]
+    ProtocolVersion {
+        /// The version asked for.
+        found: u32,
+    },
     /// The machine is in no state for this.
     #[error("cannot {action} a machine that is {state}")]
     State {

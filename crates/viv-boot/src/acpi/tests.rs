@@ -199,7 +199,6 @@ fn acpica_understands_the_tables() {
         let text = iasl(directory.path(), &["-d", &file]);
         assert!(!text.contains("Warning") && !text.contains("rror"), "{text}");
         let text = iasl(directory.path(), &["-p", "again", &format!("{name}.dsl")]);
-        assert!(text.contains("0 Errors, 0 Warnings") || name != "DSDT", "{text}");
-        assert!(fs::read(directory.path().join("again.aml")).unwrap().len() >= 36, "{name}");
+        assert!(text.contains("0 Errors, 0 Warnings"), "{text}");
     }
 }

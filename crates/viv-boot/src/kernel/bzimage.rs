@@ -79,6 +79,12 @@ pub(super) fn is_bzimage(file: &[u8]) -> bool {
 /// Whatever the packing, the payload's last four bytes are the unpacked size: gzip ends so, and for the
 /// others the kernel's build appends it (the `size_append` of scripts/Makefile.lib).
 pub(super) fn unpack_payload(file: &[u8], header: &SetupHeader) -> Result<Vec<u8>, KernelError> {
+    if header.payload_length == 0 {
+        // Not only Linux has such a header: memtest86+ borrows it, for boot loaders to take it for one.
+        return Err(KernelError::NotAKernel(
+            "it has the header of a Linux bzImage, but no Linux in it".into(),
+        ));
+    }
     let end = header.payload_start + u64::from(header.payload_length);
     let range = usize::try_from(header.payload_start).ok().zip(usize::try_from(end).ok());
     let payload = range.and_then(|(start, end)| file.get(start..end)).ok_or(KernelError::Truncated {

@@ -101,6 +101,12 @@ fn packings_without_a_decoder_are_named() {
 }
 
 #[test]
+fn a_header_without_a_payload_is_no_kernel() {
+    let error = refuse(bzimage_around(b""));
+    assert_eq!(error.to_string(), "not a kernel: it has the header of a Linux bzImage, but no Linux in it");
+}
+
+#[test]
 fn an_old_boot_protocol_is_refused() {
     let mut file = bzimage(Packing::Gzip);
     file[0x206] = 7;

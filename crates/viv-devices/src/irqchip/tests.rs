@@ -1,3 +1,5 @@
+use viv_engine::Msi;
+
 use super::*;
 use crate::testing::{Places, Processors, hostile_accesses, outb, reset_gives_power_on_state};
 
@@ -45,7 +47,7 @@ fn isa_lines_reach_both_controllers() {
     timer.pulse();
     cascade.pulse();
     assert_eq!(b.chip.acknowledge(), Some(0x30));
-    let vectors: Vec<u8> = b.processors.take().into_iter().map(|msi| msi.vector()).collect();
+    let vectors: Vec<u8> = b.processors.take().into_iter().map(Msi::vector).collect();
     assert_eq!(vectors, [0x54, 0x50], "line 0 is pin 2, and line 2 leads nowhere");
 }
 

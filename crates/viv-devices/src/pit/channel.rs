@@ -121,9 +121,9 @@ impl ChannelState {
         let count = u64::from(self.count);
         match (self.mode, self.phase) {
             (Mode::TerminalCount, Phase::Idle) => false,
-            (_, Phase::Idle | Phase::Waiting) => true,
+            (_, Phase::Idle | Phase::Waiting)
+            | (Mode::RateGenerator | Mode::SquareWave, Phase::Held { .. }) => true,
             (Mode::TerminalCount | Mode::OneShot, _) => elapsed >= count,
-            (Mode::RateGenerator | Mode::SquareWave, Phase::Held { .. }) => true,
             (Mode::RateGenerator, _) => count < 2 || within(elapsed, count) != count.saturating_sub(1),
             (Mode::SquareWave, _) => count < 2 || within(elapsed, count) < high_half(self.count).into(),
             (Mode::SoftwareStrobe | Mode::HardwareStrobe, _) => elapsed != count,

@@ -23,7 +23,7 @@ use crate::portio::{read_bytes, write_bytes};
 use crate::ticks::Frequency;
 
 use regs::{ControlWord, PortB};
-use state::{ChannelState, Phase, PitState};
+use state::{ChannelState, PitState};
 
 /// The 8254's clock.
 const CLOCK: Frequency = Frequency(1_193_182);

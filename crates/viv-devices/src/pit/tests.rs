@@ -1,5 +1,6 @@
 use viv_engine::time::ManualClock;
 
+use super::state::Phase;
 use super::*;
 use crate::testing::{Alarm, Lines, Places, hostile_accesses, inb, outb, reset_gives_power_on_state};
 

@@ -192,7 +192,7 @@ impl Uart {
         if enabled.contains(InterruptEnable::TRANSMITTER_EMPTY) && self.registers.transmitter_event {
             return Some(Cause::TransmitterEmpty);
         }
-        let deltas = self.registers.modem_status - ModemStatus::LINES;
+        let deltas = self.registers.modem_status.difference(ModemStatus::LINES);
         (enabled.contains(InterruptEnable::MODEM_STATUS) && !deltas.is_empty()).then_some(Cause::ModemStatus)
     }
 
@@ -256,7 +256,7 @@ impl Uart {
     }
 
     fn set_interrupt_enable(&mut self, enabled: InterruptEnable) {
-        let newly = enabled - self.registers.interrupt_enable;
+        let newly = enabled.difference(self.registers.interrupt_enable);
         // Drivers start transmission by enabling this interrupt: it is due at once if there is room.
         if newly.contains(InterruptEnable::TRANSMITTER_EMPTY) && self.transmitting.is_empty() {
             self.registers.transmitter_event = true;

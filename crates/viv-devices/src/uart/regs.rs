@@ -101,7 +101,7 @@ impl ModemStatus {
     /// `self` once its lines are `lines`: the changes are added to those that nobody has read yet.
     pub(super) fn with_lines(self, lines: Self) -> Self {
         let changed = (self ^ lines) & Self::LINES;
-        let mut deltas = self - Self::LINES;
+        let mut deltas = self.difference(Self::LINES);
         deltas.set(Self::DELTA_CTS, deltas.contains(Self::DELTA_CTS) || changed.contains(Self::CTS));
         deltas.set(Self::DELTA_DSR, deltas.contains(Self::DELTA_DSR) || changed.contains(Self::DSR));
         deltas.set(Self::DELTA_DCD, deltas.contains(Self::DELTA_DCD) || changed.contains(Self::DCD));

@@ -7,7 +7,7 @@ use viv_devices::bus::{PortRange, lock};
 use viv_devices::irq::IrqLine;
 use viv_devices::irqchip::{IrqChip, IrqChipDevice};
 use viv_devices::pci::{IntxLine, PciBus, PciDevice, PciHost, Windows};
-use viv_devices::{Device, IoBus, SavedState, SharedDevice, layout};
+use viv_devices::{IoBus, SavedState, SharedDevice, layout};
 use viv_engine::{Platform, Vm};
 
 use crate::error::MachineError;
@@ -91,12 +91,12 @@ impl Board {
     /// Puts a function that `make` builds into the next slot of PCI.
     pub(crate) fn add_pci<D: PciDevice + 'static>(
         &mut self,
-        make: impl FnOnce(Arc<dyn IntxLine>) -> Result<D, MachineError>,
+        make: impl FnOnce(u8, Arc<dyn IntxLine>) -> Result<D, MachineError>,
     ) -> Result<(), MachineError> {
         let slot = self.next_slot;
         self.next_slot = self.next_slot.saturating_add(1);
         let line = Arc::new(PinLine(self.line(slot_gsi(slot))));
-        self.pci.add(slot, Box::new(make(line)?))?;
+        self.pci.add(slot, Box::new(make(slot, line)?))?;
         Ok(())
     }
 

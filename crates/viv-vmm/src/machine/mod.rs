@@ -20,9 +20,12 @@
 //! 4. leaves, under which nothing else is taken: timers, stream buffers, notices, the gate.
 
 mod acpi;
+mod agent;
+mod assembly;
 mod board;
 mod boot;
 mod build;
+mod console;
 mod core;
 mod disks;
 mod gate;
@@ -33,27 +36,31 @@ mod timers;
 mod vcpu;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use viv_arch::state::RunState;
 use viv_arch::{CpuidTable, VcpuState};
+use viv_devices::acpi_pm::AcpiPm;
 use viv_engine::time::HostClock;
 use viv_engine::{Clock, EngineKind, GuestMemory, Vm};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress};
 
 pub use self::core::Notice;
 
+use self::assembly::ram_end;
 use self::board::Board;
 use self::boot::BootFiles;
+use self::console::ConsoleHandle;
 use self::core::Core;
 use self::notify::Notify;
 use self::reactor::Reactor;
 use self::timers::Timers;
 use self::vcpu::VcpuThread;
+use crate::config::WindowSize;
 use crate::error::MachineError;
 use crate::protocol::{MachineState, Status};
 use crate::snapshot::{self, PageSet};
@@ -79,6 +86,8 @@ pub struct Machine {
     boot: BootFiles,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
+    power: Arc<Mutex<AcpiPm>>,
+    console: Option<ConsoleHandle>,
     state: MachineState,
     resets: u64,
     /// The pages of RAM that are not known to be zero.
@@ -148,6 +157,29 @@ impl Machine {
         self.reactor = None;
         self.vcpus.clear();
         self.state = MachineState::Stopped;
+    }
+
+    /// Presses the power button. What follows is the guest's decision.
+    ///
+    /// # Errors
+    /// When it was not started, or is off.
+    pub fn press_power_button(&mut self) -> Result<(), MachineError> {
+        if self.state != MachineState::Paused {
+            self.expect("press the power button of", MachineState::Running)?;
+        }
+        // The agent is as good as the button, and light guests have nobody else to heed it.
+        if self.console.as_ref().is_some_and(ConsoleHandle::shut_down) {
+            return Ok(());
+        }
+        self.power.lock().unwrap_or_else(PoisonError::into_inner).press_power_button();
+        Ok(())
+    }
+
+    /// Tells the guest that its console's window has another size. Without a console nothing happens.
+    pub fn resize(&mut self, size: WindowSize) {
+        if let Some(console) = &self.console {
+            console.resize(size);
+        }
     }
 
     /// What it is doing.
@@ -280,9 +312,8 @@ impl Machine {
 
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
-        let ram_end = self.memory.last_addr().0.saturating_add(1);
         let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let first = self.boot.load(&self.memory, acpi::parameters(cpus, ram_end))?;
+        let first = self.boot.load(&self.memory, acpi::parameters(cpus, ram_end(&self.memory)))?;
         let others = VcpuState { run_state: RunState::WaitForSipi, ..VcpuState::reset() };
         for (index, vcpu) in self.vcpus.iter().enumerate() {
             vcpu.vcpu().load(if index == 0 { &first } else { &others })?;

@@ -45,14 +45,14 @@ impl Timers {
     /// Makes a timer for a device that `make` builds with it, and calls that device back when it is due.
     pub(crate) fn attach<D: Device + 'static>(
         self: &Arc<Self>,
-        make: impl FnOnce(Box<dyn Timer>) -> D,
+        make: impl FnOnce(Arc<dyn Timer>) -> D,
     ) -> Arc<Mutex<D>> {
         let index = {
             let mut entries = self.lock();
             entries.push(Entry::default());
             entries.len() - 1
         };
-        let timer = Box::new(DeviceTimer { timers: Arc::clone(self), index });
+        let timer = Arc::new(DeviceTimer { timers: Arc::clone(self), index });
         let device = Arc::new(Mutex::new(make(timer)));
         if let Some(entry) = self.lock().get_mut(index) {
             let shared: SharedDevice = device.clone();

@@ -15,6 +15,17 @@ pub(crate) struct HostStream {
     wake: Arc<Notify>,
 }
 
+/// What [`HostStream::read`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing at the moment.
+    Nothing,
+    /// Nothing any more.
+    End,
+}
+
 impl HostStream {
     /// Starts to read `input` and write `output`, as far as they are there. `drained` is set whenever all
     /// output is written.
@@ -30,22 +41,31 @@ impl HostStream {
         Ok(Self { inlet, outlet, wake })
     }
 
-    /// Hands input to `take`, which says how many of the bytes it took, for as long as it takes all. Returns
-    /// whether the input has come to its end, with nothing left.
-    pub(crate) fn pump_input(&self, mut take: impl FnMut(&[u8]) -> usize) -> bool {
-        let Some(inlet) = &self.inlet else { return true };
-        loop {
-            match inlet.peek(4096) {
-                Received::Bytes(bytes) => {
-                    let taken = take(&bytes);
-                    inlet.consume(taken);
-                    if taken < bytes.len() {
-                        return false;
-                    }
-                }
-                Received::Nothing => return false,
-                Received::End => return true,
+    /// Hands input to `take`, which says how many of the bytes it took, for as long as it takes all.
+    pub(crate) fn pump_input(&self, mut take: impl FnMut(&[u8]) -> usize) {
+        let Some(inlet) = &self.inlet else { return };
+        while let Received::Bytes(bytes) = inlet.peek(4096) {
+            let taken = take(&bytes);
+            inlet.consume(taken);
+            if taken < bytes.len() {
+                return;
             }
+        }
+    }
+
+    /// Fills `data` with input as far as there is any.
+    pub(crate) fn read(&self, data: &mut [u8]) -> Read {
+        let Some(inlet) = &self.inlet else { return Read::End };
+        match inlet.peek(data.len()) {
+            Received::Bytes(bytes) => {
+                for (to, from) in data.iter_mut().zip(&bytes) {
+                    *to = *from;
+                }
+                inlet.consume(bytes.len());
+                Read::Bytes(bytes.len())
+            }
+            Received::Nothing => Read::Nothing,
+            Received::End => Read::End,
         }
     }
 

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags};
 
-pub(crate) use host::HostStream;
+pub(crate) use host::{HostStream, Read};
 use inlet::{Inlet, Received};
 use outlet::Outlet;
 

@@ -14,13 +14,13 @@ use crate::{Machine, Notice};
 const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// A machine whose serial line leads to `serial`.
-pub(in crate::machine) struct Bench {
-    pub(in crate::machine) machine: Machine,
-    pub(in crate::machine) serial: UnixStream,
+pub(crate) struct Bench {
+    pub(crate) machine: Machine,
+    pub(crate) serial: UnixStream,
 }
 
 /// A kernel file: an ELF image with the note for PVH, whose code is entered at 1 MiB.
-pub(in crate::machine) fn kernel(code: &[u8]) -> Vec<u8> {
+pub(crate) fn kernel(code: &[u8]) -> Vec<u8> {
     const LOAD: u32 = 1;
     const NOTE: u32 = 4;
     const ENTRY: u64 = 0x10_0000;
@@ -61,12 +61,12 @@ pub(in crate::machine) fn kernel(code: &[u8]) -> Vec<u8> {
 
 impl Bench {
     /// A machine with this code, not started.
-    pub(in crate::machine) fn new(engine: &dyn Engine, code: &[u8]) -> Self {
+    pub(crate) fn new(engine: &dyn Engine, code: &[u8]) -> Self {
         Self::with(engine, code, |config| config)
     }
 
     /// The same with changes to its config.
-    pub(in crate::machine) fn with(
+    pub(crate) fn with(
         engine: &dyn Engine,
         code: &[u8],
         change: impl FnOnce(MachineConfig) -> MachineConfig,
@@ -88,7 +88,7 @@ impl Bench {
     }
 
     /// The next thing that the machine cannot decide.
-    pub(in crate::machine) fn notice(&self) -> Notice {
+    pub(crate) fn notice(&self) -> Notice {
         loop {
             if let Some(notice) = self.machine.take_notice() {
                 return notice;
@@ -100,14 +100,14 @@ impl Bench {
     }
 
     /// What the guest says next on its serial line.
-    pub(in crate::machine) fn hear(&mut self, length: usize) -> String {
+    pub(crate) fn hear(&mut self, length: usize) -> String {
         let mut bytes = vec![0; length];
         self.serial.read_exact(&mut bytes).unwrap();
         String::from_utf8(bytes).unwrap()
     }
 
     /// What the guest said until the machine was dropped.
-    pub(in crate::machine) fn hear_all(self) -> String {
+    pub(crate) fn hear_all(self) -> String {
         let Self { machine, mut serial } = self;
         while !machine.is_drained() {
             let mut fds = [PollFd::new(machine.drained(), PollFlags::IN)];
@@ -122,4 +122,4 @@ impl Bench {
 }
 
 /// A slot that was not passed.
-pub(in crate::machine) const NOWHERE: FdSlot = FdSlot(99);
+pub(crate) const NOWHERE: FdSlot = FdSlot(99);

@@ -10,19 +10,19 @@ use viv_engine::{
 use vm_memory::{Bytes, GuestAddress};
 
 /// Writes the byte after the port to that port (two bytes, little-endian).
-pub(super) const OUT: u8 = 1;
+pub(crate) const OUT: u8 = 1;
 /// Waits to be kicked, again and again.
-pub(super) const HALT: u8 = 2;
+pub(crate) const HALT: u8 = 2;
 /// Shuts the processor down.
-pub(super) const FAULT: u8 = 3;
+pub(crate) const FAULT: u8 = 3;
 /// Does nothing as many times as the next two bytes say, counting in RAX.
-pub(super) const COUNT: u8 = 4;
+pub(crate) const COUNT: u8 = 4;
 /// Waits until bit 0 of the port is set, then reads a byte from the port 5 below: a UART's line status.
 /// Then writes it to that port.
-pub(super) const ECHO: u8 = 5;
+pub(crate) const ECHO: u8 = 5;
 
 /// The engine.
-pub(super) struct FakeEngine;
+pub(crate) struct FakeEngine;
 
 struct FakeVm {
     memory: GuestMemory,

@@ -8,8 +8,8 @@ use super::*;
 use crate::config::tests::plain;
 use crate::config::{ConfigError, Fds, MachineConfig, Stream};
 
-mod bench;
-mod fake;
+pub(crate) mod bench;
+pub(crate) mod fake;
 
 const COM1: [u8; 2] = layout::UART0.to_le_bytes();
 const STATUS: [u8; 2] = (layout::UART0 + 5).to_le_bytes();

@@ -1,0 +1,140 @@
+//! Decoded blocks and where to find them.
+//!
+//! A block is a run of instructions that begins where control came in and ends at the first branch, system
+//! instruction or page end. It is kept by guest-physical address and width, so that one decoding serves every
+//! address space; nothing in it depends on the linear address. A block is outdated when the generation of a
+//! page that it was read from has moved.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cpu::Bitness;
+use crate::op::Op;
+
+/// A page that a block was read from.
+pub struct Source {
+    /// Its guest-physical address.
+    pub phys: u64,
+    /// Its code generation.
+    cell: *const AtomicU32,
+    generation: u32,
+}
+
+impl Source {
+    /// A page whose generation is in `cell`, which outlives the block: it belongs to guest RAM.
+    pub fn new(phys: u64, cell: &AtomicU32) -> Self {
+        Self { phys, cell, generation: cell.load(Ordering::Acquire) }
+    }
+
+    #[inline]
+    #[allow(unsafe_code, reason = "the cell's life is longer than the block's")]
+    fn is_current(&self) -> bool {
+        // SAFETY: the cell is in guest RAM's page record, which the vCPU that owns the block keeps alive.
+        unsafe { (*self.cell).load(Ordering::Acquire) == self.generation }
+    }
+}
+
+/// A decoded block.
+pub struct Block {
+    /// Its instructions, one at least.
+    pub ops: Box<[Op]>,
+    /// Where it was read.
+    pub source: Source,
+    /// The page that its only instruction runs into.
+    pub second: Option<Source>,
+}
+
+// SAFETY: the pointers in `Source` name atomics that any thread may read.
+#[allow(unsafe_code, reason = "raw pointers to shared atomics")]
+unsafe impl Send for Block {}
+
+impl Block {
+    /// Whether what it was decoded from is still there.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        self.source.is_current() && self.second.as_ref().is_none_or(Source::is_current)
+    }
+}
+
+/// A block's place in the cache.
+pub type BlockId = u32;
+
+/// What blocks are found by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key(u64);
+
+impl Key {
+    fn new(phys: u64, bitness: Bitness) -> Self {
+        Self(phys << 2 | bitness as u64)
+    }
+}
+
+/// Multiplication spreads addresses well enough; they are no hostile keys beyond their own guest.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+/// All decoded blocks of a vCPU.
+#[derive(Default)]
+pub struct BlockCache {
+    blocks: Vec<Box<Block>>,
+    by_key: HashMap<Key, BlockId, BuildHasherDefault<AddressHasher>>,
+    /// Instructions held, outdated ones included.
+    ops: usize,
+}
+
+/// How many decoded instructions a vCPU keeps before it starts afresh: about 40 MiB.
+const MAX_OPS: usize = 1 << 20;
+
+impl BlockCache {
+    /// The block at `phys`, if it was decoded and is still current.
+    pub fn find(&self, phys: u64, bitness: Bitness) -> Option<BlockId> {
+        let id = *self.by_key.get(&Key::new(phys, bitness))?;
+        self.blocks[id as usize].is_current().then_some(id)
+    }
+
+    /// The block with this id.
+    #[inline]
+    pub fn get(&self, id: BlockId) -> &Block {
+        &self.blocks[id as usize]
+    }
+
+    /// Keeps a block. An outdated one in its place goes.
+    pub fn insert(&mut self, phys: u64, bitness: Bitness, block: Block) -> BlockId {
+        self.ops += block.ops.len();
+        let key = Key::new(phys, bitness);
+        if let Some(&id) = self.by_key.get(&key) {
+            self.ops -= self.blocks[id as usize].ops.len();
+            *self.blocks[id as usize] = block;
+            return id;
+        }
+        let id = self.blocks.len() as BlockId;
+        self.blocks.push(Box::new(block));
+        self.by_key.insert(key, id);
+        id
+    }
+
+    /// Whether it has grown so large that it should be emptied.
+    pub fn is_full(&self) -> bool {
+        self.ops >= MAX_OPS
+    }
+
+    /// Forgets all blocks.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

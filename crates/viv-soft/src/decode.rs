@@ -1,0 +1,90 @@
+//! Decoding: from bytes at a guest-physical address to a block.
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use viv_arch::paging;
+
+use crate::block::{Block, Source};
+use crate::cpu::{Bitness, Cpu, Fault, Pending};
+use crate::hostexec::ArenaError;
+use crate::lower::{Lowered, lower};
+
+/// The most instructions that a block holds.
+const MAX_OPS: usize = 64;
+/// The longest instruction.
+const MAX_LENGTH: usize = 15;
+
+/// Why there is no block.
+pub enum DecodeError {
+    /// The fetch faulted; the CPU has the exception.
+    Fault,
+    /// The memory for code is full: everything decoded must be dropped first.
+    Full(ArenaError),
+}
+
+impl From<Fault> for DecodeError {
+    fn from(_: Fault) -> Self {
+        Self::Fault
+    }
+}
+
+/// Decodes the block at linear address `linear`, which is at guest-physical address `phys`.
+pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeError> {
+    let offset = (phys & paging::PAGE_OFFSET) as usize;
+    let mut bytes = [0; paging::PAGE_SIZE as usize + MAX_LENGTH];
+    let in_page = paging::PAGE_SIZE as usize - offset;
+    let source = note_source(cpu, phys)?;
+    cpu.read_physical(phys, &mut bytes[..in_page]);
+    let bitness = cpu.bitness;
+    let mut ops = Vec::new();
+    let mut at = 0;
+    while ops.len() < MAX_OPS {
+        let (instruction, error) = decode_one(&bytes[at..in_page], at, bitness);
+        if error == DecoderError::NoMoreBytes {
+            break;
+        }
+        let Lowered { op, ends_block } =
+            lower(&instruction, bitness, &mut cpu.host).map_err(DecodeError::Full)?;
+        at += instruction.len();
+        ops.push(op);
+        if ends_block || at >= in_page {
+            break;
+        }
+    }
+    if !ops.is_empty() {
+        return Ok(Block { ops: ops.into(), source, second: None });
+    }
+    // The first instruction runs into the next page, which is fetched only now that it is needed.
+    let next = (linear | paging::PAGE_OFFSET).wrapping_add(1);
+    let next_phys = cpu.translate_fetch(if cpu.long_mode() { next } else { next & 0xffff_ffff })?;
+    let second = note_source(cpu, next_phys)?;
+    cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
+    let (instruction, _) = decode_one(&bytes[..in_page + MAX_LENGTH], 0, bitness);
+    let Lowered { op, .. } = lower(&instruction, bitness, &mut cpu.host).map_err(DecodeError::Full)?;
+    Ok(Block { ops: Box::new([op]), source, second: Some(second) })
+}
+
+fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, DecoderError) {
+    let bits = match bitness {
+        Bitness::Bits16 => 16,
+        Bitness::Bits32 => 32,
+        Bitness::Bits64 => 64,
+    };
+    let mut decoder = Decoder::with_ip(bits, bytes, at as u64, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    (instruction, decoder.last_error())
+}
+
+/// Notes that the page holds code from now on, so that writes to it are seen.
+fn note_source(cpu: &mut Cpu, phys: u64) -> Result<Source, DecodeError> {
+    let ram = std::sync::Arc::clone(&cpu.ram);
+    let Some(page) = ram.page(phys) else {
+        cpu.pending = Some(Pending::Unsupported(format!("instructions in device memory at {phys:#x}")));
+        return Err(DecodeError::Fault);
+    };
+    if !page.record.has_code(page.index) {
+        page.record.note_code(page.index);
+        cpu.tlb.protect(phys);
+        cpu.shared.flush_others(cpu.index);
+    }
+    Ok(Source::new(phys & !paging::PAGE_OFFSET, page.generation_cell()))
+}

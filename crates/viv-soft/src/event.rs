@@ -1,0 +1,203 @@
+//! Delivery of exceptions and interrupts (SDM vol. 3, 6.12 to 6.15).
+
+use viv_arch::{Exception, Rflags, Segment, SegmentRegister, Vector, paging};
+
+use crate::cpu::{Cpu, Exec, Fault, Pending};
+use crate::ops::segment::null_segment;
+
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// INT n, INT3, INTO: the gate's privilege is checked.
+    Software,
+    /// An exception or an interrupt from outside.
+    Hardware,
+}
+
+/// An interrupt gate or trap gate of long mode.
+struct Gate {
+    selector: u16,
+    ist: u8,
+    offset: u64,
+    /// Clears IF.
+    interrupt: bool,
+}
+
+impl Cpu {
+    /// Delivers an exception, with double and triple faults as they come.
+    pub fn deliver_exception(&mut self, first: Exception) -> Exec {
+        let mut exception = first;
+        loop {
+            if exception.vector == Vector::PageFault {
+                self.cr2 = exception.address;
+            }
+            let error_code = exception.vector.has_error_code().then_some(exception.error_code);
+            if self.deliver(exception.vector as u8, error_code, EventKind::Hardware).is_ok() {
+                return Ok(());
+            }
+            let Some(Pending::Exception(second)) =
+                self.pending.take_if(|p| matches!(p, Pending::Exception(_)))
+            else {
+                return Err(Fault);
+            };
+            exception = match combine(exception.vector, second) {
+                Some(next) => next,
+                None => {
+                    self.pending = Some(Pending::TripleFault);
+                    return Err(Fault);
+                }
+            };
+        }
+    }
+
+    /// Delivers an interrupt from outside.
+    pub fn deliver_interrupt(&mut self, vector: u8) -> Exec {
+        if self.deliver(vector, None, EventKind::Hardware).is_ok() {
+            return Ok(());
+        }
+        match self.pending.take() {
+            Some(Pending::Exception(exception)) => self.deliver_exception(exception),
+            other => {
+                self.pending = other;
+                Err(Fault)
+            }
+        }
+    }
+
+    /// One try at delivering an event. The state changes only if it succeeds.
+    pub fn deliver(&mut self, vector: u8, error_code: Option<u32>, kind: EventKind) -> Exec {
+        if !self.long_mode() {
+            self.pending = Some(Pending::Unsupported(format!("event {vector} outside long mode")));
+            return Err(Fault);
+        }
+        let external = u32::from(kind == EventKind::Hardware);
+        let gate = self.gate(vector, kind)?;
+        let code = u32::from(gate.selector & !3) | external;
+        if gate.selector & !3 == 0 {
+            return self.raise(Exception::gp(external));
+        }
+        let (address, descriptor) = self
+            .descriptor(gate.selector, Vector::GeneralProtection)
+            .inspect_err(|_| self.add_to_error_code(external))?;
+        let target = Segment::from_descriptor(gate.selector, descriptor);
+        let long_only = target.attributes & (Segment::LONG | Segment::DEFAULT_BIG) == Segment::LONG;
+        if !target.is_code() || target.dpl() > self.cpl || !long_only {
+            return self.raise(Exception::gp(code));
+        }
+        if !target.is_present() {
+            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
+        }
+        let conforming = target.kind() & 4 != 0;
+        let cpl = if conforming { self.cpl } else { target.dpl() };
+        let inner = cpl < self.cpl;
+        let stack = if gate.ist != 0 {
+            self.tss_pointer(0x24 + 8 * (u64::from(gate.ist) - 1))?
+        } else if inner {
+            self.tss_pointer(4 + 8 * u64::from(cpl))?
+        } else {
+            self.reg(viv_arch::Gpr::Rsp)
+        };
+        if !paging::is_canonical(stack) || !paging::is_canonical(gate.offset) {
+            let vector =
+                if paging::is_canonical(stack) { Vector::GeneralProtection } else { Vector::StackFault };
+            return self.raise(Exception::with_code(vector, external));
+        }
+        self.mark_accessed(address, descriptor)?;
+        self.push_frame(stack, vector, error_code, kind)?;
+        let mut clear = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
+        if gate.interrupt {
+            clear |= Rflags::IF;
+        }
+        self.exec.rflags &= !clear.bits();
+        if inner {
+            self.segments[SegmentRegister::Ss as usize] = null_segment(u16::from(cpl), cpl);
+        }
+        self.enter_code(target, gate.offset, cpl);
+        Ok(())
+    }
+
+    /// Writes the frame below `stack` and moves RSP there.
+    fn push_frame(&mut self, stack: u64, vector: u8, error_code: Option<u32>, kind: EventKind) -> Exec {
+        let mut flags = self.flags();
+        // Faults ask that no breakpoint stops the instruction when it is tried again.
+        let is_fault = kind == EventKind::Hardware && matches!(vector, 0 | 5..=7 | 10..=14 | 16..=17 | 19);
+        if is_fault {
+            flags |= Rflags::RF.bits();
+        }
+        let words = [
+            u64::from(error_code.unwrap_or(0)),
+            self.exec.rip,
+            u64::from(self.segments[SegmentRegister::Cs as usize].selector),
+            flags,
+            self.reg(viv_arch::Gpr::Rsp),
+            u64::from(self.segments[SegmentRegister::Ss as usize].selector),
+        ];
+        let words = if error_code.is_some() { &words[..] } else { &words[1..] };
+        let mut frame = [0u8; 48];
+        for (bytes, word) in frame.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let len = words.len() * 8;
+        let sp = (stack & !15).wrapping_sub(len as u64);
+        self.write_bytes_as(sp, &frame[..len], self.system_view())?;
+        self.exec.gpr[viv_arch::Gpr::Rsp as usize] = sp;
+        Ok(())
+    }
+
+    fn gate(&mut self, vector: u8, kind: EventKind) -> Result<Gate, Fault> {
+        let external = u32::from(kind == EventKind::Hardware);
+        let code = (u32::from(vector) << 3) | 2 | external;
+        let offset = u64::from(vector) * 16;
+        if offset + 15 > u64::from(self.idtr.limit) {
+            return self.raise(Exception::gp(code));
+        }
+        let address = self.idtr.base.wrapping_add(offset);
+        let low: u64 = self.load_system(address)?;
+        let high: u64 = self.load_system(address + 8)?;
+        let gate_type = (low >> 40) & 0x1f;
+        let dpl = ((low >> 45) & 3) as u8;
+        if gate_type & !1 != 0xe || (kind == EventKind::Software && dpl < self.cpl) {
+            return self.raise(Exception::gp(code));
+        }
+        if low & (1 << 47) == 0 {
+            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
+        }
+        Ok(Gate {
+            selector: (low >> 16) as u16,
+            ist: (low >> 32) as u8 & 7,
+            offset: (low & 0xffff) | ((low >> 32) & 0xffff_0000) | (high << 32),
+            interrupt: gate_type == 0xe,
+        })
+    }
+
+    /// Reads a stack pointer from the TSS.
+    fn tss_pointer(&mut self, offset: u64) -> Result<u64, Fault> {
+        if offset + 7 > u64::from(self.tr.limit) {
+            let code = u32::from(self.tr.selector & !3);
+            return self.raise(Exception::with_code(Vector::InvalidTss, code));
+        }
+        self.load_system(self.tr.base.wrapping_add(offset))
+    }
+
+    fn add_to_error_code(&mut self, bits: u32) {
+        if let Some(Pending::Exception(exception)) = &mut self.pending
+            && exception.vector != Vector::PageFault
+        {
+            exception.error_code |= bits;
+        }
+    }
+}
+
+/// What comes of a second exception while the first is delivered (SDM vol. 3, table 6-5): that one, a double
+/// fault, or, as `None`, shutdown.
+fn combine(first: Vector, second: Exception) -> Option<Exception> {
+    let second_is_bad = second.vector.is_contributory() || second.vector == Vector::PageFault;
+    match first {
+        Vector::DoubleFault if second_is_bad => None,
+        Vector::PageFault if second_is_bad => Some(Exception::new(Vector::DoubleFault)),
+        _ if first.is_contributory() && second.vector.is_contributory() => {
+            Some(Exception::new(Vector::DoubleFault))
+        }
+        _ => Some(second),
+    }
+}

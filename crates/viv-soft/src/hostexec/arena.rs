@@ -1,0 +1,172 @@
+//! Memory for generated code.
+#![allow(unsafe_code, reason = "maps memory and writes code into it")]
+
+use std::io;
+use std::ptr::{self, NonNull};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::fault;
+
+/// Code memory: one file mapped twice, once to be written, once to be executed.
+///
+/// Code is appended until the arena is full; then its owner drops every reference into it and calls
+/// [`CodeArena::clear`]. Single pieces are never freed.
+#[derive(Debug)]
+pub struct CodeArena {
+    writable: NonNull<u8>,
+    executable: NonNull<u8>,
+    size: usize,
+    used: usize,
+    registration: fault::Registration,
+}
+
+/// Why there is no arena, or no room in it.
+#[derive(Debug, thiserror::Error)]
+pub enum ArenaError {
+    /// The memory could not be had.
+    #[error("cannot {what} for {size} bytes of code memory")]
+    Map {
+        /// The step that failed.
+        what: &'static str,
+        /// Size of the arena.
+        size: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The arena is full: clear it and generate again.
+    #[error("no room for {wanted} bytes of code: {used} of {size} bytes are in use")]
+    Full {
+        /// Size of the new piece.
+        wanted: usize,
+        /// Bytes in use.
+        used: usize,
+        /// Size of the arena.
+        size: usize,
+    },
+}
+
+// SAFETY: the mappings belong to the arena alone and are as good on one thread as on another.
+unsafe impl Send for CodeArena {}
+
+impl CodeArena {
+    /// Every piece starts at a multiple of this, for the instruction fetcher.
+    const ALIGNMENT: usize = 16;
+
+    /// Maps an arena of `size` bytes, rounded up to pages.
+    ///
+    /// Also installs this process's signal handlers for faults in generated code, once.
+    ///
+    /// # Errors
+    /// [`ArenaError::Map`].
+    pub fn new(size: usize) -> Result<Self, ArenaError> {
+        let size = size.next_multiple_of(rustix::param::page_size());
+        let error =
+            |what| move |source: rustix::io::Errno| ArenaError::Map { what, size, source: source.into() };
+        let file = rustix::fs::memfd_create("viv-code", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(error("create a file"))?;
+        rustix::fs::ftruncate(&file, size as u64).map_err(error("size a file"))?;
+        // Truncation would turn execution into SIGBUS.
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(error("seal a file"))?;
+        let map = |protection, what| {
+            // SAFETY: a new mapping at an address that the kernel chooses.
+            let address =
+                unsafe { rustix::mm::mmap(ptr::null_mut(), size, protection, MapFlags::SHARED, &file, 0) }
+                    .map_err(error(what))?;
+            NonNull::new(address.cast::<u8>()).ok_or_else(|| error(what)(rustix::io::Errno::FAULT))
+        };
+        let writable = map(ProtFlags::READ | ProtFlags::WRITE, "map the writable view")?;
+        let executable =
+            map(ProtFlags::READ | ProtFlags::EXEC, "map the executable view").inspect_err(|_| {
+                // SAFETY: mapped above, and nothing refers to it yet.
+                let _ = unsafe { rustix::mm::munmap(writable.as_ptr().cast(), size) };
+            })?;
+        let start = executable.as_ptr() as usize;
+        let registration = fault::Registration::new(start..start + size);
+        Ok(Self { writable, executable, size, used: 0, registration })
+    }
+
+    /// Appends a piece of code and returns its address in the executable mapping.
+    ///
+    /// # Errors
+    /// [`ArenaError::Full`].
+    pub fn push(&mut self, code: &[u8]) -> Result<NonNull<u8>, ArenaError> {
+        let start = self.used.next_multiple_of(Self::ALIGNMENT);
+        let end = start.saturating_add(code.len());
+        if end > self.size {
+            return Err(ArenaError::Full { wanted: code.len(), used: self.used, size: self.size });
+        }
+        // SAFETY: start..end is inside both mappings, and `&mut self` means that nobody else writes.
+        // Bytes beyond `used` are not executed before this function has returned their address.
+        unsafe {
+            ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(start), code.len());
+            self.used = end;
+            Ok(self.executable.add(start))
+        }
+    }
+
+    /// Gives all memory back for new code. Whoever holds an address that [`CodeArena::push`] returned must
+    /// not call it any more.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.used
+    }
+}
+
+impl Drop for CodeArena {
+    fn drop(&mut self) {
+        self.registration.revoke();
+        for mapping in [self.writable, self.executable] {
+            // SAFETY: mapped in `new` with this size; the contract of `push` ends with the arena.
+            // A failure leaks the memory, which is all that can be done about it.
+            let _ = unsafe { rustix::mm::munmap(mapping.as_ptr().cast(), self.size) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// mov eax, 42; ret
+    const CODE: [u8; 6] = [0xb8, 42, 0, 0, 0, 0xc3];
+
+    #[test]
+    fn runs_what_was_pushed() {
+        let mut arena = CodeArena::new(1).unwrap();
+        let first = arena.push(&CODE).unwrap();
+        let second = arena.push(&CODE).unwrap();
+        assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, 16);
+        // SAFETY: CODE is a complete function that touches nothing but EAX.
+        let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(second) };
+        assert_eq!(function(), 42);
+    }
+
+    #[test]
+    fn is_full_at_its_size_and_empty_after_clear() {
+        let mut arena = CodeArena::new(4096).unwrap();
+        arena.push(&[0x90; 4090]).unwrap();
+        assert!(matches!(arena.push(&CODE), Err(ArenaError::Full { wanted: 6, used: 4090, size: 4096 })));
+        arena.clear();
+        assert_eq!(arena.used(), 0);
+        arena.push(&CODE).unwrap();
+    }
+
+    #[test]
+    fn no_mapping_is_writable_and_executable() {
+        let arena = CodeArena::new(4096).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        for (pointer, wanted) in [(arena.writable, "rw-s"), (arena.executable, "r-xs")] {
+            let start = format!("{:x}-", pointer.as_ptr() as usize);
+            let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
+            assert!(line.contains(wanted), "{line}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Address translation: the page walk and the TLB (SDM vol. 3, chapter 4).
+//!
+//! The TLB holds 4 KiB translations in direct-mapped tables, one for each way in which the processor can
+//! look at memory ([`View`]), so that an entry's presence is all that a hit has to check. An entry has one
+//! tag for reads and one for writes; the write tag is there only if the page's dirty bit is set and its record
+//! says that a write needs no further word ([`PageRecord::is_plain`](viv_engine::memory::PageRecord)): dirty
+//! tracking and self-modifying code cost nothing until they happen.
+#![allow(
+    unsafe_code,
+    reason = "the current table is kept as a pointer, so that a hit is one load and one compare"
+)]
+
+use viv_arch::{Cr0, Cr4, Efer, Exception, Rflags, Vector, paging};
+
+use crate::cpu::{Cpu, Fault, Pending};
+
+/// Entries in a table.
+pub const TLB_SIZE: usize = 2048;
+const FETCH_SIZE: usize = 256;
+/// A tag that no page has.
+const NONE: u64 = u64::MAX;
+/// The width of guest-physical addresses, as CPUID tells it.
+pub const PHYSICAL_BITS: u32 = 46;
+
+/// What an access is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading data.
+    Read,
+    /// Writing data, or reading what is about to be written.
+    Write,
+    /// Fetching instructions.
+    Fetch,
+}
+
+/// How the processor looks at memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum View {
+    /// As supervisor, user pages included.
+    Supervisor = 0,
+    /// As supervisor, SMAP keeping it from user pages.
+    SupervisorSmap = 1,
+    /// As user.
+    User = 2,
+}
+
+/// One translation.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Entry {
+    /// Linear page address if it may be read.
+    pub read: u64,
+    /// Linear page address if it may be written.
+    pub write: u64,
+    /// What to add to a linear address to get the host's.
+    pub addend: u64,
+    /// Guest-physical page address, and flags below.
+    phys: u64,
+}
+
+const ENTRY_GLOBAL: u64 = 1;
+const ENTRY_LARGE: u64 = 2;
+
+impl Entry {
+    const EMPTY: Self = Self { read: NONE, write: NONE, addend: 0, phys: 0 };
+}
+
+#[derive(Clone, Copy)]
+struct FetchEntry {
+    page: u64,
+    generation: u64,
+    user: bool,
+    phys: u64,
+}
+
+/// The TLB.
+pub struct Tlb {
+    /// The table of the current view.
+    pub current: *mut Entry,
+    view: View,
+    tables: Box<[[Entry; TLB_SIZE]; 3]>,
+    /// Which entries were filled since they were last emptied, so that a flush costs what was used.
+    filled: Vec<(View, u16)>,
+    fetch: Box<[FetchEntry; FETCH_SIZE]>,
+    /// Moves whenever a translation of code may have changed.
+    pub generation: u64,
+}
+
+// SAFETY: `current` points into `tables`, which the TLB owns.
+unsafe impl Send for Tlb {}
+
+/// A translated address.
+#[derive(Debug, Clone, Copy)]
+pub struct Translation {
+    /// The guest-physical address.
+    pub phys: u64,
+    writable: bool,
+    global: bool,
+    large: bool,
+}
+
+impl Tlb {
+    pub fn new() -> Self {
+        let mut tables: Box<[[Entry; TLB_SIZE]; 3]> = vec![[Entry::EMPTY; TLB_SIZE]; 3]
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("three tables make three tables"));
+        let current = tables[0].as_mut_ptr();
+        let empty = FetchEntry { page: NONE, generation: 0, user: false, phys: 0 };
+        Self {
+            current,
+            view: View::Supervisor,
+            tables,
+            filled: Vec::with_capacity(4096),
+            fetch: Box::new([empty; FETCH_SIZE]),
+            generation: 1,
+        }
+    }
+
+    fn set_view(&mut self, view: View) {
+        self.view = view;
+        self.current = self.tables[view as usize].as_mut_ptr();
+    }
+
+    #[inline(always)]
+    fn index(address: u64) -> usize {
+        (address >> 12) as usize & (TLB_SIZE - 1)
+    }
+
+    fn fill(&mut self, view: View, entry: Entry, address: u64) {
+        let index = Self::index(address);
+        let slot = &mut self.tables[view as usize][index];
+        if slot.read == NONE && slot.write == NONE {
+            self.filled.push((view, index as u16));
+        }
+        *slot = entry;
+    }
+
+    /// Forgets entries for which `keep` is false.
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        let tables = &mut self.tables;
+        self.filled.retain(|&(view, index)| {
+            let entry = &mut tables[view as usize][index as usize];
+            if keep(entry) {
+                true
+            } else {
+                *entry = Entry::EMPTY;
+                false
+            }
+        });
+        self.generation += 1;
+    }
+
+    /// Forgets everything, global pages included.
+    pub fn flush_all(&mut self) {
+        self.retain(|_| false);
+    }
+
+    /// Forgets everything but global pages.
+    pub fn flush_non_global(&mut self) {
+        self.retain(|entry| entry.phys & ENTRY_GLOBAL != 0);
+    }
+
+    /// Forgets the translation of one page; for a large page, all of it.
+    pub fn flush_page(&mut self, address: u64) {
+        let page = address & !paging::PAGE_OFFSET;
+        self.retain(|entry| {
+            let distance = entry.read ^ page;
+            // A large page is 1 GiB at the most.
+            if entry.phys & ENTRY_LARGE != 0 { distance >> 30 != 0 } else { distance != 0 }
+        });
+    }
+
+    /// Makes writes to a guest-physical page pass by its record again.
+    pub fn protect(&mut self, phys: u64) {
+        for &(view, index) in &self.filled {
+            let entry = &mut self.tables[view as usize][index as usize];
+            if entry.phys & !paging::PAGE_OFFSET == phys & !paging::PAGE_OFFSET {
+                entry.write = NONE;
+            }
+        }
+    }
+
+    /// Makes every write pass by its page's record again.
+    pub fn protect_all(&mut self) {
+        for &(view, index) in &self.filled {
+            self.tables[view as usize][index as usize].write = NONE;
+        }
+    }
+}
+
+impl Cpu {
+    /// Recomputes the view of memory after a change of CPL, CR0, CR4 or RFLAGS.AC.
+    pub fn update_mmu_mode(&mut self) {
+        let view = if self.cpl == 3 {
+            View::User
+        } else if self.cr4.contains(Cr4::SMAP) && !self.flag(Rflags::AC) {
+            View::SupervisorSmap
+        } else {
+            View::Supervisor
+        };
+        self.tlb.set_view(view);
+    }
+
+    /// The view for accesses that the processor makes for itself: descriptor tables, the TSS.
+    pub fn system_view(&self) -> View {
+        if self.cr4.contains(Cr4::SMAP) { View::SupervisorSmap } else { View::Supervisor }
+    }
+
+    /// The current view.
+    pub fn view(&self) -> View {
+        self.tlb.view
+    }
+
+    /// Translates `address` and enters it in the TLB, unless it is no RAM or is to be watched.
+    ///
+    /// A write to a page that holds decoded code outdates the code, and ends the running block after the
+    /// present instruction.
+    #[cold]
+    #[inline(never)]
+    pub fn translate(&mut self, address: u64, access: Access, view: View) -> Result<u64, Fault> {
+        let translation = self.walk(address, access, view)?;
+        let phys = translation.phys;
+        let Some(page) = self.ram.page(phys) else { return Ok(phys) };
+        if access == Access::Write {
+            if page.record.has_code(page.index) {
+                self.op_end = std::ptr::null();
+            }
+            page.record.note_write(page.index);
+        }
+        if access == Access::Fetch || self.debug.watches_page(address) {
+            return Ok(phys);
+        }
+        let tag = address & !paging::PAGE_OFFSET;
+        let flags = if translation.global { ENTRY_GLOBAL } else { 0 }
+            | if translation.large { ENTRY_LARGE } else { 0 };
+        let entry = Entry {
+            read: tag,
+            write: if translation.writable && page.record.is_plain(page.index) { tag } else { NONE },
+            addend: (page.host as u64).wrapping_sub(tag),
+            phys: (phys & !paging::PAGE_OFFSET) | flags,
+        };
+        self.tlb.fill(view, entry, address);
+        Ok(phys)
+    }
+
+    /// Translates the address of an instruction.
+    #[inline]
+    pub fn translate_fetch(&mut self, address: u64) -> Result<u64, Fault> {
+        let user = self.cpl == 3;
+        let page = address & !paging::PAGE_OFFSET;
+        let slot = &self.tlb.fetch[(address >> 12) as usize & (FETCH_SIZE - 1)];
+        if slot.page == page && slot.generation == self.tlb.generation && slot.user == user {
+            return Ok(slot.phys | (address & paging::PAGE_OFFSET));
+        }
+        let view = if user { View::User } else { View::Supervisor };
+        let phys = self.translate(address, Access::Fetch, view)?;
+        self.tlb.fetch[(address >> 12) as usize & (FETCH_SIZE - 1)] =
+            FetchEntry { page, generation: self.tlb.generation, user, phys: phys & !paging::PAGE_OFFSET };
+        Ok(phys)
+    }
+
+    fn page_fault<T>(&mut self, address: u64, code: u32, access: Access, view: View) -> Result<T, Fault> {
+        let mut error_code = code;
+        if view == View::User {
+            error_code |= paging::FAULT_USER;
+        }
+        match access {
+            Access::Read => {}
+            Access::Write => error_code |= paging::FAULT_WRITE,
+            Access::Fetch => {
+                if self.cr4.contains(Cr4::SMEP) || self.efer.contains(Efer::NXE) {
+                    error_code |= paging::FAULT_FETCH;
+                }
+            }
+        }
+        self.raise(Exception { vector: Vector::PageFault, error_code, address })
+    }
+
+    /// Walks the page tables, sets accessed and dirty bits, checks rights.
+    fn walk(&mut self, address: u64, access: Access, view: View) -> Result<Translation, Fault> {
+        if !self.cr0.contains(Cr0::PG) {
+            return Ok(Translation { phys: address, writable: true, global: false, large: false });
+        }
+        if !self.long_mode() {
+            self.pending = Some(Pending::Unsupported("paging outside long mode".to_owned()));
+            return Err(Fault);
+        }
+        loop {
+            if let Some(translation) = self.walk_4_level(address, access, view)? {
+                return Ok(translation);
+            }
+        }
+    }
+
+    /// One try at the walk. `None`: an entry changed under it.
+    fn walk_4_level(
+        &mut self,
+        address: u64,
+        access: Access,
+        view: View,
+    ) -> Result<Option<Translation>, Fault> {
+        let write = access == Access::Write;
+        let nxe = self.efer.contains(Efer::NXE);
+        let mut table = self.cr3 & paging::ADDRESS;
+        let mut rights = paging::WRITABLE | paging::USER;
+        let mut no_execute = false;
+        // (address of the entry, entry) for each level that was passed.
+        let mut path = [(0u64, 0u64); 4];
+        let mut depth = 0;
+        let leaf_shift = loop {
+            let shift = 39 - 9 * depth as u32;
+            let at = table + ((address >> shift) & 0x1ff) * 8;
+            let Some(entry) = self.ram.read::<u64>(at) else {
+                // Page tables in device memory read as all ones there: reserved bits are set.
+                return self.page_fault(
+                    address,
+                    paging::FAULT_PRESENT | paging::FAULT_RESERVED,
+                    access,
+                    view,
+                );
+            };
+            if entry & paging::PRESENT == 0 {
+                return self.page_fault(address, 0, access, view);
+            }
+            let is_leaf = depth == 3 || (entry & paging::LARGE != 0 && (depth == 1 || depth == 2));
+            if entry & reserved_bits(depth, is_leaf, nxe) != 0 {
+                return self.page_fault(
+                    address,
+                    paging::FAULT_PRESENT | paging::FAULT_RESERVED,
+                    access,
+                    view,
+                );
+            }
+            path[depth] = (at, entry);
+            rights &= entry;
+            no_execute |= entry & paging::NO_EXECUTE != 0;
+            depth += 1;
+            if is_leaf {
+                break shift;
+            }
+            table = entry & paging::ADDRESS;
+        };
+        let user_page = rights & paging::USER != 0;
+        let writable = rights & paging::WRITABLE != 0;
+        let allowed = match view {
+            View::User => user_page && (!write || writable),
+            View::Supervisor | View::SupervisorSmap => {
+                (!write || writable || !self.cr0.contains(Cr0::WP))
+                    && !(access == Access::Fetch && user_page && self.cr4.contains(Cr4::SMEP))
+                    && !(access != Access::Fetch && user_page && view == View::SupervisorSmap)
+            }
+        };
+        if !allowed || (access == Access::Fetch && no_execute) {
+            return self.page_fault(address, paging::FAULT_PRESENT, access, view);
+        }
+        for (level, &(at, entry)) in path.iter().enumerate().take(depth) {
+            let mut wanted = entry | paging::ACCESSED;
+            if write && level == depth - 1 {
+                wanted |= paging::DIRTY;
+            }
+            if wanted != entry && !self.set_entry(at, entry, wanted) {
+                return Ok(None);
+            }
+        }
+        let (_, leaf) = path[depth - 1];
+        let offset = (1u64 << leaf_shift) - 1;
+        Ok(Some(Translation {
+            phys: (leaf & paging::ADDRESS & !offset) | (address & offset),
+            // An entry for writing needs the dirty bit set already.
+            writable: (write || leaf & paging::DIRTY != 0)
+                && (writable || (view != View::User && !self.cr0.contains(Cr0::WP))),
+            global: leaf & paging::GLOBAL != 0 && self.cr4.contains(Cr4::PGE),
+            large: leaf_shift != 12,
+        }))
+    }
+
+    fn set_entry(&mut self, at: u64, old: u64, new: u64) -> bool {
+        if self.ram.page(at).is_some_and(|page| page.record.has_code(page.index)) {
+            self.op_end = std::ptr::null();
+        }
+        self.ram.update_entry(at, old, new)
+    }
+}
+
+/// The bits that must be zero in an entry at `depth` (0: PML4E).
+fn reserved_bits(depth: usize, is_leaf: bool, nxe: bool) -> u64 {
+    let address = paging::ADDRESS & !((1 << PHYSICAL_BITS) - 1);
+    let no_execute = if nxe { 0 } else { paging::NO_EXECUTE };
+    let by_level = match (depth, is_leaf) {
+        (0, _) => paging::LARGE,
+        // Bit 12 is the PAT bit of large pages.
+        (1, true) => 0x3fff_e000,
+        (2, true) => 0x001f_e000,
+        _ => 0,
+    };
+    address | no_execute | by_level
+}

@@ -1,0 +1,332 @@
+//! Far transfers: far JMP, CALL and RET, INT, IRET, SYSCALL, SYSRET, SYSENTER, SYSEXIT.
+
+use viv_arch::{Cr0, Efer, Exception, Gpr, Rflags, Segment, SegmentRegister, Vector, paging};
+
+use crate::cpu::{Cpu, Exec, Fault, Pending};
+use crate::event::EventKind;
+use crate::op::Op;
+use crate::ops::segment::null_segment;
+use crate::ram::Int;
+
+const CS: usize = SegmentRegister::Cs as usize;
+const SS: usize = SegmentRegister::Ss as usize;
+
+impl Cpu {
+    /// Reads and checks a code segment for a far transfer; sets its accessed bit.
+    ///
+    /// RET and IRET (`returns`) may go outwards; JMP and CALL stay at CPL.
+    fn code_segment(&mut self, selector: u16, returns: bool) -> Result<Segment, Fault> {
+        if selector & !3 == 0 {
+            return self.gp0();
+        }
+        let code = u32::from(selector & !3);
+        let (address, descriptor) = self.descriptor(selector, Vector::GeneralProtection)?;
+        let mut segment = Segment::from_descriptor(selector, descriptor);
+        let (rpl, dpl) = ((selector & 3) as u8, segment.dpl());
+        let conforming = segment.kind() & 4 != 0;
+        let fits = if returns {
+            rpl >= self.cpl && if conforming { dpl <= rpl } else { dpl == rpl }
+        } else if conforming {
+            dpl <= self.cpl
+        } else {
+            rpl <= self.cpl && dpl == self.cpl
+        };
+        let long_and_big = Segment::LONG | Segment::DEFAULT_BIG;
+        if !segment.is_code()
+            || !fits
+            || (self.long_mode() && segment.attributes & long_and_big == long_and_big)
+        {
+            return self.raise(Exception::gp(code));
+        }
+        if !segment.is_present() {
+            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
+        }
+        self.mark_accessed(address, descriptor)?;
+        segment.attributes |= 1;
+        Ok(segment)
+    }
+
+    /// Fails with #GP(0) unless `rip` can run in `segment`.
+    fn check_rip(&mut self, segment: &Segment, rip: u64) -> Exec {
+        let good = if self.long_mode() && segment.attributes & Segment::LONG != 0 {
+            paging::is_canonical(rip)
+        } else {
+            rip <= u64::from(segment.limit)
+        };
+        if good { Ok(()) } else { self.gp0() }
+    }
+
+    /// Loads CS and RIP, and recomputes the mode. The privilege level becomes `cpl`.
+    pub fn enter_code(&mut self, mut segment: Segment, rip: u64, cpl: u8) {
+        segment.selector = (segment.selector & !3) | u16::from(cpl);
+        self.segments[CS] = segment;
+        self.cpl = cpl;
+        self.exec.rip = rip;
+        self.update_mode();
+    }
+
+    fn far_jump(&mut self, selector: u16, offset: u64) -> Exec {
+        if !self.cr0.contains(Cr0::PE) {
+            self.segments[CS].selector = selector;
+            self.segments[CS].base = u64::from(selector) << 4;
+            self.exec.rip = offset;
+            return Ok(());
+        }
+        let segment = self.code_segment(selector, false)?;
+        self.check_rip(&segment, offset)?;
+        self.enter_code(segment, offset, self.cpl);
+        Ok(())
+    }
+}
+
+/// Far JMP with an immediate pointer: offset in `imm`, selector in `disp`.
+pub fn jmp_far_i(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.far_jump(op.disp as u16, op.imm)
+}
+
+/// Far JMP through memory.
+pub fn jmp_far_m<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let (selector, offset) = far_operand::<T>(cpu, op)?;
+    cpu.far_jump(selector, offset)
+}
+
+fn far_operand<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Fault> {
+    let address = cpu.linear(op, T::SIZE + 2, false)?;
+    let offset = cpu.load::<T>(address)?.to_u64();
+    Ok((cpu.load::<u16>(address.wrapping_add(T::SIZE))?, offset))
+}
+
+fn call_far<T: Int>(cpu: &mut Cpu, op: &Op, selector: u16, offset: u64) -> Exec {
+    let back = cpu.next_rip(op);
+    let old = cpu.segments[CS].selector;
+    let before = cpu.reg(Gpr::Rsp);
+    let result = cpu
+        .push(T::from_u64(u64::from(old)))
+        .and_then(|()| cpu.push(T::from_u64(back)))
+        .and_then(|()| cpu.far_jump(selector, offset));
+    if result.is_err() {
+        cpu.exec.gpr[Gpr::Rsp as usize] = before;
+    }
+    result
+}
+
+/// Far CALL with an immediate pointer: offset in `imm`, selector in `disp`.
+pub fn call_far_i<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    call_far::<T>(cpu, op, op.disp as u16, op.imm)
+}
+
+/// Far CALL through memory.
+pub fn call_far_m<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let (selector, offset) = far_operand::<T>(cpu, op)?;
+    call_far::<T>(cpu, op, selector, offset)
+}
+
+/// Far RET; `imm` more bytes are released.
+pub fn ret_far<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let offset = cpu.peek::<T>(0)?.to_u64();
+    let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
+    if !cpu.cr0.contains(Cr0::PE) {
+        cpu.far_jump(selector, offset)?;
+        cpu.release(2 * T::SIZE + op.imm);
+        return Ok(());
+    }
+    let segment = cpu.code_segment(selector, true)?;
+    cpu.check_rip(&segment, offset)?;
+    let rpl = (selector & 3) as u8;
+    if rpl == cpu.cpl {
+        cpu.release(2 * T::SIZE + op.imm);
+        cpu.enter_code(segment, offset, rpl);
+        return Ok(());
+    }
+    let above = 2 * T::SIZE + op.imm;
+    let sp = cpu.peek::<T>(above)?.to_u64();
+    let stack = cpu.peek::<T>(above + T::SIZE)?.to_u64() as u16;
+    let stack = cpu.outer_stack(stack, rpl, &segment)?;
+    cpu.leave_to(segment, offset, rpl, stack, sp.wrapping_add(op.imm));
+    Ok(())
+}
+
+impl Cpu {
+    /// Reads and checks SS for a return to privilege level `rpl`.
+    fn outer_stack(&mut self, selector: u16, rpl: u8, code_segment: &Segment) -> Result<Segment, Fault> {
+        if selector & !3 == 0 {
+            let to_64bit = self.long_mode() && code_segment.attributes & Segment::LONG != 0;
+            if to_64bit && rpl < 3 && selector & 3 == u16::from(rpl) {
+                return Ok(null_segment(selector, rpl));
+            }
+            return self.gp0();
+        }
+        let code = u32::from(selector & !3);
+        let (address, descriptor) = self.descriptor(selector, Vector::GeneralProtection)?;
+        let mut segment = Segment::from_descriptor(selector, descriptor);
+        let writable = segment.is_code_or_data() && !segment.is_code() && segment.kind() & 2 != 0;
+        if !writable || segment.dpl() != rpl || selector & 3 != u16::from(rpl) {
+            return self.raise(Exception::gp(code));
+        }
+        if !segment.is_present() {
+            return self.raise(Exception::with_code(Vector::StackFault, code));
+        }
+        self.mark_accessed(address, descriptor)?;
+        segment.attributes |= 1;
+        Ok(segment)
+    }
+
+    /// Ends a return that switches stacks: CS, RIP, SS, RSP, and data segments that are now out of reach.
+    fn leave_to(&mut self, code: Segment, rip: u64, cpl: u8, stack: Segment, sp: u64) {
+        let outwards = cpl > self.cpl;
+        self.segments[SS] = stack;
+        self.enter_code(code, rip, cpl);
+        self.set_sp(sp);
+        if outwards {
+            for number in [SegmentRegister::Es, SegmentRegister::Ds, SegmentRegister::Fs, SegmentRegister::Gs]
+            {
+                let segment = &mut self.segments[number as usize];
+                let conforming = segment.is_code() && segment.kind() & 4 != 0;
+                if segment.is_usable() && !conforming && segment.dpl() < cpl {
+                    *segment = null_segment(0, cpl);
+                }
+            }
+        }
+    }
+}
+
+/// IRET, IRETD, IRETQ.
+pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
+    if !cpu.cr0.contains(Cr0::PE) {
+        cpu.pending = Some(Pending::Unsupported("IRET in real mode".to_owned()));
+        return Err(Fault);
+    }
+    if cpu.flag(Rflags::NT) {
+        if cpu.long_mode() {
+            return cpu.gp0();
+        }
+        cpu.pending = Some(Pending::Unsupported("a task switch by IRET".to_owned()));
+        return Err(Fault);
+    }
+    let rip = cpu.peek::<T>(0)?.to_u64();
+    let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
+    let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
+    let segment = cpu.code_segment(selector, true)?;
+    cpu.check_rip(&segment, rip)?;
+    let rpl = (selector & 3) as u8;
+    let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
+    if T::SIZE > 2 {
+        changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
+    }
+    if cpu.cpl == 0 {
+        changeable |= Rflags::IOPL;
+    }
+    if cpu.cpl <= Rflags::from_bits_retain(cpu.flags()).iopl() {
+        changeable |= Rflags::IF;
+    }
+    if cpu.is_64bit() || rpl > cpu.cpl {
+        let sp = cpu.peek::<T>(3 * T::SIZE)?.to_u64();
+        let stack = cpu.peek::<T>(4 * T::SIZE)?.to_u64() as u16;
+        let stack = cpu.outer_stack(stack, rpl, &segment)?;
+        cpu.leave_to(segment, rip, rpl, stack, sp);
+    } else {
+        cpu.release(3 * T::SIZE);
+        cpu.enter_code(segment, rip, rpl);
+    }
+    cpu.replace_flags(flags, changeable);
+    cpu.update_mmu_mode();
+    if cpu.nmi_blocked {
+        cpu.nmi_blocked = false;
+        cpu.attend();
+    }
+    Ok(())
+}
+
+/// INT n, INT3 and INTO: `imm` is the vector.
+pub fn int(cpu: &mut Cpu, op: &Op) -> Exec {
+    let rip = cpu.next_rip(op);
+    let back = cpu.exec.rip;
+    cpu.exec.rip = rip;
+    cpu.deliver(op.imm as u8, None, EventKind::Software).inspect_err(|_| cpu.exec.rip = back)
+}
+
+/// INTO.
+pub fn into(cpu: &mut Cpu, op: &Op) -> Exec {
+    if cpu.flag(Rflags::OF) {
+        return int(cpu, op);
+    }
+    cpu.exec.rip = cpu.next_rip(op);
+    Ok(())
+}
+
+pub fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
+    if !cpu.is_64bit() || !cpu.efer.contains(Efer::SCE) {
+        return cpu.ud();
+    }
+    cpu.exec.gpr[Gpr::Rcx as usize] = cpu.next_rip(op);
+    cpu.exec.gpr[Gpr::R11 as usize] = cpu.flags() & !Rflags::RF.bits();
+    let selector = (cpu.msrs.star >> 32) as u16 & !3;
+    let flags = (cpu.flags() & !cpu.msrs.fmask & !Rflags::RF.bits()) | Rflags::RESERVED_1.bits();
+    cpu.exec.rflags = flags;
+    cpu.segments[SS] = Segment::data(selector.wrapping_add(8), 0);
+    let target = cpu.msrs.lstar;
+    cpu.enter_code(Segment::code64(selector, 0), target, 0);
+    Ok(())
+}
+
+/// SYSRET; `aux` is 1 with REX.W.
+pub fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
+    if !cpu.is_64bit() || !cpu.efer.contains(Efer::SCE) {
+        return cpu.ud();
+    }
+    cpu.require_cpl0()?;
+    let base = (cpu.msrs.star >> 48) as u16;
+    let rip = cpu.reg(Gpr::Rcx);
+    // Intel processors check the address before they leave CPL 0.
+    if op.aux == 1 && !paging::is_canonical(rip) {
+        return cpu.gp0();
+    }
+    let flags = cpu.reg(Gpr::R11);
+    cpu.segments[SS] = Segment::data(base.wrapping_add(8) | 3, 3);
+    if op.aux == 1 {
+        cpu.enter_code(Segment::code64(base.wrapping_add(16) | 3, 3), rip, 3);
+    } else {
+        cpu.enter_code(Segment::code32(base | 3, 3), rip & 0xffff_ffff, 3);
+    }
+    cpu.replace_flags(flags, Rflags::from_bits_retain(0x3c_7fd7));
+    Ok(())
+}
+
+pub fn sysenter(cpu: &mut Cpu, _: &Op) -> Exec {
+    cpu.require_protected()?;
+    let selector = cpu.msrs.sysenter_cs as u16 & !3;
+    if selector == 0 {
+        return cpu.gp0();
+    }
+    cpu.exec.rflags &= !(Rflags::IF | Rflags::RF | Rflags::VM).bits();
+    cpu.segments[SS] = Segment::data(selector.wrapping_add(8), 0);
+    let (rip, rsp) = (cpu.msrs.sysenter_eip, cpu.msrs.sysenter_esp);
+    if cpu.long_mode() {
+        cpu.enter_code(Segment::code64(selector, 0), rip, 0);
+    } else {
+        cpu.enter_code(Segment::code32(selector, 0), rip & 0xffff_ffff, 0);
+    }
+    cpu.set_sp(rsp);
+    Ok(())
+}
+
+/// SYSEXIT; `aux` is 1 with REX.W.
+pub fn sysexit(cpu: &mut Cpu, op: &Op) -> Exec {
+    let selector = cpu.msrs.sysenter_cs as u16 & !3;
+    if !cpu.cr0.contains(Cr0::PE) || selector == 0 || cpu.cpl != 0 {
+        return cpu.gp0();
+    }
+    let (rip, rsp) = (cpu.reg(Gpr::Rdx), cpu.reg(Gpr::Rcx));
+    if op.aux == 1 {
+        if !paging::is_canonical(rip) || !paging::is_canonical(rsp) {
+            return cpu.gp0();
+        }
+        cpu.segments[SS] = Segment::data(selector.wrapping_add(40) | 3, 3);
+        cpu.enter_code(Segment::code64(selector.wrapping_add(32) | 3, 3), rip, 3);
+    } else {
+        cpu.segments[SS] = Segment::data(selector.wrapping_add(24) | 3, 3);
+        cpu.enter_code(Segment::code32(selector.wrapping_add(16) | 3, 3), rip & 0xffff_ffff, 3);
+    }
+    cpu.set_sp(rsp);
+    Ok(())
+}

@@ -1,0 +1,590 @@
+//! The vCPU: the loop that finds blocks, runs them, and looks for events between them.
+#![allow(unsafe_code, reason = "a running block is walked by pointer")]
+
+use std::sync::Arc;
+
+use viv_arch::state::{PendingEvents, RunState};
+use viv_arch::{Exception, Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
+use viv_engine::{EngineError, Exit, Kick, Platform, Vcpu};
+
+use crate::access::NOT_CANONICAL;
+use crate::apic::{ApicAddress, LocalApic};
+use crate::block::{BlockCache, BlockId};
+use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending};
+use crate::debug::{DR6_BS, DebugRegisters};
+use crate::decode::{DecodeError, decode};
+use crate::hostexec::{ExecState, FpuState};
+use crate::mmu::{PHYSICAL_BITS, Tlb};
+use crate::msr::Msrs;
+use crate::op::Op;
+use crate::ops::host::HostCode;
+use crate::tsc::GuestTsc;
+use crate::vm::Shared;
+
+const JUMP_CACHE_SIZE: usize = 8192;
+
+/// Where a linear address led to lately.
+#[derive(Clone, Copy)]
+struct Jump {
+    linear: u64,
+    /// The TLB's generation, width and privilege that it holds for.
+    key: u64,
+    block: BlockId,
+}
+
+/// A vCPU of the software engine.
+pub struct SoftVcpu {
+    cpu: Box<Cpu>,
+    blocks: BlockCache,
+    jumps: Box<[Jump; JUMP_CACHE_SIZE]>,
+}
+
+// SAFETY: the one pointer in `Cpu` that is not `Send` by itself, `op_end`, is only meaningful while `run` is on the
+// stack, and points into the vCPU's own blocks.
+unsafe impl Send for SoftVcpu {}
+
+/// What is to be done after events were looked at.
+enum Next {
+    /// Run blocks.
+    Run,
+    /// Run one instruction and look again.
+    Step,
+    /// Look again.
+    Look,
+    /// Return from [`Vcpu::run`].
+    Exit(Exit),
+}
+
+impl SoftVcpu {
+    /// vCPU `index` after power-on.
+    pub fn new(
+        index: u32,
+        shared: Arc<Shared>,
+        address: Arc<ApicAddress>,
+        platform: Arc<dyn Platform>,
+    ) -> Result<Self, EngineError> {
+        let apic = LocalApic::new(index, shared.timebase.khz(), PHYSICAL_BITS, address);
+        let host = HostCode::new().map_err(|error| EngineError::Host {
+            action: "map memory for generated code",
+            source: std::io::Error::other(error),
+        })?;
+        let reset = VcpuState::reset();
+        let cpu = Box::new(Cpu {
+            exec: ExecState::default(),
+            op_end: std::ptr::null(),
+            tlb: Tlb::new(),
+            ram: Arc::clone(&shared.ram),
+            segments: reset.segments,
+            ldtr: reset.ldtr,
+            tr: reset.tr,
+            gdtr: reset.gdtr,
+            idtr: reset.idtr,
+            cr0: reset.cr0,
+            cr2: 0,
+            cr3: 0,
+            cr4: reset.cr4,
+            xcr0: reset.xcr0,
+            efer: reset.efer,
+            msrs: Msrs::reset(),
+            debug: DebugRegisters::default(),
+            cpl: 0,
+            bitness: Bitness::Bits16,
+            pending: None,
+            shadow: false,
+            halted: false,
+            nmi_blocked: false,
+            nmi_pending: false,
+            wait_for_sipi: false,
+            apic,
+            tsc: GuestTsc::with_offset(shared.timebase, shared.tsc_offset),
+            armed: None,
+            host,
+            platform,
+            shared,
+            index,
+            bounce: Box::new(Bounce([0; 1024])),
+            retired: 0,
+        });
+        let jump = Jump { linear: 0, key: u64::MAX, block: 0 };
+        let mut vcpu = Self { cpu, blocks: BlockCache::default(), jumps: Box::new([jump; JUMP_CACHE_SIZE]) };
+        let run_state = if index == 0 { RunState::Running } else { RunState::WaitForSipi };
+        vcpu.load_state(&VcpuState { run_state, ..reset })?;
+        vcpu.cpu.tsc = GuestTsc::with_offset(vcpu.cpu.shared.timebase, vcpu.cpu.shared.tsc_offset);
+        Ok(vcpu)
+    }
+
+    /// The block at RIP.
+    #[inline]
+    fn find(&mut self) -> Result<BlockId, Fault> {
+        let cpu = &mut *self.cpu;
+        let linear = match cpu.bitness {
+            Bitness::Bits64 => cpu.exec.rip,
+            _ => cpu.exec.rip.wrapping_add(cpu.segments[SegmentRegister::Cs as usize].base) & 0xffff_ffff,
+        };
+        let key = cpu.tlb.generation << 3 | u64::from(cpu.cpl == 3) << 2 | cpu.bitness as u64;
+        let slot = (linear ^ (linear >> 13)) as usize & (JUMP_CACHE_SIZE - 1);
+        let jump = self.jumps[slot];
+        if jump.linear == linear && jump.key == key && self.blocks.get(jump.block).is_current() {
+            return Ok(jump.block);
+        }
+        let block = self.find_slow(linear)?;
+        // Making room may have moved the generation.
+        let key = self.cpu.tlb.generation << 3 | (key & 7);
+        self.jumps[slot] = Jump { linear, key, block };
+        Ok(block)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_slow(&mut self, linear: u64) -> Result<BlockId, Fault> {
+        let cpu = &mut *self.cpu;
+        let phys = cpu.translate_fetch(linear)?;
+        if let Some(id) = self.blocks.find(phys, cpu.bitness) {
+            let Some(second) = self.blocks.get(id).second.as_ref().map(|second| second.phys) else {
+                return Ok(id);
+            };
+            let next = (linear | viv_arch::paging::PAGE_OFFSET).wrapping_add(1);
+            if cpu.translate_fetch(next)? == second {
+                return Ok(id);
+            }
+        }
+        if self.blocks.is_full() {
+            self.drop_code();
+        }
+        let block = match decode(&mut self.cpu, linear, phys) {
+            Ok(block) => block,
+            Err(DecodeError::Fault) => return Err(Fault),
+            Err(DecodeError::Full(_)) => {
+                self.drop_code();
+                match decode(&mut self.cpu, linear, phys) {
+                    Ok(block) => block,
+                    Err(DecodeError::Fault) => return Err(Fault),
+                    Err(DecodeError::Full(error)) => {
+                        self.cpu.pending = Some(Pending::Unsupported(error.to_string()));
+                        return Err(Fault);
+                    }
+                }
+            }
+        };
+        Ok(self.blocks.insert(phys, self.cpu.bitness, block))
+    }
+
+    /// Drops everything decoded.
+    fn drop_code(&mut self) {
+        self.blocks.clear();
+        self.cpu.host.clear();
+        // Blocks are numbered afresh, so no remembered jump may be taken.
+        self.cpu.tlb.generation += 1;
+    }
+
+    /// Runs a block, or its first instruction only.
+    #[inline]
+    fn execute(&mut self, id: BlockId, single: bool) -> Option<Exit> {
+        let cpu = &mut *self.cpu;
+        let ops = &self.blocks.get(id).ops;
+        let range = ops.as_ptr_range();
+        // SAFETY: a block has one instruction at least.
+        cpu.op_end = if single { unsafe { range.start.add(1) } } else { range.end };
+        let mut at = range.start;
+        loop {
+            // SAFETY: `at` is inside the block, which stays as it is while it runs: nothing that handlers do
+            // reaches the block cache.
+            let op = unsafe { &*at };
+            if (op.run)(cpu, op).is_err() {
+                return self.stop_at(op);
+            }
+            // SAFETY: at most one past the end.
+            at = unsafe { at.add(1) };
+            if at >= cpu.op_end {
+                break;
+            }
+        }
+        // SAFETY: one instruction was run, so there is one before `at`.
+        let last = unsafe { &*at.sub(1) };
+        // SAFETY: both are within the block.
+        cpu.retired += unsafe { at.offset_from(range.start) } as u64;
+        if !last.sets_rip {
+            cpu.exec.rip = cpu.next_rip(last);
+        }
+        None
+    }
+
+    /// Deals with an instruction that did not complete.
+    #[cold]
+    #[inline(never)]
+    fn stop_at(&mut self, op: &Op) -> Option<Exit> {
+        let cpu = &mut *self.cpu;
+        cpu.exec.rip = cpu.this_rip(op);
+        if let Some(Pending::Exception(exception)) = &mut cpu.pending
+            && exception.vector == Vector::GeneralProtection
+            && exception.address == NOT_CANONICAL
+            && op.segment == SegmentRegister::Ss as u8
+        {
+            *exception = Exception::new(Vector::StackFault);
+        }
+        self.resolve()
+    }
+
+    /// Deals with what is pending after a fault, RIP being right.
+    fn resolve(&mut self) -> Option<Exit> {
+        let cpu = &mut *self.cpu;
+        match cpu.pending.take()? {
+            Pending::Exception(exception) => match cpu.deliver_exception(exception) {
+                Ok(()) => None,
+                Err(Fault) => self.resolve(),
+            },
+            Pending::Restart => None,
+            Pending::TripleFault => Some(Exit::TripleFault),
+            Pending::Unsupported(what) => {
+                let text = format!("{what} (at RIP {:#x}, CR3 {:#x})", cpu.exec.rip, cpu.cr3);
+                Some(Exit::Unsupported(text))
+            }
+        }
+    }
+
+    /// Looks at what has come in since the last time, and at what waits.
+    #[cold]
+    #[inline(never)]
+    fn events(&mut self) -> Next {
+        let cpu = &mut *self.cpu;
+        let taken = cpu.shared.inbox(cpu.index).take();
+        if taken.flush_tlb {
+            cpu.tlb.flush_all();
+        }
+        if taken.init {
+            self.init();
+        }
+        let cpu = &mut *self.cpu;
+        if !taken.init {
+            cpu.apic.accept_all(taken.edge, taken.level);
+            cpu.nmi_pending |= taken.nmi;
+        }
+        if let Some(vector) = taken.sipi
+            && cpu.wait_for_sipi
+        {
+            start_up(cpu, vector);
+        }
+        if taken.timer {
+            cpu.armed = None;
+            cpu.apic.timer_tick(cpu.tsc.now());
+            cpu.arm_timer();
+        }
+        if taken.kick {
+            // What else there was is still to be looked at when it runs again.
+            cpu.attend();
+            return Next::Exit(Exit::Kicked);
+        }
+        let hits = cpu.debug.take_hits();
+        if hits != 0 {
+            let exception = cpu.debug_exception(hits);
+            return self.deliver(|cpu| cpu.deliver_exception(exception));
+        }
+        if cpu.wait_for_sipi {
+            cpu.shared.inbox(cpu.index).wait(None);
+            return Next::Look;
+        }
+        if cpu.shadow {
+            cpu.shadow = false;
+            cpu.attend();
+            return Next::Step;
+        }
+        if cpu.nmi_pending && !cpu.nmi_blocked {
+            cpu.nmi_pending = false;
+            cpu.nmi_blocked = true;
+            cpu.halted = false;
+            return self.deliver(|cpu| cpu.deliver_interrupt(Vector::Nmi as u8));
+        }
+        if cpu.flag(Rflags::IF)
+            && let Some(vector) = next_interrupt(cpu)
+        {
+            cpu.halted = false;
+            return self.deliver(|cpu| cpu.deliver_interrupt(vector));
+        }
+        if cpu.halted {
+            self.halt();
+            return Next::Look;
+        }
+        let stepping = cpu.flags() & (Rflags::TF | Rflags::RF).bits() != 0;
+        if stepping || cpu.debug.has_instruction_breakpoint() {
+            cpu.attend();
+            return Next::Step;
+        }
+        Next::Run
+    }
+
+    fn deliver(&mut self, event: impl Fn(&mut Cpu) -> Result<(), Fault>) -> Next {
+        // TF and RF of what was interrupted are gone, but a breakpoint may be at the handler.
+        self.cpu.attend();
+        if event(&mut self.cpu).is_err()
+            && let Some(exit) = self.resolve()
+        {
+            return Next::Exit(exit);
+        }
+        Next::Look
+    }
+
+    /// Waits for an event, the timer included.
+    fn halt(&mut self) {
+        let cpu = &mut *self.cpu;
+        let deadline = cpu.apic.next_deadline().and_then(|deadline| cpu.tsc.instant_of(deadline));
+        // This thread keeps the time while it sleeps.
+        cpu.shared.alarm.set(cpu.index as usize, None);
+        cpu.shared.inbox(cpu.index).wait(deadline);
+        cpu.apic.timer_tick(cpu.tsc.now());
+        cpu.armed = None;
+        cpu.arm_timer();
+        cpu.attend();
+    }
+
+    /// Runs one instruction under the debug facilities.
+    fn step(&mut self) -> Option<Exit> {
+        let had = self.cpu.flags();
+        let resumes = had & Rflags::RF.bits() != 0;
+        if !resumes && self.cpu.debug.has_instruction_breakpoint() {
+            let hits = self.cpu.debug.instruction_hits(self.cpu.exec.rip);
+            if hits != 0 {
+                let exception = self.cpu.debug_exception(hits);
+                self.cpu.pending = Some(Pending::Exception(exception));
+                return self.resolve();
+            }
+        }
+        let id = match self.find() {
+            Ok(id) => id,
+            Err(Fault) => return self.resolve(),
+        };
+        let retired = self.cpu.retired;
+        let moves = self.blocks.get(id).ops.first().is_some_and(|op| op.sets_rip);
+        if let Some(exit) = self.execute(id, true) {
+            return Some(exit);
+        }
+        if self.cpu.retired == retired {
+            // It faulted; its flags went to the handler.
+            return None;
+        }
+        if resumes {
+            self.cpu.exec.rflags &= !Rflags::RF.bits();
+        }
+        // What goes into a handler leaves TF behind.
+        let stays = self.cpu.flag(Rflags::TF) || !moves;
+        if had & Rflags::TF.bits() != 0 && stays {
+            let hits = self.cpu.debug.take_hits();
+            let exception = self.cpu.debug_exception(DR6_BS | hits);
+            self.cpu.pending = Some(Pending::Exception(exception));
+            return self.resolve();
+        }
+        None
+    }
+
+    /// INIT: registers as after power-on, waiting for a start-up IPI.
+    fn init(&mut self) {
+        let cpu = &mut *self.cpu;
+        let (tsc, msrs) = (cpu.tsc, cpu.msrs.clone());
+        let fpu = cpu.exec.fpu.clone();
+        cpu.apic.init();
+        let (base, page) = (cpu.apic.base(), cpu.apic.save(tsc.now()));
+        let state = VcpuState {
+            run_state: if cpu.index == 0 { RunState::Running } else { RunState::WaitForSipi },
+            msrs: vec![(msr::IA32_APIC_BASE, base)],
+            apic: page,
+            ..VcpuState::reset()
+        };
+        // The state is one of our own making.
+        let _ = self.load_state(&state);
+        let cpu = &mut *self.cpu;
+        (cpu.tsc, cpu.msrs, cpu.exec.fpu) = (tsc, msrs, fpu);
+    }
+
+    fn load_state(&mut self, state: &VcpuState) -> Result<(), EngineError> {
+        let bad = |text: String| EngineError::BadState(text);
+        let fpu = FpuState::from_xsave(&with_header(&state.xsave)).map_err(|error| bad(error.to_string()))?;
+        let cpu = &mut *self.cpu;
+        let find = |number: u32| state.msrs.iter().find(|(n, _)| *n == number).map(|&(_, value)| value);
+        let tsc = GuestTsc::starting_at(cpu.shared.timebase, state.tsc);
+        let default_base = viv_arch::apic::DEFAULT_BASE
+            | viv_arch::apic::BASE_ENABLE
+            | if cpu.index == 0 { viv_arch::apic::BASE_BSP } else { 0 };
+        let base = find(msr::IA32_APIC_BASE).unwrap_or(default_base);
+        cpu.apic.load(&state.apic, base, state.tsc).map_err(|error| bad(error.to_string()))?;
+        if state.apic.is_empty() && cpu.index == 0 {
+            // Where there is no firmware to do it, the 8259 is wired through.
+            cpu.apic.set_virtual_wire();
+        }
+        if let Some(deadline) = find(msr::IA32_TSC_DEADLINE) {
+            cpu.apic.set_tsc_deadline(deadline, state.tsc);
+        }
+        cpu.apic.set_cr8(state.cr8);
+        cpu.exec.gpr = state.gpr;
+        cpu.exec.rip = state.rip;
+        cpu.exec.rflags = state.rflags.bits() | Rflags::RESERVED_1.bits();
+        cpu.exec.fpu = fpu;
+        cpu.segments = state.segments;
+        cpu.cpl = state.segments[SegmentRegister::Ss as usize].dpl();
+        (cpu.ldtr, cpu.tr, cpu.gdtr, cpu.idtr) = (state.ldtr, state.tr, state.gdtr, state.idtr);
+        (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
+        cpu.xcr0 = state.xcr0 & xsave::SUPPORTED | xsave::X87;
+        cpu.efer = state.efer;
+        cpu.msrs = Msrs::reset();
+        for &(number, value) in &state.msrs {
+            if !matches!(number, msr::IA32_APIC_BASE | msr::IA32_TSC_DEADLINE)
+                && !cpu.msrs.restore(number, value)
+            {
+                return Err(bad(format!("MSR {number:#x} is not known")));
+            }
+        }
+        cpu.debug = DebugRegisters::default();
+        cpu.debug.address.copy_from_slice(&state.debug[..4]);
+        cpu.debug.set_dr6(state.debug[4]);
+        cpu.debug.set_dr7(state.debug[5]);
+        cpu.tsc = tsc;
+        cpu.pending = None;
+        cpu.nmi_pending = state.pending.nmi;
+        cpu.nmi_blocked = state.pending.nmi_blocked;
+        cpu.shadow = state.pending.interrupt_shadow;
+        cpu.halted = state.run_state == RunState::Halted;
+        cpu.wait_for_sipi = state.run_state == RunState::WaitForSipi;
+        cpu.tlb.flush_all();
+        cpu.update_mode();
+        cpu.armed = None;
+        cpu.arm_timer();
+        cpu.publish_system_time();
+        cpu.attend();
+        Ok(())
+    }
+}
+
+/// The XSAVE area with its legacy region marked as present: a state after reset may come without a header.
+fn with_header(area: &[u8]) -> Vec<u8> {
+    let mut area = area.to_vec();
+    if let Some(header) = area.get_mut(xsave::XSTATE_BV..xsave::XSTATE_BV + 8)
+        && header == [0; 8]
+    {
+        header.copy_from_slice(&(xsave::X87 | xsave::SSE).to_le_bytes());
+    }
+    area
+}
+
+/// A start-up IPI (SDM vol. 3, 9.4.3).
+fn start_up(cpu: &mut Cpu, vector: u8) {
+    let code = &mut cpu.segments[SegmentRegister::Cs as usize];
+    code.selector = u16::from(vector) << 8;
+    code.base = u64::from(vector) << 12;
+    cpu.exec.rip = 0;
+    cpu.wait_for_sipi = false;
+    cpu.update_mode();
+}
+
+/// The vector of the interrupt to take now, acknowledged.
+fn next_interrupt(cpu: &mut Cpu) -> Option<u8> {
+    if cpu.apic.pending().is_some() {
+        return Some(cpu.apic.acknowledge());
+    }
+    if cpu.shared.inbox(cpu.index).extint() && cpu.apic.accepts_extint() {
+        return cpu.platform.acknowledge_extint();
+    }
+    None
+}
+
+impl Vcpu for SoftVcpu {
+    fn run(&mut self) -> Result<Exit, EngineError> {
+        let inbox = Arc::clone(self.cpu.shared.inbox(self.cpu.index));
+        loop {
+            if inbox.attention() {
+                match self.events() {
+                    Next::Run => {}
+                    Next::Look => continue,
+                    Next::Step => {
+                        if let Some(exit) = self.step() {
+                            return Ok(exit);
+                        }
+                        continue;
+                    }
+                    Next::Exit(exit) => return Ok(exit),
+                }
+            }
+            let exit = match self.find() {
+                Ok(id) => self.execute(id, false),
+                Err(Fault) => self.resolve(),
+            };
+            if let Some(exit) = exit {
+                return Ok(exit);
+            }
+        }
+    }
+
+    fn save(&mut self) -> Result<VcpuState, EngineError> {
+        let cpu = &mut *self.cpu;
+        // What is on its way belongs to the APIC's state; the rest stays in the inbox of this vCPU.
+        let inbox = Arc::clone(cpu.shared.inbox(cpu.index));
+        let taken = inbox.take();
+        cpu.apic.accept_all(taken.edge, taken.level);
+        cpu.nmi_pending |= taken.nmi;
+        if taken.kick {
+            inbox.kick();
+        }
+        if taken.init {
+            inbox.post_init();
+        }
+        if let Some(vector) = taken.sipi {
+            inbox.post_sipi(vector);
+        }
+        cpu.attend();
+        let tsc = cpu.tsc.now();
+        let mut area = vec![0; xsave::AREA_SIZE];
+        cpu.exec.fpu.to_xsave(&mut area);
+        let deadline = cpu.apic.tsc_deadline();
+        let apic = cpu.apic.save(tsc);
+        let mut msrs = cpu.msrs.save();
+        msrs.push((msr::IA32_APIC_BASE, cpu.apic.base()));
+        if deadline != 0 {
+            msrs.push((msr::IA32_TSC_DEADLINE, deadline));
+        }
+        msrs.sort_unstable();
+        let [a0, a1, a2, a3] = cpu.debug.address;
+        Ok(VcpuState {
+            gpr: cpu.exec.gpr,
+            rip: cpu.exec.rip,
+            rflags: Rflags::from_bits_retain(cpu.exec.rflags),
+            segments: cpu.segments,
+            ldtr: cpu.ldtr,
+            tr: cpu.tr,
+            gdtr: cpu.gdtr,
+            idtr: cpu.idtr,
+            cr0: cpu.cr0,
+            cr2: cpu.cr2,
+            cr3: cpu.cr3,
+            cr4: cpu.cr4,
+            cr8: cpu.apic.cr8(),
+            xcr0: cpu.xcr0,
+            debug: [a0, a1, a2, a3, cpu.debug.dr6, cpu.debug.dr7()],
+            efer: cpu.efer,
+            msrs,
+            xsave: area,
+            apic,
+            tsc,
+            pending: PendingEvents {
+                nmi: cpu.nmi_pending,
+                nmi_blocked: cpu.nmi_blocked,
+                interrupt_shadow: cpu.shadow,
+            },
+            run_state: if cpu.wait_for_sipi {
+                RunState::WaitForSipi
+            } else if cpu.halted {
+                RunState::Halted
+            } else {
+                RunState::Running
+            },
+        })
+    }
+
+    fn load(&mut self, state: &VcpuState) -> Result<(), EngineError> {
+        self.load_state(state)
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::clone(self.cpu.shared.inbox(self.cpu.index)) as Arc<dyn Kick>
+    }
+
+    fn instructions(&self) -> Option<u64> {
+        Some(self.cpu.retired)
+    }
+}

@@ -1,0 +1,132 @@
+//! The engine and its virtual machine: what the vCPUs share.
+
+use std::sync::Arc;
+
+use viv_arch::CpuidTable;
+use viv_engine::{
+    Clock, Engine, EngineError, EngineKind, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform, Vcpu, Vm,
+    VmParameters, memory,
+};
+
+use crate::alarm::Alarm;
+use crate::apic::{ApicAddress, Interconnect, Message};
+use crate::inbox::Inbox;
+use crate::ram::Ram;
+use crate::tsc::{Timebase, host_tsc, host_tsc_khz};
+use crate::vcpu::SoftVcpu;
+
+/// The software engine.
+#[derive(Debug, Default)]
+pub struct SoftEngine;
+
+impl Engine for SoftEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Soft
+    }
+
+    fn tsc_khz(&self) -> u32 {
+        host_tsc_khz()
+    }
+
+    fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError> {
+        let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
+        let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
+        let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
+        let interconnect = Interconnect::new(ports);
+        let alarm = Alarm::new(inboxes.iter().cloned())
+            .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
+        let ram = Arc::new(Ram::new(&parameters.memory));
+        Ok(Arc::new(SoftVm {
+            memory: parameters.memory,
+            addresses,
+            shared: Arc::new(Shared {
+                ram,
+                inboxes,
+                interconnect,
+                alarm,
+                cpuid: parameters.cpuid,
+                clock: parameters.clock,
+                timebase: Timebase::new(host_tsc_khz()),
+                tsc_offset: host_tsc().wrapping_neg(),
+            }),
+        }))
+    }
+}
+
+/// What all vCPUs of a machine share.
+pub struct Shared {
+    pub ram: Arc<Ram>,
+    inboxes: Box<[Arc<Inbox>]>,
+    pub interconnect: Interconnect,
+    pub alarm: Alarm,
+    pub cpuid: CpuidTable,
+    pub clock: Arc<dyn Clock>,
+    pub timebase: Timebase,
+    /// Guest TSC less the host's, for vCPUs that were not told otherwise: it starts at 0.
+    pub tsc_offset: u64,
+}
+
+impl Shared {
+    /// The inbox of vCPU `index`.
+    #[inline]
+    pub fn inbox(&self, index: u32) -> &Arc<Inbox> {
+        &self.inboxes[index as usize]
+    }
+
+    /// How many vCPUs there are.
+    pub fn vcpus(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Makes all vCPUs but `index` drop their cached translations.
+    pub fn flush_others(&self, index: u32) {
+        for (n, inbox) in self.inboxes.iter().enumerate() {
+            if n != index as usize {
+                inbox.post_flush_tlb();
+            }
+        }
+    }
+}
+
+/// A virtual machine on the software engine.
+struct SoftVm {
+    memory: GuestMemory,
+    addresses: Box<[Arc<ApicAddress>]>,
+    shared: Arc<Shared>,
+}
+
+impl MsiTarget for SoftVm {
+    fn send_msi(&self, msi: Msi) {
+        if let Some(message) = Message::from_msi(msi) {
+            self.shared.interconnect.deliver(&message);
+        }
+    }
+}
+
+impl ExtIntTarget for SoftVm {
+    fn set_extint(&self, asserted: bool) {
+        // The 8259 is wired to the bootstrap processor.
+        if let Some(inbox) = self.shared.inboxes.first() {
+            inbox.set_extint(asserted);
+        }
+    }
+}
+
+impl Vm for SoftVm {
+    fn create_vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<Box<dyn Vcpu>, EngineError> {
+        let Some(address) = self.addresses.get(index as usize) else {
+            return Err(EngineError::BadState(format!("there is no vCPU {index}")));
+        };
+        let vcpu = SoftVcpu::new(index, Arc::clone(&self.shared), Arc::clone(address), platform)?;
+        Ok(Box::new(vcpu))
+    }
+
+    fn take_dirty_pages(&self) -> Result<Vec<u64>, EngineError> {
+        let pages = memory::take_dirty_pages(&self.memory);
+        // A page can be written through a cached translation without a word to its record.
+        for inbox in &self.shared.inboxes {
+            inbox.post_flush_tlb();
+        }
+        Ok(pages)
+    }
+}
