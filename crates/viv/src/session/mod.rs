@@ -305,14 +305,13 @@ impl Session {
 
     /// Begins to stop the guest, or hastens the stop that is under way.
     fn begin_stop(&mut self, cause: Cause) {
+        let now = Instant::now();
         match &mut self.stop {
-            // The same thing seen by another thread, or what follows from it, does not hasten.
-            Some(stop) if cause.is_request() => stop.hasten(),
-            Some(_) => return,
+            Some(stop) => stop.again(cause, now),
             None => {
                 // A guest that is still booting does not listen to its power button, and has nothing to lose.
                 let listens = self.ready || !self.agent;
-                self.stop = Some(Stop::new(cause, listens));
+                self.stop = Some(Stop::new(cause, listens, now));
             }
         }
         self.step_stop();

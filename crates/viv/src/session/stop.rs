@@ -2,11 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::SIGHUP;
+
 /// How long a guest may take to power off.
 const IN_ORDER: Duration = Duration::from_secs(5);
 
 /// How long the VM process may take to end once it was told to.
 const CUT: Duration = Duration::from_secs(2);
+
+/// How long a signal says the same again: it may reach a process by its own name and by that of its group.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// Why a session is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +26,6 @@ pub enum Cause {
     OutputClosed,
     /// Something failed that the session cannot go on without.
     Failed,
-}
-
-impl Cause {
-    /// Whether a person or a program asks for it, and means more by asking twice.
-    pub const fn is_request(self) -> bool {
-        matches!(self, Self::Signal(_) | Self::Escape)
-    }
 }
 
 /// What to do next.
@@ -46,6 +44,7 @@ pub enum Step {
 pub struct Stop {
     /// What began it.
     pub cause: Cause,
+    begun: Instant,
     next: Option<Step>,
     /// When `next` is due; none: now.
     due: Option<Instant>,
@@ -53,16 +52,24 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A stop that begins now; with the power button if the guest `listens` to it.
-    pub fn new(cause: Cause, listens: bool) -> Self {
+    /// A stop that begins at `now`; with the power button if the guest `listens` to it.
+    pub fn new(cause: Cause, listens: bool, now: Instant) -> Self {
         let first = if listens { Step::PowerButton } else { Step::Cut };
-        Self { cause, next: Some(first), due: None, impatient: false }
+        Self { cause, begun: now, next: Some(first), due: None, impatient: false }
     }
 
-    /// Makes the next step due now.
-    pub fn hasten(&mut self) {
-        self.due = None;
-        self.impatient = true;
+    /// Takes up another cause: who asks again, by a key or a signal, waits no longer for the next step.
+    pub fn again(&mut self, cause: Cause, now: Instant) {
+        let impatient = match cause {
+            Cause::Escape => true,
+            // A closed terminal brings SIGHUP with it, often more than once.
+            Cause::Signal(SIGHUP) | Cause::TerminalClosed | Cause::OutputClosed | Cause::Failed => false,
+            Cause::Signal(_) => now.duration_since(self.begun) > ECHO,
+        };
+        if impatient {
+            self.due = None;
+            self.impatient = true;
+        }
     }
 
     /// When the next step is due, if there is one.
@@ -97,7 +104,7 @@ mod tests {
     #[test]
     fn a_stop_gets_harder_with_time() {
         let start = Instant::now();
-        let mut stop = Stop::new(Cause::Signal(15), true);
+        let mut stop = Stop::new(Cause::Signal(15), true, start);
         assert_eq!(stop.next(start), Some(Step::PowerButton));
         assert_eq!(stop.next(start + IN_ORDER / 2), None);
         assert_eq!(stop.deadline(), Some(start + IN_ORDER));
@@ -107,19 +114,33 @@ mod tests {
         assert_eq!(stop.next(start + 10 * IN_ORDER), None);
     }
 
+    /// What a stop that has just begun does when `cause` comes after `later`.
+    fn after(cause: Cause, later: Duration) -> Option<Step> {
+        let start = Instant::now();
+        let mut stop = Stop::new(Cause::Escape, true, start);
+        assert_eq!(stop.next(start), Some(Step::PowerButton));
+        stop.again(cause, start + later);
+        let step = stop.next(start + later);
+        assert_eq!(stop.is_impatient(), step.is_some());
+        step
+    }
+
     #[test]
     fn asking_again_hastens_it() {
-        let start = Instant::now();
-        let mut stop = Stop::new(Cause::Escape, true);
-        assert_eq!(stop.next(start), Some(Step::PowerButton));
-        stop.hasten();
-        assert_eq!(stop.next(start), Some(Step::Cut));
-        assert!(stop.is_impatient());
+        assert_eq!(after(Cause::Escape, Duration::ZERO), Some(Step::Cut));
+        assert_eq!(after(Cause::Signal(15), 2 * ECHO), Some(Step::Cut));
+    }
+
+    #[test]
+    fn what_comes_of_the_same_does_not() {
+        assert_eq!(after(Cause::Signal(15), Duration::ZERO), None);
+        assert_eq!(after(Cause::Signal(SIGHUP), 2 * ECHO), None);
+        assert_eq!(after(Cause::TerminalClosed, 2 * ECHO), None);
     }
 
     #[test]
     fn a_guest_that_does_not_listen_is_not_asked() {
-        let mut stop = Stop::new(Cause::TerminalClosed, false);
-        assert_eq!(stop.next(Instant::now()), Some(Step::Cut));
+        let now = Instant::now();
+        assert_eq!(Stop::new(Cause::TerminalClosed, false, now).next(now), Some(Step::Cut));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It is entered by the PVH protocol in 32-bit protected mode without paging, says `ready` on its first serial
 //! port, and then obeys what it reads there: `q` powers off, `r` resets, `f` shuts the processor down by a
-//! triple fault; everything else comes back as it was.
+//! triple fault in long mode; everything else comes back as it was.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,9 +13,12 @@ use tempfile::TempDir;
 /// Where the guest is loaded and entered.
 const START: u32 = 0x10_0000;
 
+/// Where its triple fault is.
+pub const FAULT: &str = "0x100083";
+
 #[rustfmt::skip]
 const CODE: &[u8] = &[
-    0xbe, 0x50, 0x00, 0x10, 0x00,             //        mov esi, text
+    0xbe, 0x8b, 0x00, 0x10, 0x00,             //        mov esi, text
     0x66, 0xba, 0xf8, 0x03,                   // say:   mov dx, 0x3f8 (the serial port's data)
     0xac,                                     //        lodsb
     0x84, 0xc0,                               //        test al, al
@@ -44,7 +47,22 @@ const CODE: &[u8] = &[
     0xb0, 0x06,                               //        mov al, 6
     0xee,                                     //        out dx, al
     0xf4,                                     //        hlt
-    0x0f, 0x01, 0x1d, 0x4a, 0x00, 0x10, 0x00, // fault: lidt [table]
+    // The fault: into long mode, whose exceptions no interrupt table is there for.
+    0xc7, 0x05, 0x00, 0x10, 0x00, 0x00, 0x03, 0x20, 0x00, 0x00, // mov dword [0x1000], 0x2003: to the next table
+    0xc7, 0x05, 0x00, 0x20, 0x00, 0x00, 0x83, 0x00, 0x00, 0x00, // mov dword [0x2000], 0x83: 1 GiB, writable
+    0xb8, 0x00, 0x10, 0x00, 0x00,             //        mov eax, 0x1000
+    0x0f, 0x22, 0xd8,                         //        mov cr3, eax
+    0x0f, 0x20, 0xe0,                         //        mov eax, cr4
+    0x0c, 0x20,                               //        or al, PAE
+    0x0f, 0x22, 0xe0,                         //        mov cr4, eax
+    0xb9, 0x80, 0x00, 0x00, 0xc0,             //        mov ecx, IA32_EFER
+    0x0f, 0x32,                               //        rdmsr
+    0x80, 0xcc, 0x01,                         //        or ah, LME
+    0x0f, 0x30,                               //        wrmsr
+    0x0f, 0x20, 0xc0,                         //        mov eax, cr0
+    0x0d, 0x00, 0x00, 0x00, 0x80,             //        or eax, PG
+    0x0f, 0x22, 0xc0,                         //        mov cr0, eax
+    0x0f, 0x01, 0x1d, 0x85, 0x00, 0x10, 0x00, //        lidt [table]
     0x0f, 0x0b,                               //        ud2
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00,       // table: an interrupt table without entries
     b'r', b'e', b'a', b'd', b'y', b'\n', 0,   // text
