@@ -41,6 +41,7 @@ mod testing;
 mod ticks;
 pub mod uart;
 pub mod pci;
+pub mod virtio;
 
 pub use bus::{IoBus, SharedDevice};
 pub use device::{Device, DeviceError, MemoryIo, PortIo, SavedState, TimerEvents};

@@ -1,0 +1,75 @@
+//! virtio: devices made for virtual machines (VIRTIO 1.3).
+//!
+//! - [`VirtioDevice`]: what a kind of device does: [`Block`], [`Console`], [`Entropy`].
+//! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
+//! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
+//! - [`Interrupt`]: the way back to the driver.
+//! - [`Worker`] and [`Doorbell`]: how requests get from the processors' threads to the one that serves them.
+//!
+//! # Threads
+//!
+//! A driver rings for a queue by a register write, on a vCPU's thread, which should go on running the guest.
+//! So the transport only notes the queue in the device's [`Doorbell`] and signals its eventfd. The machine has one
+//! thread for devices: it waits for the eventfds of all [`Worker`]s and calls [`Worker::process`] for those that
+//! are readable; tests call it themselves. Several rings before the thread gets to it cost one wake-up. A device that
+//! answers faster than a thread wakes up says so ([`VirtioDevice::is_inline`]) and is served on the vCPU's thread.
+//!
+//! A device has a lock of its own ([`Shared`]), so that one that waits for the host's disk stops no vCPU but those
+//! that touch its configuration or reset it. Locks are taken in this order: the bus's, the device's, the
+//! interrupt's.
+//!
+//! # Life of a queue
+//!
+//! When the driver sets DRIVER_OK the transport calls [`VirtioDevice::start_queue`] for every enabled queue, with
+//! where its ring is and how far it got; on reset, and to save, [`VirtioDevice::stop_queue`], which answers how far it
+//! got. Between calls a device holds no request: what it cannot finish it leaves in the ring. So a saved
+//! device is its registers, its queues' positions and a few values of its own.
+//!
+//! # Hostile drivers
+//!
+//! Rings and descriptors lie in memory that the guest may change while we read it. [`Virtqueue`] reads each
+//! descriptor once, follows no more than [`queue::MAX_CHAIN`] of them, and refuses chains that leave RAM, have no
+//! end, or mix what is to be read with what is to be written. A broken ring stops its queue and shows
+//! DEVICE_NEEDS_RESET; only the guest is harmed. One call of [`Worker::process`] serves at most as many requests as
+//! a queue holds and then rings for itself, so that a busy device cannot starve the others.
+
+mod blk;
+mod chain;
+mod console;
+mod device;
+mod doorbell;
+mod interrupt;
+pub mod queue;
+mod regs;
+mod rng;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use blk::Block;
+pub use chain::{Buffers, Chain};
+pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
+pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
+pub use doorbell::{Doorbell, Worker};
+pub use interrupt::Interrupt;
+pub use queue::{Outcome, RingError, Virtqueue};
+pub use regs::feature;
+pub use rng::Entropy;
+pub use transport::{Connections, VirtioPci};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic elsewhere: a device's state is checked wherever it is used.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies what a configuration space holds from `offset` into `data`; zeroes past its end.
+fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset).ok().and_then(|at| config.get(at..)).unwrap_or_default();
+    for (i, byte) in data.iter_mut().enumerate() {
+        *byte = rest.get(i).copied().unwrap_or(0);
+    }
+}
