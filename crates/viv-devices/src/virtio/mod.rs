@@ -23,7 +23,8 @@
 //! When the driver sets DRIVER_OK the transport calls [`VirtioDevice::start_queue`] for every enabled queue, with
 //! where its ring is and how far it got; on reset, and to save, [`VirtioDevice::stop_queue`], which answers how far it
 //! got. Between calls a device holds no request: what it cannot finish it leaves in the ring. So a saved
-//! device is its registers, its queues' positions and a few values of its own.
+//! device is its registers, its queues' positions and a few values of its own. The machine lets the thread for devices
+//! rest while it saves or restores.
 //!
 //! # Hostile drivers
 //!

@@ -127,7 +127,7 @@ impl Virtqueue {
         }
         let served = self.serve_turn(handle).and_then(|used| if used { self.notify() } else { Ok(()) });
         if let Err(error) = served {
-            tracing::warn!(
+            tracing::debug!(
                 queue = self.index,
                 error = &error as &dyn std::error::Error,
                 "virtio ring broken"

@@ -161,7 +161,7 @@ impl VirtioPci {
         match lock(&self.device).start_queue(resources, self.registers.driver_features, state) {
             Ok(()) => self.doorbell.ring(index),
             Err(error) => {
-                tracing::warn!(
+                tracing::debug!(
                     device = self.name,
                     error = &error as &dyn std::error::Error,
                     "queue not started"
