@@ -31,6 +31,7 @@ pub mod i8042;
 pub mod irq;
 pub mod irqchip;
 pub mod layout;
+pub mod pci;
 pub mod pit;
 mod portio;
 pub mod reset;
@@ -40,7 +41,6 @@ pub mod system;
 mod testing;
 mod ticks;
 pub mod uart;
-pub mod pci;
 pub mod virtio;
 
 pub use bus::{IoBus, SharedDevice};

@@ -5,20 +5,22 @@ use serde::{Deserialize, Serialize};
 use super::bus::{PciBus, Space};
 use super::config::{ConfigSpace, ConfigState, Identity};
 use super::device::PciDevice;
+use crate::layout;
 use crate::{Device, DeviceError, MemoryIo, PortIo, SavedState};
 
 /// CONFIG_ADDRESS (PCI 3.0, 3.2.2.3.2): bit 31 enables, bits 8 to 23 name the function, 2 to 7 the register.
-const CONFIG_ADDRESS: u16 = 0xcf8;
+const CONFIG_ADDRESS: u16 = layout::PCI_CONFIG_ADDRESS;
 const ENABLE: u32 = 1 << 31;
 /// CONFIG_DATA, 4 bytes.
-const CONFIG_DATA: u16 = 0xcfc;
+const CONFIG_DATA: u16 = layout::PCI_CONFIG_DATA;
+const CONFIG_DATA_LAST: u16 = CONFIG_DATA.saturating_add(3);
 
 /// The way to configuration space, to the window below 4 GiB and to ports. It saves and restores the whole
 /// bus.
 ///
 /// The machine registers it for these ranges:
-/// - port 0xcf8 ([`PciHost::CONFIG_ADDRESS_PORT`]), that one only: CONFIG_ADDRESS answers to accesses of 4 bytes
-///   that begin there, and 0xcf9 is the chipset's reset control;
+/// - port 0xcf8 ([`PciHost::CONFIG_ADDRESS_PORT`]), for accesses of 4 bytes only
+///   ([`IoBus::map_dword_port`](crate::IoBus::map_dword_port)), because 0xcf9 is the chipset's reset register;
 /// - ports 0xcfc to 0xcff ([`PciHost::CONFIG_DATA_PORTS`]);
 /// - the ports of [`Windows`](super::Windows), if any;
 /// - memory from the start of the window below 4 GiB to the end of ECAM ([`PciHost::memory`]), which are adjacent, or
@@ -34,11 +36,11 @@ impl PciHost {
     /// Where CONFIG_ADDRESS is.
     pub const CONFIG_ADDRESS_PORT: u16 = CONFIG_ADDRESS;
     /// Where CONFIG_DATA is.
-    pub const CONFIG_DATA_PORTS: std::ops::RangeInclusive<u16> = CONFIG_DATA..=0xcff;
+    pub const CONFIG_DATA_PORTS: std::ops::RangeInclusive<u16> = CONFIG_DATA..=CONFIG_DATA_LAST;
     /// Where the configuration space of bus 0 begins in memory: 4096 bytes for each function (PCIe 5.0, 7.2.2).
-    pub const ECAM: u64 = 0xe000_0000;
+    pub const ECAM: u64 = layout::PCI_ECAM_BASE;
     /// ECAM's size: 256 buses.
-    pub const ECAM_SIZE: u64 = 256 << 20;
+    pub const ECAM_SIZE: u64 = layout::PCI_ECAM_SIZE;
 
     pub(super) fn new(bus: PciBus) -> Self {
         let start = bus.windows().memory32.start;
@@ -111,7 +113,7 @@ impl PortIo for PciHost {
                 Ok(register) => *register = self.address.to_le_bytes(),
                 Err(_) => data.fill(0xff),
             },
-            CONFIG_DATA..=0xcff => {
+            CONFIG_DATA..=CONFIG_DATA_LAST => {
                 let within = port & 3;
                 let room = usize::from(4_u16.saturating_sub(within));
                 let (inside, outside) = data.split_at_mut(room.min(data.len()));
@@ -132,7 +134,7 @@ impl PortIo for PciHost {
                     self.address = u32::from_le_bytes(register);
                 }
             }
-            CONFIG_DATA..=0xcff => {
+            CONFIG_DATA..=CONFIG_DATA_LAST => {
                 let within = port & 3;
                 let room = usize::from(4_u16.saturating_sub(within));
                 let inside = data.get(..room).unwrap_or(data);
