@@ -11,7 +11,7 @@ pub enum HostMessage {
     Run(Run),
     /// The host's terminal has a new size. Not needed where the console device itself tells its size.
     Resize(WindowSize),
-    /// Send the program's process group this signal (Linux number, 1 to 64).
+    /// Send the program's process group this signal (Linux number; real-time signals are ignored).
     Signal(u8),
     /// Stop in good order: end all processes, write back and unmount file systems, power off.
     Shutdown,
