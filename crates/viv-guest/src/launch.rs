@@ -7,22 +7,18 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use rustix::fs::OFlags;
 use rustix::termios::{InputModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::plan::Program;
 
 /// First argument of the child.
 pub(crate) const ARGUMENT: &str = "launch";
-/// The console device that serves as terminal.
-pub(crate) const TERMINAL: &str = "/dev/hvc0";
 
 /// Exit status of a program that was found but could not be run (POSIX, shell command language 2.8.2).
 const CANNOT_RUN: u8 = 126;
@@ -34,22 +30,27 @@ const WITH_PIPES: &str = "pipes";
 const LOGIN: &str = "login";
 const COMMAND: &str = "command";
 
-/// The command that starts a program by way of [`run`], on the terminal or on three pipes.
-pub(crate) fn command(program: &Program, directory: &str, terminal: bool) -> Command {
+/// The command that starts a program by way of [`run`], on this terminal or on three pipes.
+pub(crate) fn command(program: &Program, directory: &str, terminal: Option<File>) -> io::Result<Command> {
     // The name stays good although the file was removed with the initial RAM disk.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg(ARGUMENT)
-        .arg(if terminal { WITH_TERMINAL } else { WITH_PIPES })
+        .arg(if terminal.is_some() { WITH_TERMINAL } else { WITH_PIPES })
         .arg(if program.login { LOGIN } else { COMMAND })
         .arg(directory)
         .arg(&program.file)
         .args(&program.args)
         .env_clear();
-    if !terminal {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    match terminal {
+        Some(terminal) => {
+            command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
+        }
+        None => {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
     }
-    command
+    Ok(command)
 }
 
 /// Is the child; returns only if the program could not be started.
@@ -65,7 +66,7 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     if streams == WITH_TERMINAL
         && let Err(error) = take_terminal()
     {
-        eprintln!("viv-guest: taking {TERMINAL} as terminal: {error}");
+        eprintln!("viv-guest: taking the console as terminal: {error}");
         return ExitCode::from(CANNOT_RUN);
     }
     if let Err(error) = env::set_current_dir(&directory) {
@@ -82,18 +83,14 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
 }
 
-/// Makes the console the controlling terminal of this session, and the three standard streams.
+/// Makes the terminal on standard input the controlling terminal of this session.
 fn take_terminal() -> io::Result<()> {
-    let flags = OFlags::NOCTTY.bits().cast_signed();
-    let terminal = OpenOptions::new().read(true).write(true).custom_flags(flags).open(TERMINAL)?;
-    rustix::process::ioctl_tiocsctty(&terminal)?;
+    let terminal = rustix::stdio::stdin();
+    rustix::process::ioctl_tiocsctty(terminal)?;
     // Erasing a character in a line must erase all its bytes.
-    let mut settings = tcgetattr(&terminal)?;
+    let mut settings = tcgetattr(terminal)?;
     settings.input_modes |= InputModes::IUTF8;
-    tcsetattr(&terminal, OptionalActions::Now, &settings)?;
-    rustix::stdio::dup2_stdin(&terminal)?;
-    rustix::stdio::dup2_stdout(&terminal)?;
-    rustix::stdio::dup2_stderr(&terminal)?;
+    tcsetattr(terminal, OptionalActions::Now, &settings)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The program's life.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -16,6 +16,8 @@ use viv_guest_proto::{GuestMessage, HostMessage, Run, VERSION, WindowSize};
 use crate::link::{Link, ReceiveError};
 use crate::{launch, plan, power, pump, report};
 
+/// The console device that serves as terminal.
+const TERMINAL: &str = "/dev/hvc0";
 /// How long processes may take to end when asked, before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -96,14 +98,21 @@ fn start(run: &Run, link: &Link, events: &Sender<Event>) -> io::Result<Program> 
     if let Some(name) = hostname(run) {
         rustix::system::sethostname(name.as_bytes())?;
     }
-    if let Some(size) = run.terminal.as_ref().and_then(|terminal| terminal.size) {
-        resize(size)?;
-    }
+    let terminal = match &run.terminal {
+        Some(wanted) => {
+            // Stays open until the program has it: the last close would forget the size.
+            let terminal = open_terminal()?;
+            if let Some(size) = wanted.size {
+                tcsetwinsize(&terminal, winsize(size))?;
+            }
+            Some(terminal)
+        }
+        None => None,
+    };
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut child =
-        launch::command(&plan::program(run, &passwd), plan::directory(run), run.terminal.is_some())
-            .envs(plan::environment(run, &passwd))
-            .spawn()?;
+    let mut child = launch::command(&plan::program(run, &passwd), plan::directory(run), terminal)?
+        .envs(plan::environment(run, &passwd))
+        .spawn()?;
     let pid = Pid::from_child(&child);
 
     let mut outputs = 0;
@@ -148,12 +157,18 @@ fn hostname(run: &Run) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
+fn open_terminal() -> io::Result<File> {
+    let flags = OFlags::NOCTTY.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(TERMINAL)
+}
+
 fn resize(size: WindowSize) -> io::Result<()> {
     // Opened anew each time: the end of a session hangs up every descriptor of its terminal.
-    let flags = OFlags::NOCTTY.bits().cast_signed();
-    let terminal = OpenOptions::new().read(true).write(true).custom_flags(flags).open(launch::TERMINAL)?;
-    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(tcsetwinsize(&terminal, size)?)
+    Ok(tcsetwinsize(open_terminal()?, winsize(size))?)
+}
+
+fn winsize(size: WindowSize) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 /// The program while it runs.
