@@ -1,1 +1,12 @@
-//! (to be written)
+//! The machine and its process.
+#![forbid(unsafe_code)]
+
+mod channel;
+pub mod client;
+pub mod config;
+pub mod process;
+pub mod protocol;
+
+pub use channel::ChannelError;
+pub use client::{Controller, Launch, VmProcess, spawn};
+pub use config::{Fds, MachineConfig};
