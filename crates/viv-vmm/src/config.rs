@@ -4,6 +4,7 @@
 //! stay reachable are named by path; streams and files that the starter has open already are named by their
 //! [`FdSlot`] in the list of descriptors that travels beside the config.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -159,22 +160,27 @@ pub struct WindowSize {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
-    /// Program and arguments; empty for root's login shell.
-    pub command: Vec<String>,
+    /// Program and arguments; empty for root's shell.
+    pub command: Vec<OsString>,
     /// Environment, added to the agent's own.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(OsString, OsString)>,
     /// Where it runs; `None` for root's home.
     pub directory: Option<String>,
+    /// The guest's host name; `None` for the image's own.
+    pub hostname: Option<String>,
     /// Where its input and output go.
     pub stdio: AgentStdio,
 }
 
 /// Where an agent's command reads and writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentStdio {
     /// The machine's console is its terminal. [`MachineConfig::console`] must be there.
-    Console,
+    Console {
+        /// The terminal's type, for `TERM`.
+        term: String,
+    },
     /// Three streams apart. A missing stdin is an empty one; missing outputs are dropped.
     Streams {
         /// Read from.
@@ -293,7 +299,7 @@ impl MachineConfig {
             return Err(ConfigError::Cmdline { length: cmdline.len() });
         }
         let wants_console =
-            self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console));
+            self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console { .. }));
         if wants_console && self.console.is_none() {
             return Err(ConfigError::NoConsole);
         }
@@ -344,7 +350,8 @@ pub(crate) mod tests {
             command: Vec::new(),
             environment: Vec::new(),
             directory: None,
-            stdio: AgentStdio::Console,
+            hostname: None,
+            stdio: AgentStdio::Console { term: "linux".into() },
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoConsole));

@@ -4,6 +4,8 @@
 mod channel;
 pub mod client;
 pub mod config;
+pub mod engine;
+pub mod host;
 pub mod process;
 pub mod protocol;
 
