@@ -5,9 +5,13 @@ mod channel;
 pub mod client;
 pub mod config;
 pub mod engine;
+mod error;
 pub mod host;
+mod machine;
 pub mod process;
 pub mod protocol;
+pub mod snapshot;
+mod stream;
 
 pub use channel::ChannelError;
 pub use client::{Controller, Launch, VmProcess, spawn};

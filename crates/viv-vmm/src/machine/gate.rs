@@ -13,6 +13,8 @@ pub(crate) struct Gate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     door: Door,
+    /// Nobody comes in even if the door is open.
+    held: bool,
     /// How many threads are at work.
     inside: usize,
 }
@@ -32,7 +34,10 @@ pub(crate) struct Inside<'a>(&'a Gate);
 impl Gate {
     /// A closed gate.
     pub(crate) fn closed() -> Self {
-        Self { state: Mutex::new(State { door: Door::Closed, inside: 0 }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { door: Door::Closed, held: false, inside: 0 }),
+            changed: Condvar::new(),
+        }
     }
 
     /// Waits for the gate to be open. `None` tells the thread to end.
@@ -40,14 +45,26 @@ impl Gate {
         let mut state = self.lock();
         loop {
             match state.door {
-                Door::Open => {
+                Door::Open if !state.held => {
                     state.inside += 1;
                     return Some(Inside(self));
                 }
-                Door::Closed => state = self.wait(state),
+                Door::Open | Door::Closed => state = self.wait(state),
                 Door::Ended => return None,
             }
         }
+    }
+
+    /// Keeps threads out, open or not, until [`Gate::release`]. For those inside, who cannot wait: they note
+    /// that something is for the owner to decide.
+    pub(crate) fn hold(&self) {
+        self.lock().held = true;
+    }
+
+    /// Undoes [`Gate::hold`].
+    pub(crate) fn release(&self) {
+        self.lock().held = false;
+        self.changed.notify_all();
     }
 
     /// Lets threads in.
@@ -140,6 +157,28 @@ mod tests {
             gate.end(|| ());
             gate.open();
             assert!(gate.enter().is_none(), "what has ended stays so");
+        });
+    }
+
+    #[test]
+    fn a_hold_outlasts_an_opening() {
+        let gate = Gate::closed();
+        gate.open();
+        let released = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let inside = gate.enter().unwrap();
+            gate.hold();
+            drop(inside);
+            gate.close(|| ());
+            gate.open();
+
+            let waiter = scope.spawn(|| {
+                let _inside = gate.enter().unwrap();
+                assert!(released.load(Ordering::SeqCst));
+            });
+            released.store(true, Ordering::SeqCst);
+            gate.release();
+            waiter.join().unwrap();
         });
     }
 

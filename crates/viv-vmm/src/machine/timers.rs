@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-use viv_devices::{SharedDevice, lock};
+use viv_devices::bus::lock;
+use viv_devices::{Device, SharedDevice};
 use viv_engine::{Clock, Timer};
 
 /// All timers of a machine. The device thread waits for its descriptor and calls [`Timers::run_due`].
@@ -20,7 +21,7 @@ pub(crate) struct Timers {
 #[derive(Default)]
 struct Entry {
     deadline: Option<u64>,
-    device: Option<Weak<Mutex<dyn viv_devices::Device>>>,
+    device: Option<Weak<Mutex<dyn Device>>>,
 }
 
 /// One timer, as its device holds it.
@@ -39,20 +40,21 @@ impl Timers {
         Ok(Arc::new(Self { clock, timerfd, entries: Mutex::default() }))
     }
 
-    /// Makes `count` timers for a device that `make` builds with them, and calls that device back when they
-    /// are due.
-    pub(crate) fn attach<D: Into<SharedDevice>>(
+    /// Makes a timer for a device that `make` builds with it, and calls that device back when it is due.
+    pub(crate) fn attach<D: Device + 'static>(
         self: &Arc<Self>,
         make: impl FnOnce(Arc<dyn Timer>) -> D,
-    ) -> SharedDevice {
+    ) -> Arc<Mutex<D>> {
         let index = {
             let mut entries = self.lock();
             entries.push(Entry::default());
             entries.len() - 1
         };
-        let device = make(Arc::new(DeviceTimer { timers: Arc::clone(self), index })).into();
+        let timer = Arc::new(DeviceTimer { timers: Arc::clone(self), index });
+        let device = Arc::new(Mutex::new(make(timer)));
         if let Some(entry) = self.lock().get_mut(index) {
-            entry.device = Some(Arc::downgrade(&device));
+            let shared: SharedDevice = device.clone();
+            entry.device = Some(Arc::downgrade(&shared));
         }
         device
     }

@@ -34,7 +34,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     stop: Notify,
-    arrived: Notify,
+    /// Set when something has come, or the end.
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -45,14 +46,10 @@ struct State {
 }
 
 impl Inlet {
-    /// Starts to read `fd`.
-    pub(crate) fn start(fd: OwnedFd) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            stop: Notify::new()?,
-            arrived: Notify::new()?,
-        });
+    /// Starts to read `fd`. `wake` is set when something has come, or the end.
+    pub(crate) fn start(fd: OwnedFd, wake: Arc<Notify>) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), stop: Notify::new()?, wake });
         let thread = std::thread::Builder::new().name("stream-in".into()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.run(&fd)
@@ -78,11 +75,6 @@ impl Inlet {
         let count = count.min(state.buffer.len());
         state.buffer.drain(..count);
         self.shared.changed.notify_all();
-    }
-
-    /// Readable when something has come, or the end.
-    pub(crate) fn arrived(&self) -> &Notify {
-        &self.shared.arrived
     }
 }
 
@@ -117,7 +109,7 @@ impl Shared {
             }
             let ended = state.ended;
             drop(state);
-            self.arrived.set();
+            self.wake.set();
             if ended {
                 return;
             }

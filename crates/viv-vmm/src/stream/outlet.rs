@@ -28,7 +28,7 @@ struct Shared {
     changed: Condvar,
     stop: Notify,
     /// Set when the buffer has room again after it was full, and when the reader has gone.
-    progress: Notify,
+    wake: Arc<Notify>,
     /// Set when everything is written.
     drained: Arc<Notify>,
 }
@@ -46,13 +46,16 @@ struct State {
 }
 
 impl Outlet {
-    /// Starts to write to `fd`; `drained` is set whenever all that was taken is written.
-    pub(crate) fn start(fd: OwnedFd, drained: Arc<Notify>) -> io::Result<Self> {
+    /// Starts to write to `fd`.
+    ///
+    /// `wake` is set when there is room again after [`Outlet::write`] has taken less than it was given, and
+    /// when the reader goes; `drained` whenever all that was taken is written.
+    pub(crate) fn start(fd: OwnedFd, wake: Arc<Notify>, drained: Arc<Notify>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             stop: Notify::new()?,
-            progress: Notify::new()?,
+            wake,
             drained,
         });
         let thread = std::thread::Builder::new().name("stream-out".into()).spawn({
@@ -87,12 +90,6 @@ impl Outlet {
         let state = self.shared.lock();
         state.gone || (state.buffer.is_empty() && state.in_flight == 0)
     }
-
-    /// Readable after [`Outlet::write`] has taken less than it was given and there is room again, and when the
-    /// reader goes.
-    pub(crate) fn progress(&self) -> &Notify {
-        &self.shared.progress
-    }
 }
 
 impl Drop for Outlet {
@@ -118,7 +115,7 @@ impl Shared {
             }
             if state.gone || (state.was_full && state.buffer.len() <= CAPACITY / 2) {
                 state.was_full = false;
-                self.progress.set();
+                self.wake.set();
             }
             if state.buffer.is_empty() {
                 self.drained.set();

@@ -1,5 +1,6 @@
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use super::*;
 
@@ -9,8 +10,8 @@ fn wait_for(notify: &Notify) {
     notify.clear();
 }
 
-fn notify() -> std::sync::Arc<Notify> {
-    std::sync::Arc::new(Notify::new().unwrap())
+fn notify() -> Arc<Notify> {
+    Arc::new(Notify::new().unwrap())
 }
 
 /// Bytes whose order shows.
@@ -21,8 +22,8 @@ fn pattern(length: usize) -> Vec<u8> {
 #[test]
 fn a_slow_reader_loses_nothing_and_blocks_nobody() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let drained = notify();
-    let outlet = Outlet::start(ours.into(), drained.clone()).unwrap();
+    let (wake, drained) = (notify(), notify());
+    let outlet = Outlet::start(ours.into(), Arc::clone(&wake), Arc::clone(&drained)).unwrap();
     let sent = pattern(1 << 20);
     let reader = std::thread::spawn(move || {
         let mut received = Vec::new();
@@ -34,7 +35,7 @@ fn a_slow_reader_loses_nothing_and_blocks_nobody() {
         let taken = outlet.write(rest);
         rest = &rest[taken..];
         if !rest.is_empty() {
-            wait_for(outlet.progress());
+            wait_for(&wake);
         }
     }
     while !outlet.is_drained() {
@@ -47,7 +48,7 @@ fn a_slow_reader_loses_nothing_and_blocks_nobody() {
 #[test]
 fn a_full_outlet_takes_no_more_and_can_be_dropped() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    let outlet = Outlet::start(ours.into(), notify()).unwrap();
+    let outlet = Outlet::start(ours.into(), notify(), notify()).unwrap();
     let chunk = pattern(CAPACITY);
     let mut total = 0;
     // The socket's buffer fills first, then ours, whatever their sizes.
@@ -66,10 +67,11 @@ fn a_full_outlet_takes_no_more_and_can_be_dropped() {
 #[test]
 fn a_reader_that_goes_is_noticed() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let outlet = Outlet::start(ours.into(), notify()).unwrap();
+    let wake = notify();
+    let outlet = Outlet::start(ours.into(), Arc::clone(&wake), notify()).unwrap();
     drop(theirs);
     outlet.write(b"x");
-    wait_for(outlet.progress());
+    wait_for(&wake);
     assert!(outlet.is_gone() && outlet.is_drained());
     assert_eq!(outlet.write(&pattern(2 * CAPACITY)), 2 * CAPACITY);
 }
@@ -77,7 +79,8 @@ fn a_reader_that_goes_is_noticed() {
 #[test]
 fn input_arrives_in_order_up_to_its_end() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let inlet = Inlet::start(ours.into()).unwrap();
+    let wake = notify();
+    let inlet = Inlet::start(ours.into(), Arc::clone(&wake)).unwrap();
     let sent = pattern(3 * CAPACITY);
     let writer = std::thread::spawn({
         let sent = sent.clone();
@@ -91,7 +94,7 @@ fn input_arrives_in_order_up_to_its_end() {
                 inlet.consume(bytes.len());
                 received.extend(bytes);
             }
-            Received::Nothing => wait_for(inlet.arrived()),
+            Received::Nothing => wait_for(&wake),
             Received::End => break,
         }
     }
@@ -103,10 +106,11 @@ fn input_arrives_in_order_up_to_its_end() {
 fn files_are_streams_too() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"text").unwrap();
-    std::io::Seek::rewind(&mut file).unwrap();
-    let inlet = Inlet::start(file.into()).unwrap();
+    file.rewind().unwrap();
+    let wake = notify();
+    let inlet = Inlet::start(file.into(), Arc::clone(&wake)).unwrap();
     while inlet.peek(10) == Received::Nothing {
-        wait_for(inlet.arrived());
+        wait_for(&wake);
     }
     assert_eq!(inlet.peek(10), Received::Bytes(b"text".to_vec()));
 }
@@ -114,5 +118,5 @@ fn files_are_streams_too() {
 #[test]
 fn an_inlet_that_waits_can_be_dropped() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    drop(Inlet::start(ours.into()).unwrap());
+    drop(Inlet::start(ours.into(), notify()).unwrap());
 }
