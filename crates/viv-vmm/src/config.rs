@@ -197,7 +197,7 @@ pub enum AgentStdio {
 #[serde(transparent)]
 pub struct FdSlot(pub u32);
 
-/// The descriptors that travel beside a config.
+/// The descriptors that travel beside a config. One may be named by several slots' users.
 #[derive(Debug, Default)]
 pub struct Fds(Vec<OwnedFd>);
 
@@ -209,6 +209,16 @@ impl Fds {
     pub fn add(&mut self, fd: impl Into<OwnedFd>) -> FdSlot {
         self.0.push(fd.into());
         FdSlot(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// A duplicate of the one in `slot`.
+    ///
+    /// # Errors
+    /// When there is none, or this process has too many open.
+    pub(crate) fn get(&self, slot: FdSlot) -> Result<OwnedFd, ConfigError> {
+        let index = usize::try_from(slot.0).unwrap_or(usize::MAX);
+        let fd = self.0.get(index).ok_or(ConfigError::Slot { slot: slot.0 })?;
+        fd.try_clone().map_err(|_| ConfigError::Slot { slot: slot.0 })
     }
 
     /// All of them, in the order of their slots.
@@ -261,6 +271,12 @@ pub enum ConfigError {
         /// What was asked for.
         disks: usize,
     },
+    /// A disk that is not written needs no place for what is written.
+    #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
+    ReadOnlyOverlay {
+        /// The disk.
+        path: PathBuf,
+    },
     /// The command line does not fit.
     #[error("the kernel command line has {length} bytes: give at most {MAX_CMDLINE}, none of them zero")]
     Cmdline {
@@ -270,8 +286,8 @@ pub enum ConfigError {
     /// An agent is to use a console that is not there.
     #[error("the agent's command is to use the console, but the machine has none")]
     NoConsole,
-    /// A slot names no descriptor, or one that is taken.
-    #[error("descriptor {slot} of the config was not passed, or is used twice")]
+    /// A slot names no descriptor, or one that cannot be duplicated.
+    #[error("descriptor {slot} of the config was not passed, or cannot be duplicated")]
     Slot {
         /// The slot.
         slot: u32,
@@ -293,6 +309,9 @@ impl MachineConfig {
         }
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks { disks: self.disks.len() });
+        }
+        if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
+            return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
         let cmdline = self.boot.cmdline.as_bytes();
         if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {

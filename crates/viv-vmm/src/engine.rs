@@ -1,6 +1,6 @@
 //! Which engine runs a machine, and why.
 
-use viv_engine::EngineKind;
+use viv_engine::{Engine, EngineKind};
 
 use crate::config::EngineChoice;
 use crate::host::{HostFacts, KvmBacking};
@@ -53,6 +53,16 @@ pub fn choose(choice: EngineChoice, host: &HostFacts) -> Result<Decision, Choice
         (EngineChoice::Kvm, KvmBacking::Pvm | KvmBacking::Unknown) => Err(ChoiceError::KvmNotHardware),
         (EngineChoice::Kvm, KvmBacking::Hardware { .. }) => Err(ChoiceError::KvmNotBuilt),
     }
+}
+
+/// Makes the engine for `choice` on this host, and says why it is this one.
+pub(crate) fn make(choice: EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+    let decision = choose(choice, &HostFacts::read())?;
+    let engine: Box<dyn Engine> = match decision.engine {
+        EngineKind::Soft => Box::new(viv_soft::SoftEngine),
+        EngineKind::Kvm => return Err(ChoiceError::KvmNotBuilt),
+    };
+    Ok((engine, decision))
 }
 
 #[cfg(test)]

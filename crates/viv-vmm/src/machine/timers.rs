@@ -9,6 +9,8 @@ use viv_devices::bus::lock;
 use viv_devices::{Device, SharedDevice};
 use viv_engine::{Clock, Timer};
 
+use super::reactor::Source;
+
 /// All timers of a machine. The device thread waits for its descriptor and calls [`Timers::run_due`].
 ///
 /// Locks: a device's lock is taken before this one's, since devices arm timers under theirs.
@@ -147,5 +149,18 @@ impl Timer for DeviceTimer {
 impl AsFd for Timers {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timerfd.as_fd()
+    }
+}
+
+/// The timers as a source of events.
+pub(crate) struct TimerSource(pub(crate) Arc<Timers>);
+
+impl Source for TimerSource {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn ready(&mut self) {
+        self.0.run_due();
     }
 }

@@ -5,6 +5,7 @@
 //! whatever `poll` said. So each direction has a thread that may block, and a buffer between it and the
 //! devices, which never do. A full buffer holds the faster side back; no byte is lost.
 
+mod host;
 mod inlet;
 mod outlet;
 
@@ -13,8 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags};
 
-pub(crate) use inlet::{Inlet, Received};
-pub(crate) use outlet::Outlet;
+pub(crate) use host::{HostStream, Read};
+use inlet::{Inlet, Received};
+use outlet::Outlet;
 
 use crate::machine::notify::Notify;
 
