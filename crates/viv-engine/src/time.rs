@@ -58,6 +58,11 @@ impl HostClock {
         state.since = None;
     }
 
+    /// Moves it to `now` nanoseconds, standing still: a saved machine goes on where it was.
+    pub fn set(&self, now: u64) {
+        *self.lock() = HostClockState { base: now, since: None };
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HostClockState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

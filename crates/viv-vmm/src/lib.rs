@@ -1,1 +1,34 @@
-//! (to be written)
+//! The machine, and the process that it lives in.
+//!
+//! - [`config`]: what a machine is made of. [`protocol`]: what its process and the one who started it say to
+//!   each other. [`client`]: the starter's side: [`spawn`] gives a [`VmProcess`]. [`process`]: the other side.
+//! - [`Machine`]: memory, processors and devices, put together from a config; run, paused, reset, saved and
+//!   restored as a whole.
+//! - [`snapshot`]: a whole machine as bytes.
+//! - [`engine`]: which engine runs a machine, and why. [`host`]: what the host offers.
+//!
+//! This is where engines meet devices; it is the only crate that knows both. It knows nothing of images,
+//! terminals or users: descriptors and paths come in by the config, and what happens goes out as events.
+//!
+//! The guest, its disks and snapshots are hostile; so is, within the bounds of the protocol, whoever holds the
+//! control socket. What goes wrong with one request is that request's reply, in one line; what ends the
+//! machine is the last event. A panic ends the process with a message.
+#![forbid(unsafe_code)]
+
+mod channel;
+pub mod client;
+pub mod config;
+pub mod engine;
+mod error;
+pub mod host;
+mod machine;
+pub mod process;
+pub mod protocol;
+pub mod snapshot;
+mod stream;
+
+pub use channel::ChannelError;
+pub use client::{Controller, Launch, VmProcess, spawn};
+pub use config::{Fds, MachineConfig};
+pub use error::MachineError;
+pub use machine::{Machine, Notice};

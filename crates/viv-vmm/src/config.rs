@@ -1,0 +1,391 @@
+//! What a machine is made of.
+//!
+//! A [`MachineConfig`] is written by whoever starts the VM process and read by that process. Files that must
+//! stay reachable are named by path; streams and files that the starter has open already are named by their
+//! [`FdSlot`] in the list of descriptors that travels beside the config.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The least RAM that a machine can have: what a small kernel and its initrd need at all.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// The most RAM that a machine can have.
+pub const MAX_MEMORY: u64 = 1 << 40;
+/// The most vCPUs that a machine can have: ids that fit 8 bits, less the broadcast id and the IOAPIC's.
+pub const MAX_VCPUS: u32 = 254;
+/// The most disks: PCI slots that are left over on bus 0.
+pub const MAX_DISKS: usize = 24;
+/// The longest kernel command line, as Linux on x86 takes it (COMMAND_LINE_SIZE less the final zero).
+pub const MAX_CMDLINE: usize = 2047;
+
+/// A whole machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineConfig {
+    /// A name for messages and logs.
+    pub name: String,
+    /// RAM in bytes: a multiple of 4096 from [`MIN_MEMORY`] to [`MAX_MEMORY`].
+    pub memory_bytes: u64,
+    /// vCPUs, from 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+    /// The engine asked for.
+    pub engine: EngineChoice,
+    /// What it starts with.
+    pub boot: BootConfig,
+    /// Disks, in the order in which the guest finds them.
+    pub disks: Vec<DiskConfig>,
+    /// The first serial port (COM1). `None`: the port is there, its output is dropped.
+    pub serial: Option<Stream>,
+    /// The virtio console's first port (hvc0). `None`: there is no such port.
+    pub console: Option<Console>,
+    /// What the guest's own agent is asked to run. `None`: the guest has no agent.
+    pub agent: Option<AgentConfig>,
+    /// Whether a reset that the guest asks for ends the machine.
+    pub no_reboot: bool,
+}
+
+/// Which engine is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// The best that runs here.
+    #[default]
+    Auto,
+    /// The software CPU.
+    Soft,
+    /// The host's CPU.
+    Kvm,
+}
+
+/// What the machine starts with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// The kernel: bzImage or ELF.
+    pub kernel: FileSource,
+    /// Initial RAM disks, laid one after the other, each at a multiple of four bytes.
+    pub initrds: Vec<FileSource>,
+    /// The kernel's command line, at most [`MAX_CMDLINE`] bytes.
+    pub cmdline: String,
+    /// How the kernel is entered.
+    pub protocol: BootProtocol,
+}
+
+/// A file to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileSource {
+    /// By its path.
+    Path(PathBuf),
+    /// Open already; read from its start whatever its position.
+    Fd(FdSlot),
+}
+
+/// How a kernel is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootProtocol {
+    /// The one that fits the kernel best.
+    #[default]
+    Auto,
+    /// Linux's 64-bit boot protocol.
+    Linux64,
+    /// PVH: 32-bit entry with a start-info structure.
+    Pvh,
+}
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// The image or block device.
+    pub path: PathBuf,
+    /// Whether the guest is refused writes.
+    pub readonly: bool,
+    /// Where writes go.
+    pub overlay: Overlay,
+}
+
+/// Where a disk's writes go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlay {
+    /// Into the image itself.
+    #[default]
+    None,
+    /// Beside the image, forgotten at the end.
+    ThrowAway,
+    /// Into a file that is made at the first start and kept.
+    Kept {
+        /// That file.
+        path: PathBuf,
+    },
+}
+
+/// The host's end of a byte stream, in one or both directions. Any kind of descriptor will do: pipe, socket,
+/// terminal, file. Its flags are left as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// Read from, towards the guest.
+    pub input: Option<FdSlot>,
+    /// Written to with what the guest says.
+    pub output: Option<FdSlot>,
+}
+
+/// A console: a stream with a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Console {
+    /// Its bytes.
+    pub stream: Stream,
+    /// Its window's size at the start, if there is a window.
+    pub size: Option<WindowSize>,
+}
+
+/// A terminal window's size, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// What the guest's agent is asked to run, once it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Program and arguments; empty for root's shell.
+    pub command: Vec<OsString>,
+    /// Environment, added to the agent's own.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Where it runs; `None` for root's home.
+    pub directory: Option<String>,
+    /// The guest's host name; `None` for the image's own.
+    pub hostname: Option<String>,
+    /// Where its input and output go.
+    pub stdio: AgentStdio,
+}
+
+/// Where an agent's command reads and writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentStdio {
+    /// The machine's console is its terminal. [`MachineConfig::console`] must be there.
+    Console {
+        /// The terminal's type, for `TERM`.
+        term: String,
+    },
+    /// Three streams apart. A missing stdin is an empty one; missing outputs are dropped.
+    Streams {
+        /// Read from.
+        stdin: Option<FdSlot>,
+        /// Written to.
+        stdout: Option<FdSlot>,
+        /// Written to.
+        stderr: Option<FdSlot>,
+    },
+}
+
+/// The place of a descriptor in the list that travels beside the config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FdSlot(pub u32);
+
+/// The descriptors that travel beside a config. One may be named by several slots' users.
+#[derive(Debug, Default)]
+pub struct Fds(Vec<OwnedFd>);
+
+impl Fds {
+    /// The most that travel with one config.
+    pub const MAX: usize = 64;
+
+    /// Adds one; the slot is its name in the config.
+    pub fn add(&mut self, fd: impl Into<OwnedFd>) -> FdSlot {
+        self.0.push(fd.into());
+        FdSlot(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// A duplicate of the one in `slot`.
+    ///
+    /// # Errors
+    /// When there is none, or this process has too many open.
+    pub(crate) fn get(&self, slot: FdSlot) -> Result<OwnedFd, ConfigError> {
+        let index = usize::try_from(slot.0).unwrap_or(usize::MAX);
+        let fd = self.0.get(index).ok_or(ConfigError::Slot { slot: slot.0 })?;
+        fd.try_clone().map_err(|_| ConfigError::Slot { slot: slot.0 })
+    }
+
+    /// All of them, in the order of their slots.
+    #[must_use]
+    pub fn as_slice(&self) -> &[OwnedFd] {
+        &self.0
+    }
+}
+
+impl From<Vec<OwnedFd>> for Fds {
+    fn from(fds: Vec<OwnedFd>) -> Self {
+        Self(fds)
+    }
+}
+
+/// Why a config describes no machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Memory out of range or not in pages.
+    #[error(
+        "a machine cannot have {bytes} bytes of memory: give a multiple of 4096 from {} MiB to {} GiB",
+        MIN_MEMORY >> 20,
+        MAX_MEMORY >> 30
+    )]
+    Memory {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// More memory than the host has.
+    #[error(
+        "a machine with {} MiB of memory does not fit this host, which has {} MiB with its swap: ask for less",
+        .bytes >> 20,
+        .host >> 20
+    )]
+    HostMemory {
+        /// What was asked for, in bytes.
+        bytes: u64,
+        /// What there is, in bytes.
+        host: u64,
+    },
+    /// vCPUs out of range.
+    #[error("a machine cannot have {vcpus} vCPUs: give 1 to {MAX_VCPUS}")]
+    Vcpus {
+        /// What was asked for.
+        vcpus: u32,
+    },
+    /// Too many disks.
+    #[error("a machine cannot have {disks} disks: give at most {MAX_DISKS}")]
+    Disks {
+        /// What was asked for.
+        disks: usize,
+    },
+    /// A disk that is not written needs no place for what is written.
+    #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
+    ReadOnlyOverlay {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// The command line does not fit.
+    #[error("the kernel command line has {length} bytes: give at most {MAX_CMDLINE}, none of them zero")]
+    Cmdline {
+        /// Its length.
+        length: usize,
+    },
+    /// An agent is to use a console that is not there.
+    #[error("the agent's command is to use the console, but the machine has none")]
+    NoConsole,
+    /// A slot names no descriptor, or one that cannot be duplicated.
+    #[error("descriptor {slot} of the config was not passed, or cannot be duplicated")]
+    Slot {
+        /// The slot.
+        slot: u32,
+    },
+}
+
+impl MachineConfig {
+    /// Checks everything that can be told from the config alone.
+    ///
+    /// # Errors
+    /// One for the first thing found wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !self.memory_bytes.is_multiple_of(4096) || !(MIN_MEMORY..=MAX_MEMORY).contains(&self.memory_bytes)
+        {
+            return Err(ConfigError::Memory { bytes: self.memory_bytes });
+        }
+        if !(1..=MAX_VCPUS).contains(&self.vcpus) {
+            return Err(ConfigError::Vcpus { vcpus: self.vcpus });
+        }
+        if self.disks.len() > MAX_DISKS {
+            return Err(ConfigError::Disks { disks: self.disks.len() });
+        }
+        if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
+            return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
+        }
+        let cmdline = self.boot.cmdline.as_bytes();
+        if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
+            return Err(ConfigError::Cmdline { length: cmdline.len() });
+        }
+        let wants_console =
+            self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console { .. }));
+        if wants_console && self.console.is_none() {
+            return Err(ConfigError::NoConsole);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A machine with nothing that can be left out.
+    pub(crate) fn plain() -> MachineConfig {
+        MachineConfig {
+            name: "test".into(),
+            memory_bytes: 64 << 20,
+            vcpus: 1,
+            engine: EngineChoice::Soft,
+            boot: BootConfig {
+                kernel: FileSource::Path("kernel".into()),
+                initrds: Vec::new(),
+                cmdline: String::new(),
+                protocol: BootProtocol::Auto,
+            },
+            disks: Vec::new(),
+            serial: None,
+            console: None,
+            agent: None,
+            no_reboot: false,
+        }
+    }
+
+    #[test]
+    fn refuses_what_no_machine_can_be() {
+        assert_eq!(plain().validate(), Ok(()));
+        for bytes in [0, MIN_MEMORY - 4096, MIN_MEMORY + 1, MAX_MEMORY + 4096, u64::MAX] {
+            let config = MachineConfig { memory_bytes: bytes, ..plain() };
+            assert_eq!(config.validate(), Err(ConfigError::Memory { bytes }));
+        }
+        for vcpus in [0, MAX_VCPUS + 1] {
+            let config = MachineConfig { vcpus, ..plain() };
+            assert_eq!(config.validate(), Err(ConfigError::Vcpus { vcpus }));
+        }
+        let mut config = plain();
+        config.boot.cmdline = "a\0b".into();
+        assert_eq!(config.validate(), Err(ConfigError::Cmdline { length: 3 }));
+        let agent = AgentConfig {
+            command: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+            hostname: None,
+            stdio: AgentStdio::Console { term: "linux".into() },
+        };
+        let config = MachineConfig { agent: Some(agent), ..plain() };
+        assert_eq!(config.validate(), Err(ConfigError::NoConsole));
+    }
+
+    #[test]
+    fn survives_json() {
+        let mut config = plain();
+        config.disks.push(DiskConfig {
+            path: "/disk".into(),
+            readonly: false,
+            overlay: Overlay::Kept { path: "/overlay".into() },
+        });
+        config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<MachineConfig>(&json).unwrap(), config);
+    }
+}

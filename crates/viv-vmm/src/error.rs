@@ -1,0 +1,142 @@
+//! Why a machine cannot be made or does not do what it was asked.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use viv_boot::{BootError, KernelError};
+use viv_devices::DeviceError;
+use viv_devices::bus::BusError;
+use viv_devices::pci::PciError;
+use viv_disk::DiskError;
+use viv_engine::EngineError;
+
+use crate::config::ConfigError;
+use crate::engine::ChoiceError;
+use crate::protocol::MachineState;
+use crate::snapshot::SnapshotError;
+
+/// Why a machine cannot be made or does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The config describes no machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The engine asked for is not to be had.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The host gives no memory.
+    #[error("the host gives no {} MiB of memory for the guest: ask for less", .bytes >> 20)]
+    Memory {
+        /// How much was asked for.
+        bytes: u64,
+        /// What the host answered.
+        #[source]
+        source: io::Error,
+    },
+    /// A file cannot be opened or read.
+    #[error("cannot open the {what} {}", path.display())]
+    Open {
+        /// What it is to the machine.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What the host answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel file cannot be used.
+    #[error("cannot use the kernel {name}")]
+    Kernel {
+        /// The file.
+        name: String,
+        /// Why.
+        #[source]
+        source: KernelError,
+    },
+    /// The guest cannot be loaded.
+    #[error("cannot load the guest")]
+    Boot(#[from] BootError),
+    /// A disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A device cannot be made, saved or restored.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A device finds no place among ports or addresses.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A device finds no place on PCI.
+    #[error(transparent)]
+    Pci(#[from] PciError),
+    /// The agent's command does not fit a message.
+    #[error("the command and its environment are too long for the guest")]
+    Command(#[from] viv_guest_proto::EncodeError),
+    /// The host refused something that the machine needs.
+    #[error("cannot {action}")]
+    Host {
+        /// What was being done.
+        action: &'static str,
+        /// What the host answered.
+        #[source]
+        source: io::Error,
+    },
+    /// A snapshot cannot be written or read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot is of another machine.
+    #[error("the snapshot does not fit this machine: {0}")]
+    Misfit(String),
+    /// Nothing was created yet.
+    #[error("there is no machine yet: the first request must create one")]
+    NoMachine,
+    /// The starter speaks another version of the protocol.
+    #[error(
+        "the VM process speaks version {} of the control protocol, not {found}: both must be of one program",
+        crate::protocol::VERSION
+    )]
+    ProtocolVersion {
+        /// The version asked for.
+        found: u32,
+    },
+    /// The machine is in no state for this.
+    #[error("cannot {action} a machine that is {state}")]
+    State {
+        /// What was asked.
+        action: &'static str,
+        /// What the machine is doing.
+        state: MachineState,
+    },
+}
+
+impl MachineError {
+    /// For errors of the host.
+    pub(crate) fn host(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Host { action, source }
+    }
+
+    /// The error with all its causes, in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        chain(self)
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Transparent errors repeat their cause.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text.replace(['\n', '\r'], " ")
+}

@@ -1,0 +1,206 @@
+//! Putting a machine's devices on its board.
+
+use std::sync::{Arc, Mutex};
+
+use viv_devices::acpi_pm::AcpiPm;
+use viv_devices::i8042::I8042;
+use viv_devices::layout;
+use viv_devices::pit::Pit;
+use viv_devices::reset::ResetPorts;
+use viv_devices::rtc::{MemorySize, Rtc};
+use viv_devices::uart::Uart;
+use viv_devices::virtio::{Block, Connections, Entropy, VirtioDevice, VirtioPci, Worker};
+use viv_disk::Disk;
+use viv_engine::memory::{HOLE_END, HOLE_START};
+use viv_engine::{Clock, GuestMemory, Vm};
+use vm_memory::GuestMemoryBackend;
+
+use super::agent::Agent;
+use super::board::{Board, slot_gsi};
+use super::console::{ConsoleHandle, agent_ports, console_port};
+use super::core::Core;
+use super::notify::Notify;
+use super::reactor::Source;
+use super::serial::{SerialBackend, SerialSource};
+use super::timers::{TimerSource, Timers};
+use crate::config::{AgentConfig, AgentStdio, Console, FdSlot, Fds, Stream};
+use crate::error::MachineError;
+use crate::stream::HostStream;
+
+/// What the devices of a machine are connected to.
+pub(crate) struct Surroundings {
+    pub(crate) vm: Arc<dyn Vm>,
+    pub(crate) memory: GuestMemory,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) core: Arc<Core>,
+}
+
+/// A board on which devices are being put, with what the device thread will wait for.
+pub(crate) struct Assembly<'a> {
+    around: Surroundings,
+    fds: &'a Fds,
+    pub(crate) board: Board,
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    pub(crate) streams: Vec<Arc<HostStream>>,
+    /// Set when a stream has written all of its output.
+    pub(crate) drained: Arc<Notify>,
+}
+
+impl<'a> Assembly<'a> {
+    /// A board with nothing but interrupt controllers and PCI.
+    pub(crate) fn new(around: Surroundings, fds: &'a Fds) -> Result<Self, MachineError> {
+        let board = Board::new(&around.vm, ram_end(&around.memory))?;
+        let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
+        let drained = notify()?;
+        Ok(Self { around, fds, board, sources, streams: Vec::new(), drained })
+    }
+
+    /// Adds what every PC has, and gives what the power button is on.
+    pub(crate) fn add_chipset(&mut self) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
+        let Surroundings { clock, timers, core, memory, .. } = &self.around;
+        let board = &mut self.board;
+
+        let line = board.line(layout::PIT_IRQ);
+        let pit = timers.attach(|timer| Pit::new(clock.clone(), timer, line));
+        board.add(pit, &Pit::PORTS)?;
+
+        let line = board.line(layout::RTC_IRQ);
+        let end = ram_end(memory);
+        let size = MemorySize { below_4_gib: end.min(HOLE_START), above_4_gib: end.saturating_sub(HOLE_END) };
+        let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
+        board.add(rtc, &Rtc::PORTS)?;
+
+        let line = board.line(layout::KEYBOARD_IRQ);
+        board.add(Arc::new(Mutex::new(I8042::new(line, core.clone()))), &I8042::PORTS)?;
+        board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone()))), &ResetPorts::PORTS)?;
+
+        let line = board.line(layout::SCI_IRQ);
+        let power = timers.attach(|timer| AcpiPm::new(clock.clone(), timer, line, core.clone()));
+        board.add(power.clone(), &AcpiPm::PORTS)?;
+        Ok(power)
+    }
+
+    /// Adds the first serial line.
+    pub(crate) fn add_serial(&mut self, stream: Stream) -> Result<(), MachineError> {
+        let stream = self.stream(stream.input, stream.output)?;
+        let line = self.board.line(layout::UART0_IRQ);
+        let backend = Box::new(SerialBackend(Arc::clone(&stream)));
+        let uart = Arc::new(Mutex::new(Uart::new(0, layout::UART0, line, backend)));
+        self.board.add(uart.clone(), &Uart::PORTS)?;
+        self.sources.push(Box::new(SerialSource { uart, stream }));
+        Ok(())
+    }
+
+    /// Adds disk `index`.
+    pub(crate) fn add_disk(&mut self, index: usize, disk: Box<dyn Disk>) -> Result<(), MachineError> {
+        let block = Block::new(disk, &format!("viv-disk{index}"));
+        self.add_virtio(&format!("virtio-blk{index}"), Arc::new(Mutex::new(block)))
+    }
+
+    /// Adds a source of random numbers.
+    pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
+        self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new())))
+    }
+
+    /// Adds a virtio console, if it is wanted as a console or for the agent.
+    pub(crate) fn add_console(
+        &mut self,
+        console: Option<Console>,
+        agent: Option<&AgentConfig>,
+    ) -> Result<Option<ConsoleHandle>, MachineError> {
+        if console.is_none() && agent.is_none() {
+            return Ok(None);
+        }
+        let Stream { input, output } = console.map(|console| console.stream).unwrap_or_default();
+        let size = console.and_then(|console| console.size);
+        let stream = self.stream(input, output)?;
+        let mut ports = vec![console_port(Arc::clone(&stream))];
+        let mut wakes = vec![Arc::clone(stream.wake())];
+        let agent = match agent {
+            None => None,
+            Some(config) => {
+                let wake = notify()?;
+                let agent = Agent::new(config, size, Arc::clone(&self.around.core), Arc::clone(&wake))?;
+                let streams = self.agent_streams(&config.stdio)?;
+                wakes.extend(streams.iter().map(|stream| Arc::clone(stream.wake())));
+                wakes.push(wake);
+                ports.extend(agent_ports(&agent, streams));
+                self.board.add(Arc::new(Mutex::new(agent.clone())), &[])?;
+                Some(agent)
+            }
+        };
+        let console = ConsoleHandle::new(ports, agent);
+        if let Some(size) = size {
+            console.resize(size);
+        }
+        // A look at a port that has nothing to do costs nothing, so any of these is a reason to look at all.
+        for wake in wakes {
+            self.sources.push(Box::new(console.source(wake)));
+        }
+        self.add_virtio("virtio-console0", console.device.clone())?;
+        Ok(Some(console))
+    }
+
+    /// The streams of the agent's command: input, output, errors.
+    fn agent_streams(&mut self, stdio: &AgentStdio) -> Result<[Arc<HostStream>; 3], MachineError> {
+        let (stdin, stdout, stderr) = match *stdio {
+            AgentStdio::Console { .. } => (None, None, None),
+            AgentStdio::Streams { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        };
+        Ok([self.stream(stdin, None)?, self.stream(None, stdout)?, self.stream(None, stderr)?])
+    }
+
+    fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<(), MachineError> {
+        let Surroundings { vm, memory, .. } = &self.around;
+        let mut worker = None;
+        self.board.add_pci(|slot, line| {
+            let connections = Connections {
+                memory: memory.clone(),
+                msi: vm.clone(),
+                line,
+                // The interrupt line register has 8 bits, and the lines are below 24.
+                line_number: slot_gsi(slot) as u8,
+            };
+            let function = VirtioPci::new(name, device, connections)?;
+            worker = Some(function.worker());
+            Ok(function)
+        })?;
+        self.sources.extend(worker.map(|worker| Box::new(WorkerSource(worker)) as Box<dyn Source>));
+        Ok(())
+    }
+
+    fn stream(
+        &mut self,
+        input: Option<FdSlot>,
+        output: Option<FdSlot>,
+    ) -> Result<Arc<HostStream>, MachineError> {
+        let get = |slot: Option<FdSlot>| slot.map(|slot| self.fds.get(slot)).transpose();
+        let started = HostStream::start(get(input)?, get(output)?, &self.drained);
+        let stream = Arc::new(started.map_err(MachineError::host("start a stream's thread"))?);
+        self.streams.push(Arc::clone(&stream));
+        Ok(stream)
+    }
+}
+
+/// A virtio device's doorbell as a source of events.
+struct WorkerSource(Worker);
+
+impl Source for WorkerSource {
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+
+    fn ready(&mut self) {
+        self.0.process();
+    }
+}
+
+fn notify() -> Result<Arc<Notify>, MachineError> {
+    Notify::new().map(Arc::new).map_err(MachineError::host("make an eventfd"))
+}
+
+/// The address after the last of RAM.
+pub(crate) fn ram_end(memory: &GuestMemory) -> u64 {
+    memory.last_addr().0.saturating_add(1)
+}

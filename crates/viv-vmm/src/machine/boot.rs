@@ -1,0 +1,123 @@
+//! The files that a machine starts with.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+use viv_arch::VcpuState;
+use viv_boot::{AcpiParameters, BootParameters, Initrd, Kernel, Protocol};
+use viv_engine::GuestMemory;
+
+use crate::config::{BootConfig, BootProtocol, Fds, FileSource};
+use crate::error::MachineError;
+
+/// Kernel and initrds, open for as long as the machine may start anew; read each time, so that they take no
+/// memory in between.
+pub(crate) struct BootFiles {
+    kernel: File,
+    kernel_name: String,
+    initrds: Vec<File>,
+    cmdline: String,
+    protocol: Option<Protocol>,
+}
+
+impl BootFiles {
+    /// Opens what `config` names.
+    pub(crate) fn open(config: &BootConfig, fds: &Fds) -> Result<Self, MachineError> {
+        let kernel_name = match &config.kernel {
+            FileSource::Path(path) => path.display().to_string(),
+            FileSource::Fd(_) => "that was passed".to_owned(),
+        };
+        Ok(Self {
+            kernel: open("kernel", &config.kernel, fds)?,
+            kernel_name,
+            initrds: config
+                .initrds
+                .iter()
+                .map(|source| open("initrd", source, fds))
+                .collect::<Result<_, _>>()?,
+            cmdline: config.cmdline.clone(),
+            protocol: match config.protocol {
+                BootProtocol::Auto => None,
+                BootProtocol::Linux64 => Some(Protocol::Linux64),
+                BootProtocol::Pvh => Some(Protocol::Pvh),
+            },
+        })
+    }
+
+    /// Puts everything into `memory`, which is zero, and gives the state in which vCPU 0 starts.
+    pub(crate) fn load(&self, memory: &GuestMemory, acpi: AcpiParameters) -> Result<VcpuState, MachineError> {
+        (&self.kernel).rewind().map_err(MachineError::host("read the kernel from its start"))?;
+        let kernel = Kernel::from_file(&self.kernel)
+            .map_err(|source| MachineError::Kernel { name: self.kernel_name.clone(), source })?;
+        let joined;
+        let initrd = match self.initrds.as_slice() {
+            [] => None,
+            [one] => Some(Initrd::File(one)),
+            several => {
+                joined = join(several).map_err(MachineError::host("read the initrds"))?;
+                Some(Initrd::Bytes(&joined))
+            }
+        };
+        let parameters = BootParameters { protocol: self.protocol, acpi };
+        Ok(viv_boot::load(memory, &parameters, &kernel, initrd, &self.cmdline)?)
+    }
+}
+
+fn open(what: &'static str, source: &FileSource, fds: &Fds) -> Result<File, MachineError> {
+    match source {
+        FileSource::Fd(slot) => Ok(File::from(fds.get(*slot)?)),
+        FileSource::Path(path) => {
+            open_file(path).map_err(|source| MachineError::Open { what, path: path.clone(), source })
+        }
+    }
+}
+
+/// Opens a regular file or block device: anything else could block for ever.
+fn open_file(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    File::open(path)
+}
+
+/// All files one after the other, each at a multiple of four, as the kernel expects archives to be.
+fn join(files: &[File]) -> io::Result<Vec<u8>> {
+    let mut joined = Vec::new();
+    for mut file in files {
+        joined.resize(joined.len().next_multiple_of(4), 0);
+        file.rewind()?;
+        file.read_to_end(&mut joined)?;
+    }
+    Ok(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn initrds_are_joined_at_multiples_of_four() {
+        let file = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        };
+        let files = [file(b"abcde"), file(b"x"), file(b"1234")];
+        assert_eq!(join(&files).unwrap(), b"abcde\0\0\0x\0\0\x001234");
+    }
+
+    #[test]
+    fn a_missing_kernel_is_named() {
+        let config = BootConfig {
+            kernel: FileSource::Path("/nonexistent/vmlinuz".into()),
+            initrds: Vec::new(),
+            cmdline: String::new(),
+            protocol: BootProtocol::Auto,
+        };
+        let error = BootFiles::open(&config, &Fds::default()).err().unwrap();
+        assert!(error.line().starts_with("cannot open the kernel /nonexistent/vmlinuz: No such file"));
+    }
+}

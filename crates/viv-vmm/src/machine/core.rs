@@ -1,0 +1,102 @@
+//! What all threads of a machine share: the gate, and the notes for the machine's owner.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use viv_devices::system::{SystemControl, SystemRequest};
+use viv_engine::Kick;
+
+use super::gate::Gate;
+use super::notify::Notify;
+use crate::protocol::TripleFault;
+
+/// Something that a machine's threads leave for its owner to know or to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The guest asks to be reset.
+    Reset,
+    /// The guest asks to be switched off.
+    PowerOff,
+    /// The guest shut a processor down.
+    TripleFault(TripleFault),
+    /// The machine cannot go on; one line.
+    Failed(String),
+    /// The guest's agent is there.
+    GuestReady,
+    /// The agent's command has ended with this status.
+    CommandExited(u8),
+    /// The guest's agent cannot do what it was asked, or does not speak as it should; one line.
+    GuestError(String),
+}
+
+/// What all threads of a machine share.
+pub(crate) struct Core {
+    pub(crate) gate: Gate,
+    notices: Mutex<VecDeque<Notice>>,
+    noticed: Notify,
+    kickers: OnceLock<Vec<Arc<dyn Kick>>>,
+}
+
+impl Core {
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            gate: Gate::closed(),
+            notices: Mutex::default(),
+            noticed: Notify::new()?,
+            kickers: OnceLock::new(),
+        }))
+    }
+
+    /// Says how the vCPUs are stopped. Once, before they run.
+    pub(crate) fn set_kickers(&self, kickers: Vec<Arc<dyn Kick>>) {
+        // A second call has nothing to add: the vCPUs are the same.
+        let _ = self.kickers.set(kickers);
+    }
+
+    /// Makes every vCPU come out of the engine.
+    pub(crate) fn kick_all(&self) {
+        for kicker in self.kickers.get().into_iter().flatten() {
+            kicker.kick();
+        }
+    }
+
+    /// Leaves a note.
+    pub(crate) fn notice(&self, notice: Notice) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push_back(notice);
+        self.noticed.set();
+    }
+
+    /// Leaves a note on which the machine waits: no vCPU runs on before the owner has decided.
+    pub(crate) fn notice_and_hold(&self, notice: Notice) {
+        self.gate.hold();
+        self.kick_all();
+        self.notice(notice);
+    }
+
+    /// The oldest note.
+    pub(crate) fn take_notice(&self) -> Option<Notice> {
+        self.noticed.clear();
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = notices.pop_front();
+        if !notices.is_empty() {
+            self.noticed.set();
+        }
+        first
+    }
+
+    /// Readable while there are notes.
+    pub(crate) fn noticed(&self) -> BorrowedFd<'_> {
+        self.noticed.as_fd()
+    }
+}
+
+impl SystemControl for Core {
+    fn request(&self, request: SystemRequest) {
+        self.notice_and_hold(match request {
+            SystemRequest::Reset => Notice::Reset,
+            SystemRequest::PowerOff => Notice::PowerOff,
+        });
+    }
+}

@@ -1,0 +1,365 @@
+//! The machine: memory, processors and devices, and what is done to them as a whole.
+//!
+//! # Threads
+//!
+//! Each vCPU has a thread, all devices share one ([`reactor`]), each stream of the host has one for each
+//! direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s methods from its own. vCPU
+//! threads and the device thread work only while the [`gate`] is open. The owner closes it, by which they
+//! come to a stop between two instructions and between two events; then memory, vCPUs and devices are the
+//! owner's, to save, to restore, to reset.
+//!
+//! What the threads cannot decide (a guest that asks for a reset, a triple fault) they leave as a [`Notice`],
+//! which holds the gate until the owner has decided.
+//!
+//! # Locks, in the order in which they are taken
+//!
+//! 1. a vCPU's, by its thread for as long as it runs the guest, by the owner while the gate is closed;
+//! 2. a device's, for one access, one event or one timer (PCI's bus, functions and interrupts have an order
+//!    of their own below it);
+//! 3. the interrupt controllers';
+//! 4. leaves, under which nothing else is taken: timers, stream buffers, notices, the gate.
+
+mod acpi;
+mod agent;
+mod assembly;
+mod board;
+mod boot;
+mod build;
+mod console;
+mod core;
+mod disks;
+mod gate;
+pub(crate) mod notify;
+mod reactor;
+mod serial;
+mod timers;
+mod vcpu;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use viv_arch::state::RunState;
+use viv_arch::{CpuidTable, VcpuState};
+use viv_devices::acpi_pm::AcpiPm;
+use viv_engine::time::HostClock;
+use viv_engine::{Clock, EngineKind, GuestMemory, Vm};
+use vm_memory::{Bytes, GuestAddress};
+
+pub use self::core::Notice;
+
+use self::assembly::ram_end;
+use self::board::Board;
+use self::boot::BootFiles;
+use self::console::ConsoleHandle;
+use self::core::Core;
+use self::notify::Notify;
+use self::reactor::Reactor;
+use self::timers::Timers;
+use self::vcpu::VcpuThread;
+use crate::config::WindowSize;
+use crate::error::MachineError;
+use crate::protocol::{MachineState, Status};
+use crate::snapshot::{self, PageSet};
+use crate::stream::HostStream;
+
+/// A machine. Made by [`Machine::build`]; dropped, it is switched off.
+pub struct Machine {
+    name: String,
+    memory: GuestMemory,
+    memory_bytes: u64,
+    cpuid: CpuidTable,
+    engine: EngineKind,
+    engine_reason: String,
+    tsc_khz: u32,
+    clock: Arc<HostClock>,
+    vm: Arc<dyn Vm>,
+    vcpus: Vec<VcpuThread>,
+    board: Board,
+    timers: Arc<Timers>,
+    core: Arc<Core>,
+    /// Dropped to stop the device thread.
+    reactor: Option<Reactor>,
+    boot: BootFiles,
+    streams: Vec<Arc<HostStream>>,
+    drained: Arc<Notify>,
+    power: Arc<Mutex<AcpiPm>>,
+    console: Option<ConsoleHandle>,
+    state: MachineState,
+    resets: u64,
+    /// The pages of RAM that are not known to be zero.
+    written: PageSet,
+}
+
+impl Machine {
+    /// Boots: loads the guest into memory and lets it run.
+    ///
+    /// # Errors
+    /// When it runs already, or its kernel cannot be loaded.
+    pub fn start(&mut self) -> Result<(), MachineError> {
+        self.expect("start", MachineState::Created)?;
+        self.load_guest()?;
+        self.run();
+        Ok(())
+    }
+
+    /// Makes everything stand still, guest time included.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&mut self) -> Result<(), MachineError> {
+        self.expect("pause", MachineState::Running)?;
+        self.halt();
+        Ok(())
+    }
+
+    /// Undoes [`Machine::pause`].
+    ///
+    /// # Errors
+    /// When it is not paused.
+    pub fn resume(&mut self) -> Result<(), MachineError> {
+        self.expect("resume", MachineState::Paused)?;
+        self.run();
+        Ok(())
+    }
+
+    /// Puts processors, devices and memory in the state after power-on and boots anew. A machine that was
+    /// paused stays so. Guest time goes on.
+    ///
+    /// # Errors
+    /// When it was never started, or its kernel cannot be loaded any more.
+    pub fn reset(&mut self) -> Result<(), MachineError> {
+        let running = self.state == MachineState::Running;
+        if !running {
+            self.expect("reset", MachineState::Paused)?;
+        }
+        self.halt();
+        // Devices first: what they still send to the processors is forgotten with the processors' state.
+        self.board.reset();
+        self.clear_memory()?;
+        self.load_guest()?;
+        self.resets += 1;
+        self.core.gate.release();
+        if running {
+            self.run();
+        }
+        Ok(())
+    }
+
+    /// Switches it off, for good.
+    pub fn stop(&mut self) {
+        let core = &self.core;
+        core.gate.end(|| core.kick_all());
+        self.clock.stop();
+        self.reactor = None;
+        self.vcpus.clear();
+        self.state = MachineState::Stopped;
+    }
+
+    /// Presses the power button. What follows is the guest's decision.
+    ///
+    /// # Errors
+    /// When it was not started, or is off.
+    pub fn press_power_button(&mut self) -> Result<(), MachineError> {
+        if self.state != MachineState::Paused {
+            self.expect("press the power button of", MachineState::Running)?;
+        }
+        // The agent is as good as the button, and light guests have nobody else to heed it.
+        if self.console.as_ref().is_some_and(ConsoleHandle::shut_down) {
+            return Ok(());
+        }
+        self.power.lock().unwrap_or_else(PoisonError::into_inner).press_power_button();
+        Ok(())
+    }
+
+    /// Tells the guest that its console's window has another size. Without a console nothing happens.
+    pub fn resize(&mut self, size: WindowSize) {
+        if let Some(console) = &self.console {
+            console.resize(size);
+        }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> MachineState {
+        self.state
+    }
+
+    /// What it is doing, in full.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let instructions = (self.state == MachineState::Paused)
+            .then(|| self.vcpus.iter().map(|vcpu| vcpu.vcpu().instructions()).sum())
+            .flatten();
+        Status {
+            state: self.state,
+            engine: self.engine,
+            engine_reason: self.engine_reason.clone(),
+            guest_nanoseconds: self.clock.now(),
+            instructions,
+            resets: self.resets,
+        }
+    }
+
+    /// The oldest notice that was not taken yet.
+    pub fn take_notice(&self) -> Option<Notice> {
+        self.core.take_notice()
+    }
+
+    /// Readable while there are notices.
+    #[must_use]
+    pub fn noticed(&self) -> BorrowedFd<'_> {
+        self.core.noticed()
+    }
+
+    /// Whether everything that the guest said has been written to the host's streams. Works after
+    /// [`Machine::stop`].
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.streams.iter().all(|stream| stream.is_drained())
+    }
+
+    /// Becomes readable when [`Machine::is_drained`] may have become true.
+    pub(crate) fn drained(&self) -> &Notify {
+        &self.drained
+    }
+
+    /// Writes the whole machine, except its disks, to `out`. A running machine stands still meanwhile.
+    ///
+    /// # Errors
+    /// When it was not started, a part of it cannot be saved, or `out` fails.
+    pub fn save(&mut self, out: &mut impl Write) -> Result<(), MachineError> {
+        let running = self.state == MachineState::Running;
+        if !running {
+            self.expect("save", MachineState::Paused)?;
+        }
+        self.halt();
+        let saved = self.write_snapshot(out);
+        if running {
+            self.run();
+        }
+        saved
+    }
+
+    /// Takes over a machine that was saved, in place of [`Machine::start`], and lets it run on.
+    ///
+    /// # Errors
+    /// When this one was started already, or what `input` gives does not fit it; then it is of no more use.
+    pub fn restore(&mut self, input: &mut impl Read) -> Result<(), MachineError> {
+        self.expect("restore into", MachineState::Created)?;
+        self.read_snapshot(input)?;
+        self.run();
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self, out: &mut impl Write) -> Result<(), MachineError> {
+        self.note_written()?;
+        let vcpus = self.vcpus.iter().map(|vcpu| vcpu.vcpu().save()).collect::<Result<_, _>>()?;
+        let state = snapshot::MachineState {
+            name: self.name.clone(),
+            memory_bytes: self.memory_bytes,
+            cpuid: self.cpuid.clone(),
+            tsc_khz: self.tsc_khz,
+            clock: self.clock.now(),
+            resets: self.resets,
+            vcpus,
+            devices: self.board.save()?,
+        };
+        snapshot::write_state(out, &state)?;
+        snapshot::write_pages(out, &self.memory, self.written.iter())?;
+        Ok(())
+    }
+
+    fn read_snapshot(&mut self, input: &mut impl Read) -> Result<(), MachineError> {
+        let saved = snapshot::read_state(input)?;
+        self.check_fit(&saved)?;
+        snapshot::read_pages(input, &self.memory)?;
+        self.clock.set(saved.clock);
+        // Processors first: what the devices then send must not be forgotten with the state they had.
+        for (vcpu, state) in self.vcpus.iter().zip(&saved.vcpus) {
+            vcpu.vcpu().load(state)?;
+        }
+        self.board.restore(&saved.devices)?;
+        self.resets = saved.resets;
+        Ok(())
+    }
+
+    fn check_fit(&self, saved: &snapshot::MachineState) -> Result<(), MachineError> {
+        let misfit = |text: String| Err(MachineError::Misfit(text));
+        if saved.memory_bytes != self.memory_bytes {
+            return misfit(format!(
+                "it has {} bytes of memory, this one {}",
+                saved.memory_bytes, self.memory_bytes
+            ));
+        }
+        if saved.vcpus.len() != self.vcpus.len() {
+            return misfit(format!("it has {} vCPUs, this one {}", saved.vcpus.len(), self.vcpus.len()));
+        }
+        if saved.tsc_khz != self.tsc_khz {
+            return misfit(format!(
+                "its time-stamp counter runs at {} kHz, this one's at {}",
+                saved.tsc_khz, self.tsc_khz
+            ));
+        }
+        if saved.cpuid != self.cpuid {
+            return misfit("its processor has other features; restore it on a host like its own".into());
+        }
+        Ok(())
+    }
+
+    /// Loads kernel and initrd, and puts the processors at its start.
+    fn load_guest(&mut self) -> Result<(), MachineError> {
+        let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
+        let first = self.boot.load(&self.memory, acpi::parameters(cpus, ram_end(&self.memory)))?;
+        let others = VcpuState { run_state: RunState::WaitForSipi, ..VcpuState::reset() };
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            vcpu.vcpu().load(if index == 0 { &first } else { &others })?;
+        }
+        Ok(())
+    }
+
+    /// Makes all of RAM zero, by touching only what is not.
+    fn clear_memory(&mut self) -> Result<(), MachineError> {
+        self.note_written()?;
+        for page in self.written.iter() {
+            self.memory.write_slice(&[0; 4096], GuestAddress(page * 4096)).map_err(|error| {
+                MachineError::Host { action: "clear guest memory", source: std::io::Error::other(error) }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn note_written(&mut self) -> Result<(), MachineError> {
+        self.written.extend(self.vm.take_dirty_pages()?);
+        Ok(())
+    }
+
+    /// Lets everything run. While a notice holds the gate, nothing does.
+    fn run(&mut self) {
+        self.clock.start();
+        self.timers.clock_started();
+        self.state = MachineState::Running;
+        self.core.gate.open();
+    }
+
+    /// Makes everything stand still.
+    fn halt(&mut self) {
+        let core = &self.core;
+        core.gate.close(|| core.kick_all());
+        self.clock.stop();
+        self.state = MachineState::Paused;
+    }
+
+    fn expect(&self, action: &'static str, state: MachineState) -> Result<(), MachineError> {
+        if self.state == state { Ok(()) } else { Err(MachineError::State { action, state: self.state }) }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,332 @@
+//! Requests in, events out, until the machine's end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{RecvFlags, SendFlags};
+use viv_engine::Engine;
+
+use super::outgoing::Outgoing;
+use crate::MachineError;
+use crate::channel::{ChannelError, Filled, LineReader};
+use crate::config::{EngineChoice, Fds, MachineConfig};
+use crate::engine::{ChoiceError, Decision};
+use crate::error::chain;
+use crate::machine::{Machine, Notice};
+use crate::protocol::{End, Event, MachineState, Message, Reply, Request, RequestLine, VERSION};
+
+/// Makes the engine for a choice.
+type MakeEngine<'a> = &'a dyn Fn(EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
+
+/// The VM process between two messages.
+pub(super) struct Server<'a> {
+    control: OwnedFd,
+    /// Readable on SIGTERM.
+    terminate: UnixStream,
+    make_engine: MakeEngine<'a>,
+    incoming: LineReader,
+    outgoing: Outgoing,
+    machine: Option<Machine>,
+    decision: Option<Decision>,
+    no_reboot: bool,
+    /// The starter has gone: nobody reads any more.
+    alone: bool,
+    end: Option<End>,
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    control: bool,
+    writable: bool,
+    terminate: bool,
+}
+
+impl<'a> Server<'a> {
+    pub(super) fn new(control: OwnedFd, terminate: UnixStream, make_engine: MakeEngine<'a>) -> Self {
+        Self {
+            control,
+            terminate,
+            make_engine,
+            incoming: LineReader::default(),
+            outgoing: Outgoing::default(),
+            machine: None,
+            decision: None,
+            no_reboot: false,
+            alone: false,
+            end: None,
+        }
+    }
+
+    /// Serves until the machine is over, and says how it ended.
+    pub(super) fn run(mut self) -> End {
+        let end = loop {
+            if let Some(end) = self.end.take() {
+                break end;
+            }
+            if let Err(error) = self.turn() {
+                break End::Failed { message: chain(&error) };
+            }
+        };
+        if let Some(machine) = &mut self.machine {
+            machine.stop();
+        }
+        // Output is complete when the guest has powered off; cutting the power gives it up.
+        if end != End::Stopped {
+            self.write_out();
+        }
+        if !self.alone {
+            let message = Message::Event(Event::Ended(end.clone()));
+            // A starter that has gone meanwhile needs no last message.
+            let _ = self.outgoing.send(self.control.as_fd(), &message);
+            let _ = self.outgoing.flush(self.control.as_fd(), SendFlags::empty());
+        }
+        end
+    }
+
+    /// Waits for something and deals with it.
+    fn turn(&mut self) -> Result<(), ChannelError> {
+        let ready = self.wait(self.machine.as_ref().map(Machine::noticed))?;
+        if ready.terminate {
+            self.end = Some(End::Stopped);
+            return Ok(());
+        }
+        if ready.writable {
+            self.outgoing.flush(self.control.as_fd(), SendFlags::DONTWAIT)?;
+        }
+        self.take_notices()?;
+        if ready.control && self.end.is_none() {
+            self.take_requests()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket, the signal or `other` is ready.
+    fn wait(&self, other: Option<std::os::fd::BorrowedFd<'_>>) -> Result<Ready, ChannelError> {
+        let mut interest = PollFlags::IN;
+        if !self.outgoing.is_empty() {
+            interest |= PollFlags::OUT;
+        }
+        let mut fds = vec![PollFd::new(&self.control, interest), PollFd::new(&self.terminate, PollFlags::IN)];
+        fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
+            .map_err(|errno| ChannelError::Socket { action: "waiting", source: errno.into() })?;
+        let [control, terminate, ..] = fds.as_slice() else {
+            return Ok(Ready { control: false, writable: false, terminate: false });
+        };
+        let hung_up = PollFlags::HUP | PollFlags::ERR;
+        Ok(Ready {
+            control: control.revents().intersects(PollFlags::IN | hung_up),
+            writable: control.revents().contains(PollFlags::OUT),
+            terminate: !terminate.revents().is_empty(),
+        })
+    }
+
+    /// Waits for the streams of a machine that is over to be written, as long as the starter wants it.
+    fn write_out(&mut self) {
+        let Some(machine) = self.machine.take() else { return };
+        while !machine.is_drained() {
+            let Ok(ready) = self.wait(Some(machine.drained().as_fd())) else { return };
+            machine.drained().clear();
+            if ready.terminate {
+                return;
+            }
+            if ready.writable && self.outgoing.flush(self.control.as_fd(), SendFlags::DONTWAIT).is_err() {
+                self.alone = true;
+                return;
+            }
+            if ready.control && self.give_up() {
+                return;
+            }
+        }
+    }
+
+    /// Takes requests to a machine that is over, and says whether to wait for it no longer.
+    fn give_up(&mut self) -> bool {
+        match self.incoming.fill(self.control.as_fd(), RecvFlags::DONTWAIT) {
+            Ok(Filled::Some | Filled::WouldBlock) => {}
+            Ok(Filled::End) | Err(_) => {
+                self.alone = true;
+                return true;
+            }
+        }
+        while let Ok(Some(RequestLine { id, request })) = self.incoming.take() {
+            let stop = request == Request::Stop;
+            let result = if stop { Ok(Reply::Done) } else { Err("the machine is over".to_owned()) };
+            let sent = self.outgoing.send(self.control.as_fd(), &Message::Reply { id, result });
+            if stop || sent.is_err() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn take_requests(&mut self) -> Result<(), ChannelError> {
+        match self.incoming.fill(self.control.as_fd(), RecvFlags::DONTWAIT)? {
+            Filled::WouldBlock => return Ok(()),
+            Filled::End => {
+                self.alone = true;
+                self.end = Some(End::Stopped);
+                return Ok(());
+            }
+            Filled::Some => {}
+        }
+        while self.end.is_none()
+            && let Some(RequestLine { id, request }) = self.incoming.take()?
+        {
+            let result = self.serve(request).map_err(|error| error.line());
+            self.send(&Message::Reply { id, result })?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, request: Request) -> Result<Reply, MachineError> {
+        let done = |()| Reply::Done;
+        match request {
+            Request::Create { version, config } => {
+                let created = self.create(version, &config);
+                self.end_unless_ok(created).map(done)
+            }
+            Request::Start => {
+                let started = self.machine().and_then(Machine::start);
+                self.end_unless_ok(started)?;
+                self.started();
+                Ok(Reply::Done)
+            }
+            Request::Restore { path } => {
+                let restored = self.machine().and_then(|machine| restore(machine, &path));
+                self.end_unless_ok(restored)?;
+                self.started();
+                Ok(Reply::Done)
+            }
+            Request::Pause => self.machine()?.pause().map(done),
+            Request::Resume => self.machine()?.resume().map(done),
+            Request::PowerButton => self.machine()?.press_power_button().map(done),
+            Request::Reset => {
+                self.reset()?;
+                Ok(Reply::Done)
+            }
+            Request::Stop => {
+                self.end = Some(End::Stopped);
+                Ok(Reply::Done)
+            }
+            Request::Resize(size) => {
+                self.machine()?.resize(size);
+                Ok(Reply::Done)
+            }
+            Request::Status => self.machine().map(|machine| Reply::Status(machine.status())),
+            Request::Save { path } => self.machine().and_then(|machine| save(machine, &path)).map(done),
+        }
+    }
+
+    fn create(&mut self, version: u32, config: &MachineConfig) -> Result<(), MachineError> {
+        if version != VERSION {
+            return Err(MachineError::ProtocolVersion { found: version });
+        }
+        if let Some(machine) = &self.machine {
+            return Err(MachineError::State { action: "create again", state: machine.state() });
+        }
+        let fds: Fds = self.incoming.take_fds();
+        let (engine, decision) = (self.make_engine)(config.engine)?;
+        self.machine = Some(Machine::build(config, &fds, &*engine, &decision.reason)?);
+        self.decision = Some(decision);
+        self.no_reboot = config.no_reboot;
+        Ok(())
+    }
+
+    /// A machine that cannot be made or started is of no use: the process ends with the reason.
+    fn end_unless_ok(&mut self, result: Result<(), MachineError>) -> Result<(), MachineError> {
+        if let Err(error) = &result
+            && !matches!(error, MachineError::State { .. })
+        {
+            self.end = Some(End::Failed { message: error.line() });
+        }
+        result
+    }
+
+    fn machine(&mut self) -> Result<&mut Machine, MachineError> {
+        self.machine.as_mut().ok_or(MachineError::NoMachine)
+    }
+
+    fn reset(&mut self) -> Result<(), MachineError> {
+        let reset = self.machine().and_then(Machine::reset);
+        self.end_unless_ok(reset)?;
+        self.event(Event::Restarted);
+        Ok(())
+    }
+
+    fn started(&mut self) {
+        if let Some(Decision { engine, reason }) = self.decision.clone() {
+            self.event(Event::Started { engine, why: reason });
+        }
+    }
+
+    /// Deals with what the machine cannot decide.
+    fn take_notices(&mut self) -> Result<(), ChannelError> {
+        while self.end.is_none()
+            && let Some(notice) = self.machine.as_ref().and_then(Machine::take_notice)
+        {
+            match notice {
+                Notice::Reset if self.no_reboot => self.end = Some(End::Reset),
+                Notice::Reset => {
+                    if let Err(error) = self.reset() {
+                        self.end.get_or_insert(End::Failed { message: error.line() });
+                    }
+                }
+                Notice::PowerOff => self.end = Some(End::PoweredOff),
+                Notice::TripleFault(fault) => self.end = Some(End::TripleFault(fault)),
+                Notice::Failed(message) => self.end = Some(End::Failed { message }),
+                Notice::GuestReady => self.send(&Message::Event(Event::GuestReady))?,
+                Notice::CommandExited(code) => self.send(&Message::Event(Event::CommandExited { code }))?,
+                Notice::GuestError(message) => {
+                    self.send(&Message::Event(Event::GuestError { message }))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) {
+        // What the socket says will be said again by the next use of it.
+        let _ = self.send(&Message::Event(event));
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
+        self.outgoing.send(self.control.as_fd(), message)
+    }
+}
+
+/// Saves a machine to a file that is complete afterwards, or not there.
+fn save(machine: &mut Machine, path: &Path) -> Result<(), MachineError> {
+    if !matches!(machine.state(), MachineState::Running | MachineState::Paused) {
+        return Err(MachineError::State { action: "save", state: machine.state() });
+    }
+    let failed = |source| MachineError::Open { what: "snapshot", path: path.to_owned(), source };
+    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+    let saved = write(machine, &file);
+    if saved.is_err() {
+        // The error that matters is the one that is returned.
+        let _ = std::fs::remove_file(path);
+    }
+    saved
+}
+
+fn write(machine: &mut Machine, file: &File) -> Result<(), MachineError> {
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    machine.save(&mut out)?;
+    let written: io::Result<()> = out.flush().and_then(|()| file.sync_all());
+    written.map_err(MachineError::host("write the snapshot"))
+}
+
+fn restore(machine: &mut Machine, path: &Path) -> Result<(), MachineError> {
+    let file = File::open(path).map_err(|source| MachineError::Open {
+        what: "snapshot",
+        path: path.to_owned(),
+        source,
+    })?;
+    machine.restore(&mut BufReader::with_capacity(1 << 20, file))
+}

@@ -1,0 +1,235 @@
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::thread::JoinHandle;
+
+use viv_engine::{Engine, EngineKind};
+
+use super::*;
+use crate::channel::{self, LineReader};
+use crate::config::tests::plain;
+use crate::config::{EngineChoice, Fds, FileSource, MachineConfig, Stream};
+use crate::engine::{ChoiceError, Decision};
+use crate::machine::tests::bench::kernel;
+use crate::machine::tests::fake::{FAULT, FakeEngine, HALT, OUT};
+use crate::protocol::{Reply, Request, RequestLine, Status, VERSION};
+
+/// A VM process as a thread, with both ends of its socket.
+struct Process {
+    socket: UnixStream,
+    terminate: UnixStream,
+    reader: LineReader,
+    next_id: u64,
+    thread: JoinHandle<End>,
+}
+
+fn fake(_choice: EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+    Ok((Box::new(FakeEngine), Decision { engine: EngineKind::Soft, reason: "it is a test".into() }))
+}
+
+impl Process {
+    fn start() -> Self {
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        let (terminate, terminated) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || Server::new(theirs.into(), terminated, &fake).run());
+        Self { socket, terminate, reader: LineReader::default(), next_id: 0, thread }
+    }
+
+    /// Sends a request and gives the reply to it; events that come before are dropped.
+    fn ask_with(&mut self, request: Request, fds: &Fds) -> Result<Reply, String> {
+        let id = self.next_id;
+        self.next_id += 1;
+        channel::send_line(self.socket.as_fd(), &RequestLine { id, request }, fds.as_slice()).unwrap();
+        loop {
+            match self.reader.wait(self.socket.as_fd()).unwrap() {
+                Some(Message::Reply { id: of, result }) => {
+                    assert_eq!(of, id);
+                    return result;
+                }
+                Some(Message::Event(_)) => {}
+                None => panic!("the process has gone"),
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Reply, String> {
+        self.ask_with(request, &Fds::default())
+    }
+
+    /// Creates a machine with this code; its serial line leads to what is returned.
+    fn create(&mut self, code: &[u8], change: impl FnOnce(&mut MachineConfig)) -> UnixStream {
+        let (serial, theirs) = UnixStream::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&kernel(code)).unwrap();
+        let mut fds = Fds::default();
+        let mut config = plain();
+        config.boot.kernel = FileSource::Fd(fds.add(file));
+        config.serial = Some(Stream { input: None, output: Some(fds.add(theirs)) });
+        change(&mut config);
+        let create = Request::Create { version: VERSION, config: Box::new(config) };
+        assert_eq!(self.ask_with(create, &fds), Ok(Reply::Done));
+        serial
+    }
+
+    fn event(&mut self) -> Event {
+        match self.reader.wait(self.socket.as_fd()).unwrap() {
+            Some(Message::Event(event)) => event,
+            other => panic!("{other:?} is no event"),
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        match self.ask(Request::Status) {
+            Ok(Reply::Status(status)) => status,
+            other => panic!("{other:?} is no status"),
+        }
+    }
+
+    /// How it ends by itself.
+    fn ended(mut self) -> End {
+        let end = loop {
+            if let Event::Ended(end) = self.event() {
+                break end;
+            }
+        };
+        assert_eq!(self.thread.join().unwrap(), end);
+        assert_eq!(self.reader.wait::<Message>(self.socket.as_fd()).unwrap(), None, "nothing follows");
+        end
+    }
+}
+
+fn out(port: u16, value: u8) -> [u8; 4] {
+    let [low, high] = port.to_le_bytes();
+    [OUT, low, high, value]
+}
+
+#[test]
+fn a_machine_is_driven_to_its_end() {
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |_| ());
+    assert_eq!(process.status().state, crate::protocol::MachineState::Created);
+    process.ask(Request::Start).unwrap();
+    process.ask(Request::Pause).unwrap();
+    assert!(process.ask(Request::Pause).unwrap_err().contains("cannot pause a machine that is paused"));
+    process.ask(Request::Resume).unwrap();
+    process.ask(Request::Reset).unwrap();
+    let status = process.status();
+    assert_eq!((status.resets, status.engine_reason.as_str()), (1, "it is a test"));
+    process.ask(Request::Stop).unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+}
+
+#[test]
+fn a_start_is_told_with_its_engine() {
+    let mut process = Process::start();
+    let _serial = process.create(&[FAULT], |_| ());
+    let start = RequestLine { id: 9, request: Request::Start };
+    channel::send_line(process.socket.as_fd(), &start, &[]).unwrap();
+    let why = "it is a test".to_owned();
+    assert_eq!(process.event(), Event::Started { engine: EngineKind::Soft, why });
+    let reply = process.reader.wait::<Message>(process.socket.as_fd()).unwrap();
+    assert_eq!(reply, Some(Message::Reply { id: 9, result: Ok(Reply::Done) }));
+    assert!(matches!(process.ended(), End::TripleFault(fault) if fault.rip == 0x10_0000));
+}
+
+#[test]
+fn a_reset_by_the_guest_ends_a_machine_that_must_not_reboot() {
+    let code = [out(0xcf9, 6).as_slice(), &[HALT]].concat();
+    let mut process = Process::start();
+    let _serial = process.create(&code, |config| config.no_reboot = true);
+    process.ask(Request::Start).unwrap();
+    assert_eq!(process.ended(), End::Reset);
+}
+
+#[test]
+fn a_reset_by_the_guest_restarts_it() {
+    // Resets itself for ever.
+    let code = [out(0xcf9, 6).as_slice(), &[HALT]].concat();
+    let mut process = Process::start();
+    let _serial = process.create(&code, |_| ());
+    process.ask(Request::Start).unwrap();
+    assert_eq!(process.event(), Event::Restarted);
+    assert_eq!(process.event(), Event::Restarted);
+    process.ask(Request::Stop).unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+}
+
+#[test]
+fn power_off_waits_for_the_output() {
+    // SLP_TYP 5 and SLP_EN are in the high byte of the PM1a control register.
+    let power_off = out(viv_devices::layout::PM1_CONTROL + 1, 5 << 2 | 1 << 5);
+    let say: Vec<u8> = (0..10_000).flat_map(|_| out(viv_devices::layout::UART0, b'x')).collect();
+    let mut process = Process::start();
+    let mut serial = process.create(&[&say[..], &power_off, &[HALT]].concat(), |_| ());
+    process.ask(Request::Start).unwrap();
+    let mut text = String::new();
+    serial.read_to_string(&mut text).unwrap();
+    assert_eq!(text.len(), 10_000);
+    assert_eq!(process.ended(), End::PoweredOff);
+}
+
+#[test]
+fn a_machine_is_saved_and_restored_by_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("snapshot");
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |_| ());
+    let save = Request::Save { path: path.clone() };
+    assert!(process.ask(save.clone()).unwrap_err().contains("cannot save a machine that is created"));
+    assert!(!path.exists());
+    process.ask(Request::Start).unwrap();
+    process.ask(save.clone()).unwrap();
+    assert!(process.ask(save).unwrap_err().contains("File exists"));
+    process.ask(Request::Stop).unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |_| ());
+    process.ask(Request::Restore { path }).unwrap();
+    assert_eq!(process.status().state, crate::protocol::MachineState::Running);
+}
+
+#[test]
+fn what_cannot_be_made_ends_the_process_with_the_reason() {
+    let mut process = Process::start();
+    assert!(process.ask(Request::Start).unwrap_err().contains("no machine yet"));
+
+    let mut process = Process::start();
+    let create = Request::Create { version: VERSION, config: Box::new(plain()) };
+    let reply = process.ask(create).unwrap_err();
+    assert!(reply.contains("cannot open the kernel"));
+    assert_eq!(process.ended(), End::Failed { message: reply });
+
+    let mut process = Process::start();
+    let create = Request::Create { version: VERSION + 1, config: Box::new(plain()) };
+    assert!(process.ask(create).unwrap_err().contains("version"));
+    assert!(matches!(process.ended(), End::Failed { .. }));
+}
+
+#[test]
+fn nonsense_ends_the_process() {
+    let mut process = Process::start();
+    process.socket.write_all(b"{\"id\":0,\"request\":\"dance\"}\n").unwrap();
+    assert!(matches!(process.ended(), End::Failed { message } if message.contains("not understood")));
+}
+
+#[test]
+fn a_starter_that_dies_takes_the_machine_with_it() {
+    let mut process = Process::start();
+    let mut serial = process.create(&[HALT], |_| ());
+    process.ask(Request::Start).unwrap();
+    let Process { socket, thread, .. } = process;
+    drop(socket);
+    assert_eq!(thread.join().unwrap(), End::Stopped);
+    let mut rest = Vec::new();
+    serial.read_to_end(&mut rest).unwrap();
+}
+
+#[test]
+fn the_signal_stops_the_machine() {
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |_| ());
+    process.ask(Request::Start).unwrap();
+    process.terminate.write_all(b"x").unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+}

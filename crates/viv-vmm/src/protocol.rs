@@ -1,0 +1,262 @@
+//! What the VM process and the one who started it say to each other.
+//!
+//! Lines of JSON over a stream socket, at most [`MAX_LINE`] bytes each with the newline. The starter sends
+//! [`RequestLine`]s; each is answered by one [`Message::Reply`] with its id. In between the VM process sends
+//! [`Message::Event`]s as things happen. The first request is [`Request::Create`], with the config's
+//! descriptors as ancillary data (SCM_RIGHTS) of its first byte. An [`Event::Ended`] is the last message;
+//! after it the VM process closes the socket and exits.
+//!
+//! A socket closed by the starter is the starter's death: the VM process stops the guest and ends.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use viv_engine::EngineKind;
+
+use crate::config::{MachineConfig, WindowSize};
+
+/// The version of the protocol. A VM process refuses another.
+pub const VERSION: u32 = 1;
+/// The longest line, newline included.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// A request with its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestLine {
+    /// Chosen by the sender; comes back in the reply.
+    pub id: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What the starter asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Builds the machine. Comes first and once.
+    Create {
+        /// [`VERSION`].
+        version: u32,
+        /// The machine.
+        config: Box<MachineConfig>,
+    },
+    /// Boots the machine that was built.
+    Start,
+    /// Continues a saved machine, in place of [`Request::Start`].
+    Restore {
+        /// What [`Request::Save`] wrote.
+        path: PathBuf,
+    },
+    /// Stops the vCPUs and guest time.
+    Pause,
+    /// Undoes [`Request::Pause`].
+    Resume,
+    /// Presses the power button. What follows is the guest's decision.
+    PowerButton,
+    /// Pulls the reset line: the machine boots anew, whatever the config says of reboots.
+    Reset,
+    /// Cuts the power.
+    Stop,
+    /// The console's window has another size.
+    Resize(WindowSize),
+    /// Asks for a [`Status`].
+    Status,
+    /// Writes the machine to a file that must not exist. The machine is paused meanwhile.
+    Save {
+        /// That file.
+        path: PathBuf,
+    },
+}
+
+/// What the VM process says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Message {
+    /// The answer to a request.
+    Reply {
+        /// The request's number.
+        id: u64,
+        /// How it went; the error is one line for the user.
+        result: Result<Reply, String>,
+    },
+    /// Something happened.
+    Event(Event),
+}
+
+/// The answer to a request that went well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// To [`Request::Status`].
+    Status(Status),
+}
+
+/// A machine's state as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// What it is doing.
+    pub state: MachineState,
+    /// Its engine, and why that one.
+    pub engine: EngineKind,
+    /// One line.
+    pub engine_reason: String,
+    /// Guest time since the machine first ran, in nanoseconds.
+    pub guest_nanoseconds: u64,
+    /// Guest instructions executed since it was built, if the engine counts them and the machine is paused.
+    pub instructions: Option<u64>,
+    /// How often it was reset.
+    pub resets: u64,
+}
+
+/// What a machine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineState {
+    /// Built, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Standing still, with all its state.
+    Paused,
+    /// Over.
+    Stopped,
+}
+
+impl fmt::Display for MachineState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The guest runs.
+    Started {
+        /// The engine.
+        engine: EngineKind,
+        /// Why this engine, in one line.
+        why: String,
+    },
+    /// The guest's agent has spoken for the first time since the machine was started or reset.
+    GuestReady,
+    /// The agent's command has ended; the guest powers off next, and until then output may still come.
+    CommandExited {
+        /// Its status as shells give it: 128 and the number after a signal, 127 if it was not found, 126 if
+        /// it could not be executed.
+        code: u8,
+    },
+    /// The guest's agent could not do what it was asked; one line.
+    GuestError {
+        /// Why.
+        message: String,
+    },
+    /// The machine was reset and boots anew.
+    Restarted,
+    /// The machine is over. The last message.
+    Ended(End),
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// The guest asked for a reset, which by the config ends it.
+    Reset,
+    /// The starter stopped it, or went away, or the process was told to terminate.
+    Stopped,
+    /// The guest shut a processor down.
+    TripleFault(TripleFault),
+    /// The VM process could not go on, or not begin; one line for the user.
+    Failed {
+        /// What was being done, what went wrong, what to do.
+        message: String,
+    },
+}
+
+impl End {
+    /// The exit status of the VM process.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::PoweredOff | Self::Reset => 0,
+            Self::TripleFault(_) | Self::Failed { .. } => 1,
+            Self::Stopped => 130,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoweredOff => f.write_str("the guest powered off"),
+            Self::Reset => f.write_str("the guest asked for a reset"),
+            Self::Stopped => f.write_str("the machine was stopped"),
+            Self::TripleFault(fault) => fault.fmt(f),
+            Self::Failed { message } => f.write_str(message),
+        }
+    }
+}
+
+/// Where a guest was when it shut a processor down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TripleFault {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// The instruction pointer.
+    pub rip: u64,
+    /// The stack pointer.
+    pub rsp: u64,
+    /// CR0.
+    pub cr0: u64,
+    /// CR2: the address of the last page fault.
+    pub cr2: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// The interrupt table's address.
+    pub idt: u64,
+}
+
+impl fmt::Display for TripleFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vcpu, rip, rsp, cr0, cr2, cr3, idt } = self;
+        write!(
+            f,
+            "the guest's processor {vcpu} shut down after a triple fault at rip {rip:#x} \
+             (rsp {rsp:#x}, cr0 {cr0:#x}, cr2 {cr2:#x}, cr3 {cr3:#x}, idt {idt:#x})"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_what_they_were() {
+        let line = RequestLine { id: 7, request: Request::Resize(WindowSize { rows: 24, columns: 80 }) };
+        let json = serde_json::to_string(&line).unwrap();
+        assert_eq!(json, r#"{"id":7,"request":{"resize":{"rows":24,"columns":80}}}"#);
+        assert_eq!(serde_json::from_str::<RequestLine>(&json).unwrap(), line);
+
+        let start = r#"{"id":8,"request":"start"}"#;
+        assert_eq!(serde_json::from_str::<RequestLine>(start).unwrap().request, Request::Start);
+
+        let event = Message::Event(Event::Ended(End::Failed { message: "no".into() }));
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":{"ended":{"failed":{"message":"no"}}}}"#);
+        assert_eq!(serde_json::from_str::<Message>(&json).unwrap(), event);
+    }
+}
