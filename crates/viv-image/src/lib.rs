@@ -8,7 +8,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = Store::open()?;
-//! let image = store.ensure(&"debian".parse::<ImageName>()?, &Silent)?;
+//! let image = store.ensure("debian".parse::<ImageName>()?, &Silent)?;
 //! let initrd = image.initrd(GUEST_PROGRAM)?;
 //! println!("{} {} {}", image.kernel().display(), image.root().display(), initrd.len());
 //! # Ok(())

@@ -172,8 +172,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Build`] if it cannot be built; nothing of it remains then but a log.
-    pub fn ensure(&self, name: &ImageName, progress: &dyn Progress) -> Result<ImageHandle, Error> {
-        self.ensure_with(*name, progress, |workplace, log| debian::build(*name, workplace, log, progress))
+    pub fn ensure(&self, name: ImageName, progress: &dyn Progress) -> Result<ImageHandle, Error> {
+        self.ensure_with(name, progress, |workplace, log| debian::build(name, workplace, log, progress))
     }
 
     fn ensure_with(

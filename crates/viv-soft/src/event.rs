@@ -28,6 +28,7 @@ impl Cpu {
     pub fn deliver_exception(&mut self, first: Exception) -> Exec {
         let mut exception = first;
         loop {
+            tracing::trace!(?exception, rip = format_args!("{:#x}", self.exec.rip), "exception");
             if exception.vector == Vector::PageFault {
                 self.cr2 = exception.address;
             }

@@ -117,6 +117,7 @@ pub fn spawn(launch: &Launch, config: MachineConfig, fds: Fds) -> Result<VmProce
     };
     let create = Request::Create { version: VERSION, config: Box::new(config) };
     process.controller.send_with(create, fds.as_slice())?;
+    drop(fds);
     Ok(process)
 }
 

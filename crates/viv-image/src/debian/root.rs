@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::files;
@@ -103,6 +104,10 @@ pub fn configure(root: &Path, apt: &Apt) -> Result<(), files::Error> {
     // Made anew by whoever wants one.
     files::write(&etc.join("machine-id"), b"")?;
     unlock_root(&etc.join("shadow"))?;
+    // Where older programs look for what is mounted.
+    let mounts = etc.join("mtab");
+    remove_if_there(&mounts)?;
+    symlink("../proc/self/mounts", &mounts).map_err(files::at("creating", &mounts))?;
 
     // How the host reaches archives is its own affair; which ones it uses is not.
     let apt_directory = etc.join("apt");

@@ -135,19 +135,16 @@ fn is_near_immediate(i: &Instruction) -> bool {
     matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
 
+/// Puts a far branch's offset into `imm` and its selector into `disp`; gives the operand size.
 fn far_target(op: &mut Op, i: &Instruction) -> Option<u32> {
+    let (offset, size) = match i.op0_kind() {
+        OpKind::FarBranch16 => (u32::from(i.far_branch16()), 16),
+        OpKind::FarBranch32 => (i.far_branch32(), 32),
+        _ => return None,
+    };
+    op.imm = u64::from(offset);
     op.disp = u64::from(i.far_branch_selector());
-    match i.op0_kind() {
-        OpKind::FarBranch16 => {
-            op.imm = u64::from(i.far_branch16());
-            Some(16)
-        }
-        OpKind::FarBranch32 => {
-            op.imm = u64::from(i.far_branch32());
-            Some(32)
-        }
-        _ => None,
-    }
+    Some(size)
 }
 
 /// The offset's size of a far pointer in memory, in bits.

@@ -12,8 +12,11 @@ use super::forms::random_instance;
 use super::rng::Rng;
 use crate::hostexec::{ExecState, FpuState};
 
-/// Where the code of cases is: two pages. The instruction starts in the middle of the first.
+/// Where the code of cases is: two pages. The instruction is at [`START`].
 pub const CODE: Range<u64> = 0x3000_0000..0x3000_2000;
+
+/// Where the instruction of a case is.
+pub const START: u64 = CODE.start + 0x800;
 
 /// Where the operands of cases are: four pages. Low enough for 32-bit addresses, near enough for RIP-relative
 /// ones.
@@ -93,7 +96,7 @@ fn data_pointer(rng: &mut Rng) -> u64 {
 }
 
 fn random_state(rng: &mut Rng) -> ExecState {
-    let mut state = ExecState { rip: CODE.start + 0x800, fpu: random_fpu(rng), ..ExecState::default() };
+    let mut state = ExecState { rip: START, fpu: random_fpu(rng), ..ExecState::default() };
     for gpr in &mut state.gpr {
         *gpr = if rng.one_in(4) { data_pointer(rng) } else { rng.interesting() };
     }

@@ -1,6 +1,6 @@
 //! Forms that cannot be compared with the processor, and why.
 
-use iced_x86::{Code, CpuidFeature, Mnemonic};
+use iced_x86::{Code, CpuidFeature, Mnemonic, OpCodeOperandKind};
 
 /// What an exclusion is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,17 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     if code.is_privileged() {
         return Some("privileged: a user program cannot execute it");
     }
+    if code.op_code().op_kinds().iter().any(|kind| is_narrow_branch(*kind)) {
+        return Some(NARROW_BRANCH);
+    }
     EXCLUSIONS.iter().find(|(subjects, _)| subjects.iter().any(matches)).map(|(_, reason)| *reason)
+}
+
+const NARROW_BRANCH: &str = "a 16-bit branch in 64-bit mode, which Intel and AMD do differently";
+
+fn is_narrow_branch(kind: OpCodeOperandKind) -> bool {
+    use OpCodeOperandKind::{br16_1, br16_2, br32_1, br32_4};
+    matches!(kind, br16_1 | br16_2 | br32_1 | br32_4)
 }
 
 use Subject::{Code as C, Feature as F, Mnemonic as M};
@@ -126,17 +136,7 @@ const EXCLUSIONS: &[(&[Subject], &str)] = &[
         ],
         "two instructions, WAIT and the form without it",
     ),
-    (
-        &[
-            C(Code::Jmp_rel16),
-            C(Code::Call_rel16),
-            C(Code::Jmp_rm16),
-            C(Code::Call_rm16),
-            C(Code::Retnw),
-            C(Code::Retnw_imm16),
-        ],
-        "a 16-bit branch in 64-bit mode, which Intel and AMD do differently",
-    ),
+    (&[C(Code::Jmp_rm16), C(Code::Call_rm16), C(Code::Retnw), C(Code::Retnw_imm16)], NARROW_BRANCH),
     (
         &[M(Mnemonic::Ud0), M(Mnemonic::Ud1), M(Mnemonic::Ud2), M(Mnemonic::Reservednop)],
         "computes nothing: invalid, or reserved",

@@ -3,7 +3,7 @@
 use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, OpCodeOperandKind, OpKind, Register};
 use viv_arch::CpuidTable;
 
-use super::case::DATA;
+use super::case::{DATA, START};
 use super::exclusions::excluded;
 use super::rng::Rng;
 
@@ -176,8 +176,10 @@ fn set_operand(
         }
         K::br64_1 | K::br64_4 => {
             instruction.set_op_kind(operand, OpKind::NearBranch64);
-            let distance = rng.below(100) as i64 - 50;
-            instruction.set_near_branch64(super::CODE.start.wrapping_add_signed(distance + 2048));
+            // Anywhere near but at the instruction itself, which would not end.
+            let distance = rng.below(50) + 1;
+            let target = if rng.one_in(2) { START - distance } else { START + distance };
+            instruction.set_near_branch64(target);
             return Some(());
         }
         _ => return set_immediate(instruction, operand, kind, rng),
@@ -301,4 +303,25 @@ fn set_memory(
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use viv_arch::cpuid::ModelParameters;
+
+    use super::super::Case;
+    use super::*;
+
+    #[test]
+    fn every_form_has_cases() {
+        let model = CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz: 1_000_000 });
+        let without: Vec<_> = all_forms(&model)
+            .filter(|code| {
+                let mut rng = Rng::new(*code as u64);
+                (0..100).all(|_| Case::random(*code, &mut rng).is_none())
+            })
+            .collect();
+        assert_eq!(without, []);
+        assert!(all_forms(&model).count() > 1000);
+    }
 }

@@ -10,7 +10,7 @@ pub mod forms;
 mod native;
 mod rng;
 
-pub use case::{CODE, Case, DATA};
+pub use case::{CODE, Case, DATA, START};
 pub use exclusions::{Subject, excluded};
 pub use native::{NativeCpu, NativeFault, Protection};
 pub use rng::Rng;

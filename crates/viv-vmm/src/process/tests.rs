@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
@@ -163,7 +163,7 @@ fn power_off_waits_for_the_output() {
     let mut serial = process.create(&[&say[..], &power_off, &[HALT]].concat(), |_| ());
     process.ask(Request::Start).unwrap();
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut serial, &mut text).unwrap();
+    serial.read_to_string(&mut text).unwrap();
     assert_eq!(text.len(), 10_000);
     assert_eq!(process.ended(), End::PoweredOff);
 }
@@ -222,7 +222,7 @@ fn a_starter_that_dies_takes_the_machine_with_it() {
     drop(socket);
     assert_eq!(thread.join().unwrap(), End::Stopped);
     let mut rest = Vec::new();
-    std::io::Read::read_to_end(&mut serial, &mut rest).unwrap();
+    serial.read_to_end(&mut rest).unwrap();
 }
 
 #[test]
