@@ -204,11 +204,6 @@ impl Cpu {
         self.shared.inbox(self.index).raise();
     }
 
-    /// Ends the running block after this instruction.
-    pub fn end_block(&mut self, op: &Op) {
-        self.op_end = std::ptr::from_ref(op).wrapping_add(1);
-    }
-
     /// Recomputes what follows from CS, CR0, CR4, EFER, RFLAGS.AC and the privilege level.
     pub fn update_mode(&mut self) {
         let code = &self.segments[1];

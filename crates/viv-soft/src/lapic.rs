@@ -1,7 +1,5 @@
 //! The vCPU's side of its local APIC: register accesses, what they cause, and the timer.
 
-use viv_engine::Platform;
-
 use crate::apic::Effect;
 use crate::cpu::{Cpu, Exec, Fault};
 

@@ -180,13 +180,6 @@ impl Tlb {
             }
         }
     }
-
-    /// Makes every write pass by its page's record again.
-    pub fn protect_all(&mut self) {
-        for &(view, index) in &self.filled {
-            self.tables[view as usize][index as usize].write = NONE;
-        }
-    }
 }
 
 impl Cpu {

@@ -77,7 +77,7 @@ pub fn lower(
         aux: 0,
     };
     operand::memory(&mut op, instruction, bitness);
-    if instruction.is_stack_instruction() && op.base == SLOT_ZERO && op.index == SLOT_ZERO {
+    if instruction.is_stack_instruction() && !operand::is_memory(instruction, 0) {
         // So that a stack pointer that is not canonical raises #SS.
         op.segment = SegmentRegister::Ss as u8;
     }
