@@ -51,7 +51,7 @@ pub fn ensure(store: &Store, name: ImageName) -> Result<ImageHandle, Failure> {
         let number = signal.unsigned_abs() as usize;
         registered.push(flag::register_usize(signal, Arc::clone(&came), number).map_err(|e| failed(&e))?);
     }
-    let result = store.ensure(&name, &Building::new(name.to_string(), Arc::clone(&came)));
+    let result = store.ensure(name, &Building::new(name.to_string(), Arc::clone(&came)));
     for id in registered {
         signal_hook::low_level::unregister(id);
     }
