@@ -108,7 +108,7 @@ fn the_escape_ends_a_guest_that_does_not_listen() {
     let guest = Guest::new();
     let mut screen = Screen::new(&guest);
     screen.type_keys(b"\x1d\x1d\x1d");
-    screen.wait_for("\x1d\x1d\x1d");
+    assert_eq!(screen.wait_for("\x1d\x1d"), "\x1d\x1d");
     screen.type_keys(b"\x1d\x1d\x1d");
     assert_eq!(screen.end(), 130);
 }
