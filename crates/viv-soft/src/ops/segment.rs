@@ -160,9 +160,9 @@ pub fn load_table(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     let table = viv_arch::DescriptorTable { base, limit };
     if op.aux == 1 {
-        cpu.idtr = table
+        cpu.idtr = table;
     } else {
-        cpu.gdtr = table
+        cpu.gdtr = table;
     }
     Ok(())
 }
