@@ -91,7 +91,7 @@ impl Hasher for AddressHasher {
 /// All decoded blocks of a vCPU.
 #[derive(Default)]
 pub struct BlockCache {
-    blocks: Vec<Box<Block>>,
+    blocks: Vec<Block>,
     by_key: HashMap<Key, BlockId, BuildHasherDefault<AddressHasher>>,
     /// Instructions held, outdated ones included.
     ops: usize,
@@ -119,11 +119,11 @@ impl BlockCache {
         let key = Key::new(phys, bitness);
         if let Some(&id) = self.by_key.get(&key) {
             self.ops -= self.blocks[id as usize].ops.len();
-            *self.blocks[id as usize] = block;
+            self.blocks[id as usize] = block;
             return id;
         }
         let id = self.blocks.len() as BlockId;
-        self.blocks.push(Box::new(block));
+        self.blocks.push(block);
         self.by_key.insert(key, id);
         id
     }

@@ -121,7 +121,7 @@ impl Cpu {
                     3 => access != Access::Fetch,
                     _ => false,
                 };
-                wanted && start < address.wrapping_add(size) && address < start + debug.length(n)
+                wanted && start < address.wrapping_add(size) && address.wrapping_sub(start) as i64 < debug.length(n) as i64
             })
             .fold(0, |bits, n| bits | 1u64 << n);
         if hits != 0 {

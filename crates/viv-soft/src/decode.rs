@@ -84,7 +84,7 @@ fn note_source(cpu: &mut Cpu, phys: u64) -> Result<Source, DecodeError> {
     if !page.record.has_code(page.index) {
         page.record.note_code(page.index);
         cpu.tlb.protect(phys);
-        cpu.shared.flush_others(cpu.index);
+        cpu.shared.flush_translations(Some(cpu.index));
     }
     Ok(Source::new(phys & !paging::PAGE_OFFSET, page.generation_cell()))
 }

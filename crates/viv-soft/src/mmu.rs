@@ -102,9 +102,7 @@ pub struct Translation {
 
 impl Tlb {
     pub fn new() -> Self {
-        let mut tables: Box<[[Entry; TLB_SIZE]; 3]> = vec![[Entry::EMPTY; TLB_SIZE]; 3]
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("three tables make three tables"));
+        let mut tables = Box::new([[Entry::EMPTY; TLB_SIZE]; 3]);
         let current = tables[0].as_mut_ptr();
         let empty = FetchEntry { page: NONE, generation: 0, user: false, phys: 0 };
         Self {
@@ -336,13 +334,13 @@ impl Cpu {
         };
         let user_page = rights & paging::USER != 0;
         let writable = rights & paging::WRITABLE != 0;
-        let allowed = match view {
-            View::User => user_page && (!write || writable),
-            View::Supervisor | View::SupervisorSmap => {
-                (!write || writable || !self.cr0.contains(Cr0::WP))
-                    && !(access == Access::Fetch && user_page && self.cr4.contains(Cr4::SMEP))
-                    && !(access != Access::Fetch && user_page && view == View::SupervisorSmap)
-            }
+        let reachable = !user_page || view == View::Supervisor;
+        let allowed = match (view, access) {
+            (View::User, Access::Read | Access::Fetch) => user_page,
+            (View::User, Access::Write) => user_page && writable,
+            (_, Access::Fetch) => !user_page || !self.cr4.contains(Cr4::SMEP),
+            (_, Access::Read) => reachable,
+            (_, Access::Write) => reachable && (writable || !self.cr0.contains(Cr0::WP)),
         };
         if !allowed || (access == Access::Fetch && no_execute) {
             return self.page_fault(address, paging::FAULT_PRESENT, access, view);

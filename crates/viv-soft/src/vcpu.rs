@@ -242,6 +242,33 @@ impl SoftVcpu {
         }
     }
 
+    /// Runs blocks, and looks for events between them, until something ends it.
+    fn run_blocks(&mut self) -> Exit {
+        let inbox = Arc::clone(self.cpu.shared.inbox(self.cpu.index));
+        loop {
+            if inbox.attention() {
+                match self.events() {
+                    Next::Run => {}
+                    Next::Look => continue,
+                    Next::Step => {
+                        if let Some(exit) = self.step() {
+                            return exit;
+                        }
+                        continue;
+                    }
+                    Next::Exit(exit) => return exit,
+                }
+            }
+            let exit = match self.find() {
+                Ok(id) => self.execute(id, false),
+                Err(Fault) => self.resolve(),
+            };
+            if let Some(exit) = exit {
+                return exit;
+            }
+        }
+    }
+
     /// Looks at what has come in since the last time, and at what waits.
     #[cold]
     #[inline(never)]
@@ -249,7 +276,9 @@ impl SoftVcpu {
         let cpu = &mut *self.cpu;
         let taken = cpu.shared.inbox(cpu.index).take();
         if taken.flush_tlb {
+            let round = cpu.shared.flush_round(cpu.index);
             cpu.tlb.flush_all();
+            cpu.shared.flushed(cpu.index, round);
         }
         if taken.init {
             self.init();
@@ -486,29 +515,10 @@ fn next_interrupt(cpu: &mut Cpu) -> Option<u8> {
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Exit, EngineError> {
-        let inbox = Arc::clone(self.cpu.shared.inbox(self.cpu.index));
-        loop {
-            if inbox.attention() {
-                match self.events() {
-                    Next::Run => {}
-                    Next::Look => continue,
-                    Next::Step => {
-                        if let Some(exit) = self.step() {
-                            return Ok(exit);
-                        }
-                        continue;
-                    }
-                    Next::Exit(exit) => return Ok(exit),
-                }
-            }
-            let exit = match self.find() {
-                Ok(id) => self.execute(id, false),
-                Err(Fault) => self.resolve(),
-            };
-            if let Some(exit) = exit {
-                return Ok(exit);
-            }
-        }
+        self.cpu.shared.set_running(self.cpu.index, true);
+        let exit = self.run_blocks();
+        self.cpu.shared.set_running(self.cpu.index, false);
+        Ok(exit)
     }
 
     fn save(&mut self) -> Result<VcpuState, EngineError> {

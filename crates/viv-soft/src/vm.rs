@@ -1,6 +1,7 @@
 //! The engine and its virtual machine: what the vCPUs share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use viv_arch::CpuidTable;
 use viv_engine::{
@@ -41,6 +42,7 @@ impl Engine for SoftEngine {
             addresses,
             shared: Arc::new(Shared {
                 ram,
+                progress: inboxes.iter().map(|_| Progress::default()).collect(),
                 inboxes,
                 interconnect,
                 alarm,
@@ -57,6 +59,7 @@ impl Engine for SoftEngine {
 pub struct Shared {
     pub ram: Arc<Ram>,
     inboxes: Box<[Arc<Inbox>]>,
+    progress: Box<[Progress]>,
     pub interconnect: Interconnect,
     pub alarm: Alarm,
     pub cpuid: CpuidTable,
@@ -78,14 +81,64 @@ impl Shared {
         self.inboxes.len()
     }
 
-    /// Makes all vCPUs but `index` drop their cached translations.
-    pub fn flush_others(&self, index: u32) {
-        for (n, inbox) in self.inboxes.iter().enumerate() {
-            if n != index as usize {
+    /// Makes all vCPUs but `me` drop their cached translations, and returns when none uses one any more. A vCPU that
+    /// calls it does so between two blocks.
+    pub fn flush_translations(&self, me: Option<u32>) {
+        let is_me = |index: usize| me.is_some_and(|me| me as usize == index);
+        if self.vcpus() == 1 && is_me(0) {
+            return;
+        }
+        let rounds: Vec<u64> = (self.progress.iter().zip(&self.inboxes).enumerate())
+            .map(|(index, (progress, inbox))| {
+                if is_me(index) {
+                    return 0;
+                }
+                let round = progress.requested.fetch_add(1, Ordering::SeqCst) + 1;
                 inbox.post_flush_tlb();
+                round
+            })
+            .collect();
+        // Two vCPUs may wait for each other: one that waits runs no guest code.
+        if let Some(me) = me {
+            self.set_running(me, false);
+        }
+        for (index, (progress, round)) in self.progress.iter().zip(rounds).enumerate() {
+            while !is_me(index)
+                && progress.running.load(Ordering::SeqCst)
+                && progress.flushed.load(Ordering::SeqCst) < round
+            {
+                std::thread::yield_now();
             }
         }
+        if let Some(me) = me {
+            self.set_running(me, true);
+        }
     }
+
+    /// Says whether vCPU `index` runs guest code. After it says that it does, it looks into its inbox first.
+    pub fn set_running(&self, index: u32, running: bool) {
+        self.progress[index as usize].running.store(running, Ordering::SeqCst);
+        // The inbox is read after this, or whoever asks for a flush sees `running`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// What vCPU `index` is to pass to [`Shared::flushed`] once it has dropped its translations.
+    pub fn flush_round(&self, index: u32) -> u64 {
+        self.progress[index as usize].requested.load(Ordering::SeqCst)
+    }
+
+    /// Says that vCPU `index` has dropped its translations.
+    pub fn flushed(&self, index: u32, round: u64) {
+        self.progress[index as usize].flushed.store(round, Ordering::SeqCst);
+    }
+}
+
+/// How far a vCPU has come with flushes that others wait for.
+#[derive(Default)]
+struct Progress {
+    running: AtomicBool,
+    requested: AtomicU64,
+    flushed: AtomicU64,
 }
 
 /// A virtual machine on the software engine.
@@ -123,10 +176,9 @@ impl Vm for SoftVm {
 
     fn take_dirty_pages(&self) -> Result<Vec<u64>, EngineError> {
         let pages = memory::take_dirty_pages(&self.memory);
-        // A page can be written through a cached translation without a word to its record.
-        for inbox in &self.shared.inboxes {
-            inbox.post_flush_tlb();
-        }
+        // A page that was dirty can be written through a cached translation without a word to its record: not after
+        // this. What was written until now is in pages that are reported now.
+        self.shared.flush_translations(None);
         Ok(pages)
     }
 }
