@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 
-/// The exit status of `viv run` when `viv` itself failed, as docker has it: what the guest's command may
-/// return starts at 126, so that a script can tell the two apart.
+/// The exit status of `viv run` when `viv` itself failed, as docker has it: few commands return that
+/// themselves, so that a script can tell the two apart.
 pub const RUN_FAILED: u8 = 125;
 
 /// A failure of `viv` itself.
 ///
-/// Shown as `what was being done: why; what to do`, in one line whatever its parts hold.
+/// Shown as `what was being done: why; what to do`, in one line whatever its parts hold. Before it may come
+/// what another program said last, which is quoted.
 #[derive(Debug)]
 pub struct Failure {
+    quoted: Vec<String>,
     /// Empty where `why` tells it already.
     doing: String,
     why: String,
@@ -22,12 +25,33 @@ pub struct Failure {
 impl Failure {
     /// `doing` names the work with the value it was done to, `why` what stood in the way.
     pub fn new(doing: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { doing: doing.into(), why: why.into(), remedy: None, status: None }
+        Self { quoted: Vec::new(), doing: doing.into(), why: why.into(), remedy: None, status: None }
     }
 
-    /// A failure with the causes that `error` carries, outermost first.
+    /// A failure with the causes that `error` carries, outermost first. Where they end with lines that are
+    /// quoted, these are quoted here.
     pub fn of(doing: impl Into<String>, error: &dyn Error) -> Self {
-        Self::new(doing, causes(error))
+        let causes = causes(error);
+        match causes.split_once(":\n") {
+            Some((why, quoted)) => Self::new(doing, format!("{why} is above")).quote(quoted.lines()),
+            None => Self::new(doing, causes),
+        }
+    }
+
+    /// Adds what another program said last.
+    #[must_use]
+    pub fn quote(mut self, lines: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.quoted.extend(lines.into_iter().map(|line| one_line(line.as_ref())));
+        self
+    }
+
+    /// Shows it on standard error. Where there is none, the exit status has to do.
+    pub fn show(&self) {
+        let mut err = io::stderr().lock();
+        for line in &self.quoted {
+            let _ = writeln!(err, "  | {line}");
+        }
+        let _ = writeln!(err, "viv: {self}");
     }
 
     /// Gives the failure an exit status of its own.
@@ -101,7 +125,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Outer(std::io::Error);
+    struct Outer(io::Error);
 
     impl fmt::Display for Outer {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_with_its_causes_and_a_remedy() {
-        let error = Outer(std::io::Error::other("no such\n  file"));
+        let error = Outer(io::Error::other("no such\n  file"));
         let failure = Failure::of("--disk a\x1b[2Jb", &error).remedy("create it");
         assert_eq!(
             failure.to_string(),
@@ -126,8 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_said_last_is_quoted_apart() {
+        let error = Outer(io::Error::other("apt failed; the end of its log:\nErr:1 a\x07\n\nE: b"));
+        let failure = Failure::of("", &error);
+        assert_eq!(failure.to_string(), "cannot open the disk: apt failed; the end of its log is above");
+        assert_eq!(failure.quoted, ["Err:1 a\u{fffd}", "", "E: b"]);
+    }
+
+    #[test]
     fn a_cause_already_told_is_not_repeated() {
-        let told = std::io::Error::other(std::io::Error::other("gone"));
+        let told = io::Error::other(io::Error::other("gone"));
         assert_eq!(causes(&told), "gone");
     }
 }

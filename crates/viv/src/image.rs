@@ -56,7 +56,7 @@ pub fn ensure(store: &Store, name: ImageName) -> Result<ImageHandle, Failure> {
         signal_hook::low_level::unregister(id);
     }
     result.map_err(|error| match came.load(Ordering::Relaxed) {
-        0 => failed(&error),
+        0 => Failure::of("", &error),
         signal => Failure::new(format!("preparing image {name}"), format!("stopped by signal {signal}"))
             .remedy("nothing of it is left behind")
             .status(128 + signal as u8),

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     };
     let printed = match command {
         Command::Run(args) => match run::run(&args) {
-            Ok(outcome) => return outcome.show(),
+            Ok(status) => return ExitCode::from(status),
             Err(failure) => Err(failure),
         },
         Command::Host(HostCommand::Check { output }) => host::check(output.form),
@@ -84,8 +84,7 @@ fn print(text: &str) -> io::Result<()> {
 
 /// Shows a failure, and returns its exit status.
 fn complain(failure: &Failure, status: u8) -> ExitCode {
-    // Where there is no standard error, the status has to do.
-    let _ = writeln!(io::stderr(), "viv: {failure}");
+    failure.show();
     ExitCode::from(failure.status_or(status))
 }
 

@@ -11,14 +11,14 @@ use viv_vmm::host::HostFacts;
 use crate::cli::{EngineArg, RunArgs};
 use crate::failure::Failure;
 use crate::image as images;
-use crate::session::{self, Outcome};
+use crate::session;
 use crate::size::Size;
 
 /// Bytes of a page: memory comes in whole ones.
 const PAGE: u64 = 4096;
 
-/// Runs a machine to its end.
-pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
+/// Runs a machine to its end, and returns the exit status.
+pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     // Before anything that takes long.
     let host = HostFacts::read();
     choose(args.engine.into(), &host)
@@ -39,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
 }
 
 /// Runs a machine from an image, which stays in use until its end.
-fn run_image(args: &RunArgs, name: &str) -> Result<Outcome, Failure> {
+fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     if let Some(option) = direct::option_given(args) {
         let why = "it is for a kernel that is booted directly";
         return Err(Failure::new(option, why).remedy("give --kernel FILE"));

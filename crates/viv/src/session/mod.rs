@@ -30,7 +30,6 @@ use crate::progress::Spinner;
 use crate::signals;
 use crate::terminal::{self, RawTerminal};
 
-pub use self::outcome::Outcome;
 pub use self::pump::Sink;
 
 /// What happens to a session.
@@ -100,11 +99,11 @@ struct Session {
     gone: Option<io::Result<ExitStatus>>,
 }
 
-/// Runs a session to its end.
+/// Runs a session to its end, and returns its exit status.
 ///
 /// # Errors
-/// When it cannot be started; how it ended otherwise is the [`Outcome`].
-pub fn run(plan: Plan) -> Result<Outcome, Failure> {
+/// When it cannot be started, or ends in a way that the guest did not choose.
+pub fn run(plan: Plan) -> Result<u8, Failure> {
     let (events, received) = mpsc::channel();
     signals::forward(events.clone())?;
     let agent = plan.config.agent.is_some();
@@ -150,7 +149,7 @@ pub fn run(plan: Plan) -> Result<Outcome, Failure> {
         session.attach();
     }
     session.follow(&received);
-    Ok(outcome::of(session))
+    outcome::of(session)
 }
 
 /// Reads what the VM process says until it is gone.

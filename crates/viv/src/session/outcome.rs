@@ -1,15 +1,15 @@
 //! What a session comes to: an exit status, and what to say about it.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitStatus;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE};
 use viv_vmm::protocol::End;
 
 use super::Session;
 use super::stop::Cause;
-use crate::failure::{Failure, RUN_FAILED};
+use crate::failure::Failure;
 
 /// Lines of the serial port's output that are shown when a guest did not come up.
 const TAIL: usize = 12;
@@ -18,31 +18,6 @@ const TAIL: usize = 12;
 const fn signalled(signal: i32) -> u8 {
     // Signals are numbers from 1 to 64.
     128 + (signal & 0x7f) as u8
-}
-
-/// How a session ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The exit status.
-    pub status: u8,
-    /// What the guest's kernel said last, where that explains the failure.
-    pub tail: Vec<String>,
-    /// The line to show, if anything went wrong.
-    pub failure: Option<Failure>,
-}
-
-impl Outcome {
-    /// Shows what is to be shown, and returns the exit status.
-    pub fn show(&self) -> ExitCode {
-        let mut err = io::stderr().lock();
-        for line in &self.tail {
-            let _ = writeln!(err, "  | {line}");
-        }
-        if let Some(failure) = &self.failure {
-            let _ = writeln!(err, "viv: {failure}");
-        }
-        ExitCode::from(self.status)
-    }
 }
 
 /// What was known at a session's end, of the things that decide its outcome.
@@ -62,8 +37,8 @@ struct Facts {
     panicked: bool,
 }
 
-/// The outcome of a session that is over.
-pub fn of(session: Session) -> Outcome {
+/// The exit status of a session that is over.
+pub fn of(session: Session) -> Result<u8, Failure> {
     let log = session.log;
     let facts = Facts {
         failure: session.failure,
@@ -77,27 +52,23 @@ pub fn of(session: Session) -> Outcome {
     };
     // The log tells only of a guest that ran.
     let explains = facts.stop.is_none() && !matches!(facts.end, None | Some(End::Failed { .. }));
-    let (status, failure) = facts.judge();
-    let tail = match (&failure, log) {
-        (Some(_), Some(log)) if explains => log.tail(TAIL),
-        _ => Vec::new(),
-    };
-    Outcome { status, tail, failure }
+    let log = log.filter(|_| explains);
+    facts.judge().map_err(|failure| failure.quote(log.map(|log| log.tail(TAIL)).unwrap_or_default()))
 }
 
 impl Facts {
-    fn judge(self) -> (u8, Option<Failure>) {
+    fn judge(self) -> Result<u8, Failure> {
         if let Some(failure) = self.failure {
-            return (RUN_FAILED, Some(failure));
+            return Err(failure);
         }
         if let Some(status) = self.command {
-            return (status, None);
+            return Ok(status);
         }
         match self.stop {
-            Some(Cause::Signal(signal)) => return (signalled(signal), None),
-            Some(Cause::Escape) => return (signalled(SIGINT), None),
-            Some(Cause::TerminalClosed) => return (signalled(SIGHUP), None),
-            Some(Cause::OutputClosed) => return (signalled(SIGPIPE), None),
+            Some(Cause::Signal(signal)) => return Ok(signalled(signal)),
+            Some(Cause::Escape) => return Ok(signalled(SIGINT)),
+            Some(Cause::TerminalClosed) => return Ok(signalled(SIGHUP)),
+            Some(Cause::OutputClosed) => return Ok(signalled(SIGPIPE)),
             Some(Cause::Failed) | None => {}
         }
         let what = "running the virtual machine";
@@ -109,13 +80,13 @@ impl Facts {
                 Failure::new(what, "the guest ended before it could run anything")
             }
             // Somebody in the guest powered it off before the command was done: that is their good right.
-            Some(End::PoweredOff | End::Reset | End::Stopped) => return (0, None),
+            Some(End::PoweredOff | End::Reset | End::Stopped) => return Ok(0),
             Some(End::TripleFault(fault)) => Failure::new(what, fault.to_string()),
             Some(End::Failed { message }) => Failure::line(message),
             None => Failure::new(what, died(self.gone.as_ref()))
                 .remedy("if it happens again, VIV_LOG=debug shows what it did last"),
         };
-        (RUN_FAILED, Some(failure))
+        Err(failure)
     }
 }
 
@@ -149,16 +120,15 @@ mod tests {
         }
     }
 
-    /// The status and the line.
-    fn judged(facts: Facts) -> (u8, String) {
-        let (status, failure) = facts.judge();
-        (status, failure.map(|failure| failure.to_string()).unwrap_or_default())
+    /// The line of a failure.
+    fn line(facts: Facts) -> String {
+        facts.judge().expect_err("a failure").to_string()
     }
 
     #[test]
     fn the_commands_status_is_the_sessions() {
-        assert_eq!(judged(Facts { command: Some(3), ..facts() }), (3, String::new()));
-        assert_eq!(judged(facts()), (0, String::new()));
+        assert_eq!(Facts { command: Some(3), ..facts() }.judge().expect("a status"), 3);
+        assert_eq!(facts().judge().expect("a status"), 0);
     }
 
     #[test]
@@ -170,26 +140,25 @@ mod tests {
             (Cause::OutputClosed, 141),
         ] {
             let stopped = Facts { stop: Some(cause), end: Some(End::Stopped), ..facts() };
-            assert_eq!(judged(stopped), (status, String::new()), "{cause:?}");
+            assert_eq!(stopped.judge().expect("a status"), status, "{cause:?}");
         }
     }
 
     #[test]
     fn a_guest_that_does_not_come_up_is_a_failure() {
-        let (status, line) = judged(Facts { ready: false, ..facts() });
-        assert_eq!((status, line.contains("before it could run")), (125, true), "{line}");
-        let (status, line) = judged(Facts { panicked: true, end: Some(End::Reset), ..facts() });
-        assert_eq!((status, line.contains("panicked")), (125, true), "{line}");
-        assert_eq!(judged(Facts { agent: false, ready: false, ..facts() }).0, 0);
+        assert!(line(Facts { ready: false, ..facts() }).contains("before it could run"));
+        assert!(line(Facts { panicked: true, end: Some(End::Reset), ..facts() }).contains("panicked"));
+        assert_eq!(Facts { agent: false, ready: false, ..facts() }.judge().expect("a status"), 0);
     }
 
     #[test]
     fn a_vm_process_that_dies_is_told_apart() {
         let killed = Facts { end: None, gone: Some(Ok(ExitStatus::from_raw(9))), ..facts() };
-        let (status, line) = judged(killed);
-        assert_eq!((status, line.contains("killed by signal 9")), (125, true), "{line}");
+        assert!(line(killed).contains("killed by signal 9"));
         let failed = Failure::new("reading standard input", "it broke");
-        let (status, line) = judged(Facts { failure: Some(failed), end: None, ..facts() });
-        assert_eq!((status, line.as_str()), (125, "reading standard input: it broke"));
+        assert_eq!(
+            line(Facts { failure: Some(failed), end: None, ..facts() }),
+            "reading standard input: it broke"
+        );
     }
 }
