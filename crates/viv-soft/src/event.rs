@@ -154,7 +154,7 @@ impl Cpu {
         }
         let address = self.idtr.base.wrapping_add(offset);
         let low: u64 = self.load_system(address)?;
-        let high: u64 = self.load_system(address + 8)?;
+        let high: u64 = self.load_system(address.wrapping_add(8))?;
         let gate_type = (low >> 40) & 0x1f;
         let dpl = ((low >> 45) & 3) as u8;
         if gate_type & !1 != 0xe || (kind == EventKind::Software && dpl < self.cpl) {

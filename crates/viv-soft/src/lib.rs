@@ -16,6 +16,11 @@
 //! here fail but itself: what it does wrong becomes an exception, and what this CPU lacks an
 //! [`Exit::Unsupported`](viv_engine::Exit).
 
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 mod access;
 pub mod alarm;
 pub mod apic;

@@ -102,9 +102,7 @@ pub struct Translation {
 
 impl Tlb {
     pub fn new() -> Self {
-        let mut tables: Box<[[Entry; TLB_SIZE]; 3]> = vec![[Entry::EMPTY; TLB_SIZE]; 3]
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("three tables make three tables"));
+        let mut tables = Box::new([[Entry::EMPTY; TLB_SIZE]; 3]);
         let current = tables[0].as_mut_ptr();
         let empty = FetchEntry { page: NONE, generation: 0, user: false, phys: 0 };
         Self {

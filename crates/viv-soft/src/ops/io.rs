@@ -17,7 +17,7 @@ impl Cpu {
         if !matches!(tss.kind(), 9 | 11) || u64::from(tss.limit) < 0x67 {
             return self.gp0();
         }
-        let map = u64::from(self.load_system::<u16>(tss.base + 0x66)?);
+        let map = u64::from(self.load_system::<u16>(tss.base.wrapping_add(0x66))?);
         let at = map + u64::from(port >> 3);
         if at + 1 > u64::from(tss.limit) {
             return self.gp0();

@@ -32,7 +32,7 @@ impl Cpu {
     /// Sets a descriptor's accessed bit if it is not set.
     pub fn mark_accessed(&mut self, address: u64, descriptor: u64) -> Exec {
         if descriptor & ACCESSED == 0 {
-            self.store_system::<u8>(address + 5, ((descriptor | ACCESSED) >> 40) as u8)?;
+            self.store_system::<u8>(address.wrapping_add(5), ((descriptor | ACCESSED) >> 40) as u8)?;
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Cpu {
             if u64::from(selector & !7) + 15 > u64::from(self.gdtr.limit) {
                 return self.raise(Exception::gp(code));
             }
-            segment.base |= u64::from(self.load_system::<u32>(address + 8)?) << 32;
+            segment.base |= u64::from(self.load_system::<u32>(address.wrapping_add(8))?) << 32;
         }
         Ok((address, segment))
     }
@@ -224,7 +224,7 @@ pub fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
         return cpu.raise(Exception::with_code(Vector::SegmentNotPresent, code));
     }
     segment.attributes |= 2;
-    cpu.store_system::<u8>(address + 5, segment.attributes as u8)?;
+    cpu.store_system::<u8>(address.wrapping_add(5), segment.attributes as u8)?;
     cpu.tr = segment;
     Ok(())
 }
