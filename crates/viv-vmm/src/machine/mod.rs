@@ -42,6 +42,7 @@ use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use viv_arch::cpuid::ModelParameters;
 use viv_arch::state::RunState;
 use viv_arch::{CpuidTable, VcpuState};
 use viv_devices::acpi_pm::AcpiPm;
@@ -65,6 +66,10 @@ use crate::error::MachineError;
 use crate::protocol::{MachineState, Status};
 use crate::snapshot::{self, PageSet};
 use crate::stream::HostStream;
+
+/// How much faster or slower a time-stamp counter may run after a restore, in millionths: less than guests
+/// correct for by themselves. Hosts measure theirs anew each time.
+const TSC_TOLERANCE: u64 = 250;
 
 /// A machine. Made by [`Machine::build`]; dropped, it is switched off.
 pub struct Machine {
@@ -298,13 +303,17 @@ impl Machine {
         if saved.vcpus.len() != self.vcpus.len() {
             return misfit(format!("it has {} vCPUs, this one {}", saved.vcpus.len(), self.vcpus.len()));
         }
-        if saved.tsc_khz != self.tsc_khz {
+        let difference = u64::from(saved.tsc_khz.abs_diff(self.tsc_khz));
+        if difference * 1_000_000 > TSC_TOLERANCE * u64::from(self.tsc_khz) {
             return misfit(format!(
                 "its time-stamp counter runs at {} kHz, this one's at {}",
                 saved.tsc_khz, self.tsc_khz
             ));
         }
-        if saved.cpuid != self.cpuid {
+        // The frequency is among what CPUID answers.
+        let vcpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
+        let model = ModelParameters { vcpus, tsc_khz: saved.tsc_khz };
+        if saved.cpuid != CpuidTable::x86_64_v3(model) {
             return misfit("its processor has other features; restore it on a host like its own".into());
         }
         Ok(())

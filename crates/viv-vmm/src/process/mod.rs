@@ -33,6 +33,8 @@ const PANICKED: i32 = 101;
 /// panics. Never leaves a machine behind: when it returns, everything is stopped.
 #[must_use]
 pub fn main(control: OwnedFd) -> ExitCode {
+    // The name of the file that was executed says nothing where that is a link in /proc. It is for people only.
+    let _ = rustix::thread::set_name(c"viv-vmm");
     let served = end_on_panic(&control)
         .and_then(|()| follow_signals())
         .map(|terminate| Server::new(control, terminate, &engine::make).run());
