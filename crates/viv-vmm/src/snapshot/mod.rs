@@ -1,10 +1,10 @@
 //! A whole machine as bytes.
 //!
-//! A snapshot is a head, a [`SavedMachine`] and the pages of RAM that are not zero:
+//! A snapshot is a head, a `SavedMachine` and the pages of RAM that are not zero:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | [`MAGIC`] |
+//! | 8 | `vivsnap`, 0 |
 //! | 2 | the version of this form, little-endian as all that follows |
 //! | 2 | [`VcpuState::VERSION`] |
 //! | 4 | length of the state |
