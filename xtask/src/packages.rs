@@ -10,6 +10,8 @@ use crate::step;
 const NEEDED: &[&str] = &[
     // e2fsck, to check a disk that a guest wrote.
     "e2fsprogs",
+    // To build the image that tests boot.
+    "mmdebstrap",
     // setsid, to give a test a terminal of its own.
     "util-linux",
 ];

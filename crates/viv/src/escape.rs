@@ -1,7 +1,8 @@
 //! The key that leaves the guest: Ctrl-] pressed three times within a second.
 //!
-//! Every press still goes to the guest, so nothing a program in it waits for is held back or delayed; a
-//! shell user does not press Ctrl-] three times in a row by accident.
+//! Every press but the last still goes to the guest, so nothing a program in it waits for is held back or
+//! delayed. A shell user does not press Ctrl-] three times in a row by accident; and two presses are what
+//! bash takes for a whole command (search for a character), so that it is not left in the middle of one.
 
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,10 @@ pub struct Escape {
 }
 
 impl Escape {
-    /// Whether `typed`, read at `now`, completes the escape. Any other key in between starts it over.
-    pub fn feed(&mut self, typed: &[u8], now: Instant) -> bool {
-        let mut complete = false;
-        for &byte in typed {
+    /// Where in `typed`, read at `now`, the press is that completes the escape. Any other key in between starts
+    /// it over.
+    pub fn feed(&mut self, typed: &[u8], now: Instant) -> Option<usize> {
+        for (at, &byte) in typed.iter().enumerate() {
             if byte != KEY {
                 *self = Self::default();
                 continue;
@@ -39,11 +40,11 @@ impl Escape {
             }
             self.pressed += 1;
             if self.pressed == PRESSES {
-                complete = true;
                 *self = Self::default();
+                return Some(at);
             }
         }
-        complete
+        None
     }
 }
 
@@ -55,26 +56,26 @@ mod tests {
     fn three_presses_in_a_second_complete_it() {
         let start = Instant::now();
         let mut escape = Escape::default();
-        assert!(!escape.feed(&[KEY], start));
-        assert!(!escape.feed(&[KEY], start + Duration::from_millis(400)));
-        assert!(escape.feed(&[KEY], start + Duration::from_millis(1000)));
+        assert_eq!(escape.feed(&[KEY], start), None);
+        assert_eq!(escape.feed(&[KEY], start + Duration::from_millis(400)), None);
+        assert_eq!(escape.feed(&[KEY], start + Duration::from_millis(1000)), Some(0));
         // It starts over after that.
-        assert!(!escape.feed(&[KEY, KEY], start + Duration::from_millis(1001)));
+        assert_eq!(escape.feed(&[KEY, KEY], start + Duration::from_millis(1001)), None);
     }
 
     #[test]
     fn slow_presses_do_not() {
         let start = Instant::now();
         let mut escape = Escape::default();
-        assert!(!escape.feed(&[KEY, KEY], start));
-        assert!(!escape.feed(&[KEY], start + Duration::from_millis(1001)));
+        assert_eq!(escape.feed(&[KEY, KEY], start), None);
+        assert_eq!(escape.feed(&[KEY], start + Duration::from_millis(1001)), None);
     }
 
     #[test]
     fn another_key_starts_it_over() {
         let start = Instant::now();
         let mut escape = Escape::default();
-        assert!(!escape.feed(&[KEY, KEY, b'x', KEY, KEY], start));
-        assert!(escape.feed(&[KEY], start));
+        assert_eq!(escape.feed(&[KEY, KEY, b'x', KEY, KEY], start), None);
+        assert_eq!(escape.feed(&[KEY, b'y'], start), Some(0));
     }
 }

@@ -74,6 +74,8 @@ pub struct Plan {
 /// A running session.
 #[derive(Debug)]
 struct Session {
+    /// The machine's name.
+    name: String,
     controller: Controller,
     /// The VM process, to end it by force.
     process: rustix::fd::OwnedFd,
@@ -106,7 +108,8 @@ pub fn run(plan: Plan) -> Result<Outcome, Failure> {
     let (events, received) = mpsc::channel();
     signals::forward(events.clone())?;
     let agent = plan.config.agent.is_some();
-    let spinner = agent.then(|| Spinner::new(&format!("booting {}", plan.config.name)));
+    let name = plan.config.name.clone();
+    let spinner = agent.then(|| Spinner::new(&format!("booting {name}")));
     let vm = viv_vmm::spawn(&Launch::this_program(), plan.config, plan.fds)
         .map_err(|error| Failure::of("starting the virtual machine", &error))?;
 
@@ -123,6 +126,7 @@ pub fn run(plan: Plan) -> Result<Outcome, Failure> {
     follow(vm, events.clone()).map_err(failed)?;
 
     let mut session = Session {
+        name,
         controller,
         process,
         events,
@@ -235,7 +239,7 @@ impl Session {
             protocol::Event::Started { engine, why } => {
                 tracing::info!(%engine, why, "the guest runs");
                 if let Some(spinner) = &self.spinner {
-                    spinner.say(&format!("booting on the {engine} engine: {why}"));
+                    spinner.say(&format!("booting {} on the {engine} engine", self.name));
                 }
                 self.engine = Some(format!("on the {engine} engine ({why})"));
             }
@@ -281,8 +285,12 @@ impl Session {
         if self.interactive {
             let engine = self.engine.as_deref().unwrap_or("now");
             // Before the terminal is raw, so that the line ends as lines do.
-            let _ =
-                writeln!(io::stderr(), "viv: the guest runs {engine}; leave with {}", escape::DESCRIPTION);
+            let _ = writeln!(
+                io::stderr(),
+                "viv: {} runs {engine}; leave with {}",
+                self.name,
+                escape::DESCRIPTION
+            );
             match RawTerminal::enter() {
                 Ok(raw) => self.raw = Some(raw),
                 Err(failure) => {

@@ -55,9 +55,12 @@ pub fn input(mut to_guest: PipeWriter, keyboard: bool, events: Sender<Event>) ->
                     return;
                 }
             };
-            if keyboard && escape.feed(typed, Instant::now()) && events.send(Event::Escape).is_err() {
+            let escaped = if keyboard { escape.feed(typed, Instant::now()) } else { None };
+            if escaped.is_some() && events.send(Event::Escape).is_err() {
                 return;
             }
+            // What is typed behind the escape is not meant for the guest any more.
+            let typed = &typed[..escaped.unwrap_or(typed.len())];
             if to_guest.write_all(typed).is_err() {
                 // The VM process has closed this stream; why is for its own messages to tell.
                 return;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::SIGHUP;
 
-/// How long a guest may take to power off.
-const IN_ORDER: Duration = Duration::from_secs(5);
+/// How long a guest may take to power off. Its own init gives programs 5 seconds of it.
+const IN_ORDER: Duration = Duration::from_secs(8);
 
 /// How long the VM process may take to end once it was told to.
 const CUT: Duration = Duration::from_secs(2);

@@ -1,7 +1,9 @@
 //! `viv` as its users meet it: started as a program, on pipes and on terminals.
 
+mod debian;
 mod direct;
 mod guest;
 mod help;
+mod screen;
 mod terminal;
 mod usage;
