@@ -14,7 +14,7 @@ mod native;
 mod rng;
 
 pub use case::{CODE, Case, DATA, RegionLock, START};
-pub use exclusions::{Subject, excluded};
+pub use exclusions::{Subject, excluded, has_own_fault_address, has_own_faults};
 pub use interpreter::Interpreter;
 pub use native::{NativeCpu, NativeFault, Protection};
 pub use rng::Rng;
