@@ -230,9 +230,14 @@ fn repeat_compare(cpu: &mut Cpu, op: &Op, element: impl Fn(&mut Cpu, &Op) -> Exe
         return element(cpu, op);
     }
     let go_on_if_equal = op.aux & REP != 0;
+    let flags = cpu.flags();
     let mut budget = 1024u32;
     while cpu.repeat_count(op) != 0 {
-        element(cpu, op)?;
+        // A fault leaves the flags as they were before all of it (SDM vol. 2, REP).
+        if let Err(fault) = element(cpu, op) {
+            cpu.exec.rflags = flags;
+            return Err(fault);
+        }
         cpu.count_down(op, 1);
         if cpu.flag(Rflags::ZF) != go_on_if_equal {
             break;
