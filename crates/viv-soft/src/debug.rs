@@ -121,7 +121,8 @@ impl Cpu {
                     3 => access != Access::Fetch,
                     _ => false,
                 };
-                wanted && start < address.wrapping_add(size) && address.wrapping_sub(start) as i64 < debug.length(n) as i64
+                wanted
+                    && (start.wrapping_sub(address) < size || address.wrapping_sub(start) < debug.length(n))
             })
             .fold(0, |bits, n| bits | 1u64 << n);
         if hits != 0 {

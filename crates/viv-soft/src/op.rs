@@ -26,6 +26,18 @@ pub enum AddressKind {
     Segmented16,
 }
 
+impl AddressKind {
+    /// The bits of an offset.
+    #[inline(always)]
+    pub const fn mask(self) -> u64 {
+        match self {
+            Self::Flat | Self::Based => u64::MAX,
+            Self::Narrow | Self::Segmented32 => 0xffff_ffff,
+            Self::Segmented16 => 0xffff,
+        }
+    }
+}
+
 /// A handler: does what the instruction does.
 pub type Handler = fn(&mut Cpu, &Op) -> Exec;
 

@@ -21,6 +21,9 @@ use crate::ops::host::HostCode;
 use crate::tsc::GuestTsc;
 use crate::vm::Shared;
 
+#[cfg(any(test, feature = "testing"))]
+mod single;
+
 const JUMP_CACHE_SIZE: usize = 8192;
 
 /// Where a linear address led to lately.
@@ -179,7 +182,7 @@ impl SoftVcpu {
 
     /// Runs a block, or its first instruction only.
     #[inline]
-    fn execute(&mut self, id: BlockId, single: bool) -> Option<Exit> {
+    fn execute(&mut self, id: BlockId, single: bool) -> Result<(), Fault> {
         let cpu = &mut *self.cpu;
         let ops = &self.blocks.get(id).ops;
         let range = ops.as_ptr_range();
@@ -191,7 +194,8 @@ impl SoftVcpu {
             // reaches the block cache.
             let op = unsafe { &*at };
             if (op.run)(cpu, op).is_err() {
-                return self.stop_at(op);
+                self.stop_at(op);
+                return Err(Fault);
             }
             // SAFETY: at most one past the end.
             at = unsafe { at.add(1) };
@@ -206,13 +210,13 @@ impl SoftVcpu {
         if !last.sets_rip {
             cpu.exec.rip = cpu.next_rip(last);
         }
-        None
+        Ok(())
     }
 
-    /// Deals with an instruction that did not complete.
+    /// Makes RIP and the exception right after an instruction that did not complete.
     #[cold]
     #[inline(never)]
-    fn stop_at(&mut self, op: &Op) -> Option<Exit> {
+    fn stop_at(&mut self, op: &Op) {
         let cpu = &mut *self.cpu;
         cpu.exec.rip = cpu.this_rip(op);
         if let Some(Pending::Exception(exception)) = &mut cpu.pending
@@ -222,7 +226,6 @@ impl SoftVcpu {
         {
             *exception = Exception::new(Vector::StackFault);
         }
-        self.resolve()
     }
 
     /// Deals with what is pending after a fault, RIP being right.
@@ -259,11 +262,10 @@ impl SoftVcpu {
                     Next::Exit(exit) => return exit,
                 }
             }
-            let exit = match self.find() {
-                Ok(id) => self.execute(id, false),
-                Err(Fault) => self.resolve(),
-            };
-            if let Some(exit) = exit {
+            let result = self.find().and_then(|id| self.execute(id, false));
+            if result.is_err()
+                && let Some(exit) = self.resolve()
+            {
                 return exit;
             }
         }
@@ -381,14 +383,9 @@ impl SoftVcpu {
             Ok(id) => id,
             Err(Fault) => return self.resolve(),
         };
-        let retired = self.cpu.retired;
         let moves = self.blocks.get(id).ops.first().is_some_and(|op| op.sets_rip);
-        if let Some(exit) = self.execute(id, true) {
-            return Some(exit);
-        }
-        if self.cpu.retired == retired {
-            // It faulted; its flags went to the handler.
-            return None;
+        if self.execute(id, true).is_err() {
+            return self.resolve();
         }
         if resumes {
             self.cpu.exec.rflags &= !Rflags::RF.bits();

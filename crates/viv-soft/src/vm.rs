@@ -30,28 +30,7 @@ impl Engine for SoftEngine {
     }
 
     fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError> {
-        let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
-        let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
-        let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
-        let interconnect = Interconnect::new(ports);
-        let alarm = Alarm::new(inboxes.iter().cloned())
-            .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
-        let ram = Arc::new(Ram::new(&parameters.memory));
-        Ok(Arc::new(SoftVm {
-            memory: parameters.memory,
-            addresses,
-            shared: Arc::new(Shared {
-                ram,
-                progress: inboxes.iter().map(|_| Progress::default()).collect(),
-                inboxes,
-                interconnect,
-                alarm,
-                cpuid: parameters.cpuid,
-                clock: parameters.clock,
-                timebase: Timebase::new(host_tsc_khz()),
-                tsc_offset: host_tsc().wrapping_neg(),
-            }),
-        }))
+        Ok(Arc::new(SoftVm::new(parameters)?))
     }
 }
 
@@ -142,10 +121,46 @@ struct Progress {
 }
 
 /// A virtual machine on the software engine.
-struct SoftVm {
+pub struct SoftVm {
     memory: GuestMemory,
     addresses: Box<[Arc<ApicAddress>]>,
     shared: Arc<Shared>,
+}
+
+impl SoftVm {
+    /// A machine with no vCPU yet.
+    pub fn new(parameters: VmParameters) -> Result<Self, EngineError> {
+        let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
+        let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
+        let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
+        let interconnect = Interconnect::new(ports);
+        let alarm = Alarm::new(inboxes.iter().cloned())
+            .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
+        let ram = Arc::new(Ram::new(&parameters.memory));
+        Ok(Self {
+            memory: parameters.memory,
+            addresses,
+            shared: Arc::new(Shared {
+                ram,
+                progress: inboxes.iter().map(|_| Progress::default()).collect(),
+                inboxes,
+                interconnect,
+                alarm,
+                cpuid: parameters.cpuid,
+                clock: parameters.clock,
+                timebase: Timebase::new(host_tsc_khz()),
+                tsc_offset: host_tsc().wrapping_neg(),
+            }),
+        })
+    }
+
+    /// vCPU `index` after power-on.
+    pub fn vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<SoftVcpu, EngineError> {
+        let Some(address) = self.addresses.get(index as usize) else {
+            return Err(EngineError::BadState(format!("there is no vCPU {index}")));
+        };
+        SoftVcpu::new(index, Arc::clone(&self.shared), Arc::clone(address), platform)
+    }
 }
 
 impl MsiTarget for SoftVm {
@@ -167,11 +182,7 @@ impl ExtIntTarget for SoftVm {
 
 impl Vm for SoftVm {
     fn create_vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<Box<dyn Vcpu>, EngineError> {
-        let Some(address) = self.addresses.get(index as usize) else {
-            return Err(EngineError::BadState(format!("there is no vCPU {index}")));
-        };
-        let vcpu = SoftVcpu::new(index, Arc::clone(&self.shared), Arc::clone(address), platform)?;
-        Ok(Box::new(vcpu))
+        Ok(Box::new(self.vcpu(index, platform)?))
     }
 
     fn take_dirty_pages(&self) -> Result<Vec<u64>, EngineError> {

@@ -6,7 +6,7 @@ use viv_arch::Vector;
 use viv_arch::cpuid::{CpuidTable, ModelParameters};
 
 use super::*;
-use crate::testing::{CODE, Case, DATA, NativeCpu, NativeFault, Protection, Rng, forms};
+use crate::testing::{CODE, Case, DATA, NativeCpu, NativeFault, Protection, RegionLock, Rng, forms};
 
 /// Cases of each form. One in eight is unusual in one way or another: unmasked exceptions, unaligned operands.
 const CASES: usize = 16;
@@ -20,6 +20,7 @@ struct Comparison {
     stubs: StubCache,
     /// What the stubs have instead of the data pages.
     pages: Box<Pages>,
+    _regions: RegionLock,
 }
 
 /// Everything that an instruction can change.
@@ -32,12 +33,13 @@ struct Outcome {
 
 impl Comparison {
     fn new() -> Self {
+        let regions = RegionLock::take();
         let mut native = NativeCpu::new();
         native.map(CODE.start, (CODE.end - CODE.start) as usize, Protection::All).unwrap();
         native.map(DATA.start, (DATA.end - DATA.start) as usize, Protection::ReadWrite).unwrap();
         let arena = CodeArena::new(16 << 20).unwrap();
         let pages = Box::new(Pages([0; (DATA.end - DATA.start) as usize]));
-        Self { native, arena, stubs: StubCache::default(), pages }
+        Self { native, arena, stubs: StubCache::default(), pages, _regions: regions }
     }
 
     fn native(&mut self, case: &Case) -> Outcome {

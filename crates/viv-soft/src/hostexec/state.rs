@@ -100,6 +100,28 @@ impl FpuState {
         }
     }
 
+    /// Sets TOP to 0, the registers staying what they are: what every MMX instruction does.
+    pub fn clear_top(&mut self) {
+        let top = usize::from(self.fx_u16(xsave::FSW) >> 11 & 7);
+        // The image begins with the register that TOP says.
+        self.fx[xsave::ST0..xsave::XMM0].rotate_right(16 * top);
+        self.fx[xsave::FSW + 1] &= !0x38;
+    }
+
+    /// Whether an unmasked x87 exception waits for the next instruction that looks for it: FSW.ES.
+    #[must_use]
+    pub fn has_x87_exception(&self) -> bool {
+        self.fx[xsave::FSW] & 0x80 != 0
+    }
+
+    /// Whether an inexact result is the only unmasked x87 exception that is pending.
+    #[must_use]
+    pub fn is_only_inexact(&self) -> bool {
+        const EXCEPTIONS: u8 = 0x3f;
+        const PE: u8 = 0x20;
+        self.fx[xsave::FSW] & !self.fx[xsave::FCW] & EXCEPTIONS == PE
+    }
+
     /// MXCSR.
     #[must_use]
     pub fn mxcsr(&self) -> u32 {

@@ -155,6 +155,8 @@ fn address_kind(bits: u8, segment: u8, bitness: Bitness) -> AddressKind {
 fn slot(register: Register) -> u8 {
     match register {
         Register::RIP | Register::EIP => SLOT_BLOCK,
+        // XLAT adds its AL by itself.
+        Register::AL => SLOT_ZERO,
         register if register.is_gpr() => register.full_register().number() as u8,
         _ => SLOT_ZERO,
     }

@@ -78,11 +78,16 @@ pub fn jmp_m<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
+/// The return address is written before the target is looked at.
 #[inline(always)]
 fn call_to<T: Int>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
-    check_target(cpu, target)?;
     let back = cpu.next_rip(op);
+    let sp = cpu.reg(Gpr::Rsp);
     cpu.push(T::from_u64(back))?;
+    if let Err(fault) = check_target(cpu, target) {
+        cpu.exec.gpr[Gpr::Rsp as usize] = sp;
+        return Err(fault);
+    }
     cpu.exec.rip = target;
     Ok(())
 }

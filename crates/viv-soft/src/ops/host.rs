@@ -1,10 +1,10 @@
 //! Instructions that run on the host as they are (see [`crate::hostexec`]).
 #![allow(unsafe_code, reason = "calls generated code")]
 
-use iced_x86::{CpuidFeature, Instruction, Register};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, Register};
 use viv_arch::{Cr0, Cr4, Exception, Vector};
 
-use crate::cpu::{Cpu, Exec};
+use crate::cpu::{Cpu, Exec, Fault};
 use crate::hostexec::{ArenaError, CodeArena, MemoryAccess, Stub, StubCache, StubError, memory_access};
 use crate::op::Op;
 
@@ -28,6 +28,32 @@ struct HostInstruction {
     memory: Option<MemoryAccess>,
     needs: Needs,
     is_wait: bool,
+    /// Whether it raises #MF when an x87 exception is pending.
+    checks_x87: bool,
+    /// What its memory operand's address must be a multiple of.
+    alignment: u64,
+    store_fault: StoreFault,
+}
+
+/// What an instruction has done by the time that its store faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoreFault {
+    /// Nothing.
+    Plain,
+    /// It has computed the result. On an unmasked exception there is no store, and so no fault.
+    X87,
+    /// It has set flags in MXCSR, or raised their exception.
+    Simd,
+    /// It has set TOP to 0.
+    Mmx,
+}
+
+impl HostInstruction {
+    /// Whether it is a store that an unmasked exception has suppressed.
+    fn has_kept_its_result(&self, cpu: &Cpu) -> bool {
+        let fpu = &cpu.exec.fpu;
+        self.store_fault == StoreFault::X87 && fpu.has_x87_exception() && !fpu.is_only_inexact()
+    }
 }
 
 /// The stubs of a vCPU and the instructions that use them. It is emptied together with the block cache.
@@ -58,7 +84,10 @@ impl HostCode {
             stub,
             memory: memory_access(instruction),
             needs: needs(instruction),
-            is_wait: instruction.mnemonic() == iced_x86::Mnemonic::Wait,
+            is_wait: instruction.mnemonic() == Mnemonic::Wait,
+            checks_x87: checks_x87(instruction),
+            alignment: alignment(instruction),
+            store_fault: store_fault(instruction),
         });
         Ok(Some(self.instructions.len() as u64 - 1))
     }
@@ -72,24 +101,23 @@ impl HostCode {
 }
 
 fn needs(instruction: &Instruction) -> Needs {
-    let uses_mm = (0..instruction.op_count()).any(|n| instruction.op_register(n).is_mm());
     let features = instruction.cpuid_features();
     let has = |wanted: &[CpuidFeature]| features.iter().any(|feature| wanted.contains(feature));
     use CpuidFeature::{
-        ADX, BMI1, BMI2, CMOV, CMPXCHG16B, CX8, FPU, FPU287, FPU387, INTEL186, INTEL286, INTEL386, INTEL486,
-        INTEL8086, LZCNT, MMX, MOVBE, POPCNT, RDRAND, RDSEED, X64,
+        ADX, BMI1, BMI2, CMOV, CMPXCHG16B, CX8, INTEL186, INTEL286, INTEL386, INTEL486, INTEL8086, LZCNT,
+        MMX, MOVBE, POPCNT, RDRAND, RDSEED, X64,
     };
     let uses_vector = (0..instruction.op_count()).any(|n| {
         let register = instruction.op_register(n);
         register != Register::None && register.is_vector_register()
     });
-    if has(&[FPU, FPU287, FPU387]) {
+    if is_x87(instruction) {
         Needs::X87
     } else if instruction.code().op_code().encoding() == iced_x86::EncodingKind::VEX {
         if has(&[BMI1, BMI2]) { Needs::Nothing } else { Needs::Avx }
     } else if uses_vector {
         Needs::Sse
-    } else if uses_mm || has(&[MMX]) {
+    } else if uses_mm(instruction) || has(&[MMX]) {
         Needs::Mmx
     } else if features.iter().all(|feature| {
         matches!(
@@ -112,7 +140,7 @@ fn needs(instruction: &Instruction) -> Needs {
                 | RDRAND
                 | RDSEED
         )
-    }) || instruction.mnemonic() == iced_x86::Mnemonic::Crc32
+    }) || instruction.mnemonic() == Mnemonic::Crc32
     {
         Needs::Nothing
     } else {
@@ -120,7 +148,64 @@ fn needs(instruction: &Instruction) -> Needs {
     }
 }
 
+fn uses_mm(instruction: &Instruction) -> bool {
+    (0..instruction.op_count()).any(|n| instruction.op_register(n).is_mm())
+}
+
+fn is_x87(instruction: &Instruction) -> bool {
+    use CpuidFeature::{FPU, FPU287, FPU387};
+    instruction.cpuid_features().iter().any(|feature| matches!(feature, FPU | FPU287 | FPU387))
+}
+
+fn checks_x87(instruction: &Instruction) -> bool {
+    use Mnemonic::{Fnclex, Fndisi, Fneni, Fninit, Fnsave, Fnsetpm, Fnstcw, Fnstenv, Fnstsw};
+    match instruction.mnemonic() {
+        Fnclex | Fndisi | Fneni | Fninit | Fnsave | Fnsetpm | Fnstcw | Fnstenv | Fnstsw => false,
+        _ => is_x87(instruction) || uses_mm(instruction),
+    }
+}
+
+/// Operands of 16 bytes must be aligned in legacy encodings, with few exceptions (SDM vol. 2, 2.4).
+fn alignment(instruction: &Instruction) -> u64 {
+    use Mnemonic::{
+        Lddqu, Movdqu, Movupd, Movups, Pcmpestri, Pcmpestri64, Pcmpestrm, Pcmpestrm64, Pcmpistri, Pcmpistrm,
+    };
+    let legacy = instruction.code().op_code().encoding() == iced_x86::EncodingKind::Legacy;
+    let aligned = !matches!(
+        instruction.mnemonic(),
+        Lddqu
+            | Movdqu
+            | Movupd
+            | Movups
+            | Pcmpestri
+            | Pcmpestri64
+            | Pcmpestrm
+            | Pcmpestrm64
+            | Pcmpistri
+            | Pcmpistrm
+    );
+    if legacy && aligned && instruction.memory_size().size() == 16 { 16 } else { 1 }
+}
+
+fn store_fault(instruction: &Instruction) -> StoreFault {
+    use Mnemonic::{Fbstp, Fist, Fistp, Fisttp, Fst, Fstp, Movd, Movntq, Movq, Vcvtps2ph};
+    match instruction.mnemonic() {
+        Fst | Fstp | Fist | Fistp | Fisttp | Fbstp => StoreFault::X87,
+        Vcvtps2ph => StoreFault::Simd,
+        Movd | Movq | Movntq if uses_mm(instruction) => StoreFault::Mmx,
+        _ => StoreFault::Plain,
+    }
+}
+
 impl Cpu {
+    /// Fails with #MF if an x87 exception is pending.
+    pub fn check_x87(&mut self) -> Exec {
+        if self.exec.fpu.has_x87_exception() {
+            return self.raise(Exception::new(Vector::X87Error));
+        }
+        Ok(())
+    }
+
     fn check_needs(&mut self, instruction_needs: Needs, is_wait: bool) -> Exec {
         match instruction_needs {
             Needs::Nothing => Ok(()),
@@ -150,16 +235,29 @@ impl Cpu {
 
 /// Runs the instruction whose number is in `imm`.
 pub fn execute(cpu: &mut Cpu, op: &Op) -> Exec {
-    let HostInstruction { stub, memory, needs, is_wait } = cpu.host.instructions[op.imm as usize];
-    cpu.check_needs(needs, is_wait)?;
+    let instruction = cpu.host.instructions[op.imm as usize];
+    let HostInstruction { stub, memory, .. } = instruction;
+    cpu.check_needs(instruction.needs, instruction.is_wait)?;
     let Some(access) = memory else {
         return call(cpu, op, stub, std::ptr::null_mut(), 0);
     };
+    if instruction.checks_x87 {
+        cpu.check_x87()?;
+    }
     let size = access.size as u64;
     let address = cpu.linear(op, size, access.write)?;
-    let offset = cpu.effective(op);
+    if address & (instruction.alignment - 1) != 0 {
+        return cpu.gp0();
+    }
+    let offset = cpu.effective(op) & op.address.mask();
     let direct = if access.write {
-        cpu.pointer_for_update(address, size)?
+        match cpu.pointer_for_update(address, size) {
+            Ok(direct) => direct,
+            Err(_) if instruction.store_fault != StoreFault::Plain => {
+                return fault_on_store(cpu, op, &instruction, offset);
+            }
+            Err(fault) => return Err(fault),
+        }
     } else {
         cpu.pointer_for_read(address, size)?
     };
@@ -176,12 +274,33 @@ pub fn execute(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     let pointer = cpu.bounce.0[range.clone()].as_mut_ptr();
     call(cpu, op, stub, pointer, offset)?;
-    if access.write {
+    if access.write && !instruction.has_kept_its_result(cpu) {
         let mut bytes = [0; 512];
         bytes[..access.size].copy_from_slice(&cpu.bounce.0[range]);
         cpu.write_bytes(address, &bytes[..access.size])?;
     }
     Ok(())
+}
+
+/// The store of an instruction faults, but not before its result was computed.
+#[cold]
+fn fault_on_store(cpu: &mut Cpu, op: &Op, instruction: &HostInstruction, offset: u64) -> Exec {
+    if instruction.store_fault == StoreFault::Mmx {
+        cpu.exec.fpu.clear_top();
+        return Err(Fault);
+    }
+    let page_fault = cpu.pending.take();
+    let before = cpu.exec.fpu.clone();
+    let pointer = cpu.bounce.0.as_mut_ptr();
+    call(cpu, op, instruction.stub, pointer, offset)?;
+    if instruction.store_fault == StoreFault::X87 {
+        if instruction.has_kept_its_result(cpu) {
+            return Ok(());
+        }
+        cpu.exec.fpu = before;
+    }
+    cpu.pending = page_fault;
+    Err(Fault)
 }
 
 fn call(cpu: &mut Cpu, op: &Op, stub: Stub, pointer: *mut u8, offset: u64) -> Exec {

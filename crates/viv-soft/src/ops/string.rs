@@ -26,15 +26,6 @@ const RSI: usize = Gpr::Rsi as usize;
 const RDI: usize = Gpr::Rdi as usize;
 const RCX: usize = Gpr::Rcx as usize;
 
-/// The bits of the address size.
-fn address_mask(op: &Op) -> u64 {
-    match op.address {
-        AddressKind::Flat | AddressKind::Based => u64::MAX,
-        AddressKind::Narrow | AddressKind::Segmented32 => 0xffff_ffff,
-        AddressKind::Segmented16 => 0xffff,
-    }
-}
-
 impl Cpu {
     fn source(&mut self, op: &Op, size: u64) -> Result<u64, Fault> {
         let offset = self.exec.gpr[RSI];
@@ -62,7 +53,7 @@ impl Cpu {
 
     #[inline]
     fn add_index(&mut self, register: usize, op: &Op, delta: u64) {
-        let mask = address_mask(op);
+        let mask = op.address.mask();
         let old = self.exec.gpr[register];
         let new = old.wrapping_add(delta) & mask;
         // A 32-bit address size clears the upper half, a 16-bit one keeps the rest.
@@ -71,7 +62,7 @@ impl Cpu {
 
     #[inline]
     fn repeat_count(&self, op: &Op) -> u64 {
-        self.exec.gpr[RCX] & address_mask(op)
+        self.exec.gpr[RCX] & op.address.mask()
     }
 
     #[inline]
@@ -239,9 +230,14 @@ fn repeat_compare(cpu: &mut Cpu, op: &Op, element: impl Fn(&mut Cpu, &Op) -> Exe
         return element(cpu, op);
     }
     let go_on_if_equal = op.aux & REP != 0;
+    let flags = cpu.flags();
     let mut budget = 1024u32;
     while cpu.repeat_count(op) != 0 {
-        element(cpu, op)?;
+        // A fault leaves the flags as they were before all of it (SDM vol. 2, REP).
+        if let Err(fault) = element(cpu, op) {
+            cpu.exec.rflags = flags;
+            return Err(fault);
+        }
         cpu.count_down(op, 1);
         if cpu.flag(Rflags::ZF) != go_on_if_equal {
             break;
@@ -268,10 +264,11 @@ pub fn scas<T: Arith>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 pub fn cmps<T: Arith>(cpu: &mut Cpu, op: &Op) -> Exec {
     repeat_compare(cpu, op, |cpu, op| {
-        let from = cpu.source(op, T::SIZE)?;
-        let a = cpu.load::<T>(from)?;
+        // In this order, as shows when neither can be read.
         let to = cpu.destination(op, T::SIZE, false)?;
         let b = cpu.load::<T>(to)?;
+        let from = cpu.source(op, T::SIZE)?;
+        let a = cpu.load::<T>(from)?;
         let (_, flags) = T::sub(a, b, 0);
         cpu.set_arithmetic(flags);
         cpu.step(RSI, op, T::SIZE);

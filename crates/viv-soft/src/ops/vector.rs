@@ -171,18 +171,14 @@ pub fn maskmovq(cpu: &mut Cpu, op: &Op) -> Exec {
         return cpu.ud();
     }
     cpu.check_task_switched()?;
-    let mm = |cpu: &Cpu, n: u8| {
-        let at = xsave::ST0 + n as usize * 16;
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&cpu.exec.fpu.fx[at..at + 8]);
-        bytes
-    };
-    let (data, mask) = (mm(cpu, op.dst), mm(cpu, op.src));
-    masked_bytes(cpu, op, &data, &mask)?;
-    // Like every MMX instruction: all registers valid, TOP zero.
-    let fx = &mut cpu.exec.fpu.fx;
-    fx[xsave::FTW] = 0xff;
-    fx[xsave::FSW + 1] &= !0x38;
+    cpu.check_x87()?;
+    let mut fpu = cpu.exec.fpu.clone();
+    fpu.clear_top();
+    let mm = |n: u8| &fpu.fx[xsave::ST0 + n as usize * 16..][..8];
+    masked_bytes(cpu, op, mm(op.dst), mm(op.src))?;
+    // Like after every MMX instruction, all registers are valid.
+    fpu.fx[xsave::FTW] = 0xff;
+    cpu.exec.fpu = fpu;
     Ok(())
 }
 
@@ -250,6 +246,13 @@ pub fn gather(cpu: &mut Cpu, op: &Op) -> Exec {
     let (size, index_size) = ((op.imm & 0xff) as usize, (op.imm >> 8 & 0xff) as usize);
     let count = size_of(op) / size.max(index_size);
     let indices = cpu.exec.fpu.ymm[op.index as usize];
+    // What a fault leaves of the mask is all ones or all zeros.
+    let mask = cpu.exec.fpu.ymm[op.src as usize];
+    let mut full = [0; 32];
+    for n in (0..size_of(op) / size).filter(|&n| is_selected(&mask, n, size)) {
+        full[n * size..][..size].fill(0xff);
+    }
+    cpu.exec.fpu.ymm[op.src as usize] = full;
     for n in 0..count {
         if is_selected(&cpu.exec.fpu.ymm[op.src as usize], n, size) {
             let raw = element(&indices, n, index_size);
@@ -259,7 +262,11 @@ pub fn gather(cpu: &mut Cpu, op: &Op) -> Exec {
             let address = cpu.linear_slow(op.address, op.segment, offset, size as u64, false)?;
             let mut bytes = [0; 8];
             cpu.read_bytes(address, &mut bytes[..size])?;
-            cpu.exec.fpu.ymm[op.dst as usize][n * size..][..size].copy_from_slice(&bytes[..size]);
+            let register = &mut cpu.exec.fpu.ymm[op.dst as usize];
+            register[n * size..][..size].copy_from_slice(&bytes[..size]);
+            if op.aux & WIDE == 0 {
+                register[16..].fill(0);
+            }
         }
         cpu.exec.fpu.ymm[op.src as usize][n * size..][..size].fill(0);
     }

@@ -1,6 +1,7 @@
 //! One instruction with the state that it starts from.
 
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
@@ -12,15 +13,30 @@ use super::forms::random_instance;
 use super::rng::Rng;
 use crate::hostexec::{ExecState, FpuState};
 
-/// Where the code of cases is: two pages. The instruction is at [`START`].
+/// Where the code of cases is: two pages.
 pub const CODE: Range<u64> = 0x3000_0000..0x3000_2000;
 
-/// Where the instruction of a case is.
+/// Where the instruction of a case is, if it is not near the end of the page.
 pub const START: u64 = CODE.start + 0x800;
 
 /// Where the operands of cases are: four pages. Low enough for 32-bit addresses, near enough for RIP-relative
 /// ones.
 pub const DATA: Range<u64> = 0x3010_0000..0x3010_4000;
+
+/// The right to map [`CODE`] and [`DATA`] in this process, which one holder has at a time.
+#[derive(Debug)]
+pub struct RegionLock {
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl RegionLock {
+    /// Waits for it.
+    #[must_use]
+    pub fn take() -> Self {
+        static LOCK: Mutex<()> = Mutex::new(());
+        Self { _guard: LOCK.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
 
 /// An instruction with everything that it depends on.
 #[derive(Debug, Clone)]
@@ -40,7 +56,14 @@ impl Case {
     /// operands that have no encoding or no such addresses.
     pub fn random(code: Code, rng: &mut Rng) -> Option<Self> {
         let mut state = random_state(rng);
-        let instruction = random_instance(code, rng)?;
+        let mut instruction = random_instance(code, rng)?;
+        if rng.one_in(8) {
+            // Up to a byte before the page's end: many run into the next one.
+            state.rip = CODE.start + 0x1000 - 1 - rng.below(14);
+            if instruction.op0_kind() == OpKind::NearBranch64 {
+                instruction.set_near_branch64(instruction.near_branch64() + state.rip - START);
+            }
+        }
         let mut encoder = Encoder::new(64);
         encoder.encode(&instruction, state.rip).ok()?;
         let bytes = encoder.take_buffer();
@@ -88,8 +111,10 @@ fn single(rng: &mut Rng) -> f32 {
 /// An address of data with room on both sides, aligned more often than not.
 fn data_pointer(rng: &mut Rng) -> u64 {
     let middle = DATA.start + 0x1000 + rng.below(0x2000 / 64) * 64;
-    match rng.below(4) {
+    match rng.below(6) {
         0 => middle + rng.below(64),
+        // Across the border of two pages.
+        2 => DATA.start + 0x2000 - rng.below(40),
         1 => middle + rng.below(4) * 16,
         _ => middle,
     }

@@ -30,6 +30,29 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     EXCLUSIONS.iter().find(|(subjects, _)| subjects.iter().any(matches)).map(|(_, reason)| *reason)
 }
 
+/// The reason why page faults of a form are not compared, if they are not. Everything else of it is.
+#[must_use]
+pub fn has_own_faults(code: Code) -> Option<&'static str> {
+    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Maskmovdqu, Maskmovq, Vmaskmovdqu};
+    match code.mnemonic() {
+        Maskmovq | Maskmovdqu | Vmaskmovdqu => Some("may fault for bytes that the mask leaves out"),
+        Fnsave | Frstor | Fnstenv | Fldenv => Some("touches the parts of its operand in an order of its own"),
+        _ => None,
+    }
+}
+
+/// The reason why CR2 of a form's page faults is compared by page only, if it is.
+#[must_use]
+pub fn has_own_fault_address(code: Code) -> Option<&'static str> {
+    use Mnemonic::{Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq};
+    match code.mnemonic() {
+        Vmaskmovpd | Vmaskmovps | Vpmaskmovd | Vpmaskmovq => {
+            Some("names any byte of the operand's part in the page")
+        }
+        _ => None,
+    }
+}
+
 const NARROW_BRANCH: &str = "a 16-bit branch in 64-bit mode, which Intel and AMD do differently";
 
 fn is_narrow_branch(kind: OpCodeOperandKind) -> bool {

@@ -1,16 +1,20 @@
 //! What tests of the engine compare it with: the processor itself.
 //!
 //! [`NativeCpu`] executes one instruction with a complete chosen state. [`forms`] lists the instruction forms
-//! that a 64-bit user program can use, and makes random [`Case`]s of them. Only tests and the project's own
+//! that a 64-bit user program can use, and makes random [`Case`]s of them. [`Interpreter`] executes the same
+//! instruction on the engine, and [`differential`] says where the two differ. Only tests and the project's own
 //! chores see this module (feature `testing`).
 
 mod case;
+pub mod differential;
 mod exclusions;
 pub mod forms;
+mod interpreter;
 mod native;
 mod rng;
 
-pub use case::{CODE, Case, DATA, START};
-pub use exclusions::{Subject, excluded};
+pub use case::{CODE, Case, DATA, RegionLock, START};
+pub use exclusions::{Subject, excluded, has_own_fault_address, has_own_faults};
+pub use interpreter::Interpreter;
 pub use native::{NativeCpu, NativeFault, Protection};
 pub use rng::Rng;

@@ -1,5 +1,6 @@
 //! Putting a machine's devices on its board.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::acpi_pm::AcpiPm;
@@ -187,8 +188,8 @@ impl<'a> Assembly<'a> {
 struct WorkerSource(Worker);
 
 impl Source for WorkerSource {
-    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.0)
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     fn ready(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use viv_arch::VcpuState;
@@ -73,10 +74,15 @@ fn open(what: &'static str, source: &FileSource, fds: &Fds) -> Result<File, Mach
     }
 }
 
-/// Opens a regular file or block device: anything else could block for ever.
+/// Opens a regular file or block device. Anything else could block for ever, and cannot be read again for a
+/// reset.
 fn open_file(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path)?.is_dir() {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(io::Error::other("it is neither a regular file nor a block device"));
     }
     File::open(path)
 }
@@ -110,14 +116,18 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_kernel_is_named() {
-        let config = BootConfig {
-            kernel: FileSource::Path("/nonexistent/vmlinuz".into()),
-            initrds: Vec::new(),
-            cmdline: String::new(),
-            protocol: BootProtocol::Auto,
+    fn a_kernel_that_cannot_be_opened_is_named() {
+        let refuse = |path: &str| {
+            let config = BootConfig {
+                kernel: FileSource::Path(path.into()),
+                initrds: Vec::new(),
+                cmdline: String::new(),
+                protocol: BootProtocol::Auto,
+            };
+            BootFiles::open(&config, &Fds::default()).err().unwrap().line()
         };
-        let error = BootFiles::open(&config, &Fds::default()).err().unwrap();
-        assert!(error.line().starts_with("cannot open the kernel /nonexistent/vmlinuz: No such file"));
+        assert!(refuse("/nonexistent/vmlinuz").contains("the kernel /nonexistent/vmlinuz: No such file"));
+        assert!(refuse("/").contains("directory"));
+        assert!(refuse("/dev/zero").contains("neither a regular file nor a block device"));
     }
 }

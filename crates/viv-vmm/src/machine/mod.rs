@@ -31,6 +31,7 @@ mod disks;
 mod gate;
 pub(crate) mod notify;
 mod reactor;
+mod saving;
 mod serial;
 mod timers;
 mod vcpu;
@@ -38,7 +39,6 @@ mod vcpu;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,7 +63,7 @@ use self::vcpu::VcpuThread;
 use crate::config::WindowSize;
 use crate::error::MachineError;
 use crate::protocol::{MachineState, Status};
-use crate::snapshot::{self, PageSet};
+use crate::snapshot::PageSet;
 use crate::stream::HostStream;
 
 /// A machine. Made by [`Machine::build`]; dropped, it is switched off.
@@ -225,89 +225,6 @@ impl Machine {
     /// Becomes readable when [`Machine::is_drained`] may have become true.
     pub(crate) fn drained(&self) -> &Notify {
         &self.drained
-    }
-
-    /// Writes the whole machine, except its disks, to `out`. A running machine stands still meanwhile.
-    ///
-    /// # Errors
-    /// When it was not started, a part of it cannot be saved, or `out` fails.
-    pub fn save(&mut self, out: &mut impl Write) -> Result<(), MachineError> {
-        let running = self.state == MachineState::Running;
-        if !running {
-            self.expect("save", MachineState::Paused)?;
-        }
-        self.halt();
-        let saved = self.write_snapshot(out);
-        if running {
-            self.run();
-        }
-        saved
-    }
-
-    /// Takes over a machine that was saved, in place of [`Machine::start`], and lets it run on.
-    ///
-    /// # Errors
-    /// When this one was started already, or what `input` gives does not fit it; then it is of no more use.
-    pub fn restore(&mut self, input: &mut impl Read) -> Result<(), MachineError> {
-        self.expect("restore into", MachineState::Created)?;
-        self.read_snapshot(input)?;
-        self.run();
-        Ok(())
-    }
-
-    fn write_snapshot(&mut self, out: &mut impl Write) -> Result<(), MachineError> {
-        self.note_written()?;
-        let vcpus = self.vcpus.iter().map(|vcpu| vcpu.vcpu().save()).collect::<Result<_, _>>()?;
-        let state = snapshot::MachineState {
-            name: self.name.clone(),
-            memory_bytes: self.memory_bytes,
-            cpuid: self.cpuid.clone(),
-            tsc_khz: self.tsc_khz,
-            clock: self.clock.now(),
-            resets: self.resets,
-            vcpus,
-            devices: self.board.save()?,
-        };
-        snapshot::write_state(out, &state)?;
-        snapshot::write_pages(out, &self.memory, self.written.iter())?;
-        Ok(())
-    }
-
-    fn read_snapshot(&mut self, input: &mut impl Read) -> Result<(), MachineError> {
-        let saved = snapshot::read_state(input)?;
-        self.check_fit(&saved)?;
-        snapshot::read_pages(input, &self.memory)?;
-        self.clock.set(saved.clock);
-        // Processors first: what the devices then send must not be forgotten with the state they had.
-        for (vcpu, state) in self.vcpus.iter().zip(&saved.vcpus) {
-            vcpu.vcpu().load(state)?;
-        }
-        self.board.restore(&saved.devices)?;
-        self.resets = saved.resets;
-        Ok(())
-    }
-
-    fn check_fit(&self, saved: &snapshot::MachineState) -> Result<(), MachineError> {
-        let misfit = |text: String| Err(MachineError::Misfit(text));
-        if saved.memory_bytes != self.memory_bytes {
-            return misfit(format!(
-                "it has {} bytes of memory, this one {}",
-                saved.memory_bytes, self.memory_bytes
-            ));
-        }
-        if saved.vcpus.len() != self.vcpus.len() {
-            return misfit(format!("it has {} vCPUs, this one {}", saved.vcpus.len(), self.vcpus.len()));
-        }
-        if saved.tsc_khz != self.tsc_khz {
-            return misfit(format!(
-                "its time-stamp counter runs at {} kHz, this one's at {}",
-                saved.tsc_khz, self.tsc_khz
-            ));
-        }
-        if saved.cpuid != self.cpuid {
-            return misfit("its processor has other features; restore it on a host like its own".into());
-        }
-        Ok(())
     }
 
     /// Loads kernel and initrd, and puts the processors at its start.

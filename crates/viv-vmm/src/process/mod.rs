@@ -3,13 +3,14 @@
 //! One thread waits for requests, for what the machine cannot decide by itself, for the streams to be written
 //! out at the end, and for SIGTERM. The process outlives neither its machine nor its starter.
 
+mod files;
 mod outgoing;
 mod server;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ const PANICKED: i32 = 101;
 /// panics. Never leaves a machine behind: when it returns, everything is stopped.
 #[must_use]
 pub fn main(control: OwnedFd) -> ExitCode {
+    // The name of the file that was executed says nothing where that is a link in /proc. It is for people only.
+    let _ = rustix::thread::set_name(c"viv-vmm");
     let served = end_on_panic(&control)
         .and_then(|()| follow_signals())
         .map(|terminate| Server::new(control, terminate, &engine::make).run());
@@ -66,7 +69,6 @@ fn end_on_panic(control: &OwnedFd) -> io::Result<()> {
         let message = format!("the VM process has a fault and cannot go on: {panic}").replace('\n', " ");
         let last = Message::Event(Event::Ended(End::Failed { message }));
         if let Ok(line) = channel::encode(&last) {
-            use std::os::fd::AsFd;
             // There is nobody left to tell if this fails.
             let _ = channel::send(control.as_fd(), &line, &[], SendFlags::DONTWAIT);
         }

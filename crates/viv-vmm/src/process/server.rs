@@ -1,15 +1,13 @@
 //! Requests in, events out, until the machine's end.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use viv_engine::Engine;
 
+use super::files::{restore, save};
 use super::outgoing::Outgoing;
 use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
@@ -17,7 +15,7 @@ use crate::config::{EngineChoice, Fds, MachineConfig};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
 use crate::machine::{Machine, Notice};
-use crate::protocol::{End, Event, MachineState, Message, Reply, Request, RequestLine, VERSION};
+use crate::protocol::{End, Event, Message, Reply, Request, RequestLine, VERSION};
 
 /// Makes the engine for a choice.
 type MakeEngine<'a> = &'a dyn Fn(EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
@@ -106,7 +104,7 @@ impl<'a> Server<'a> {
     }
 
     /// Waits until the socket, the signal or `other` is ready.
-    fn wait(&self, other: Option<std::os::fd::BorrowedFd<'_>>) -> Result<Ready, ChannelError> {
+    fn wait(&self, other: Option<BorrowedFd<'_>>) -> Result<Ready, ChannelError> {
         let mut interest = PollFlags::IN;
         if !self.outgoing.is_empty() {
             interest |= PollFlags::OUT;
@@ -298,35 +296,4 @@ impl<'a> Server<'a> {
     fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
         self.outgoing.send(self.control.as_fd(), message)
     }
-}
-
-/// Saves a machine to a file that is complete afterwards, or not there.
-fn save(machine: &mut Machine, path: &Path) -> Result<(), MachineError> {
-    if !matches!(machine.state(), MachineState::Running | MachineState::Paused) {
-        return Err(MachineError::State { action: "save", state: machine.state() });
-    }
-    let failed = |source| MachineError::Open { what: "snapshot", path: path.to_owned(), source };
-    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
-    let saved = write(machine, &file);
-    if saved.is_err() {
-        // The error that matters is the one that is returned.
-        let _ = std::fs::remove_file(path);
-    }
-    saved
-}
-
-fn write(machine: &mut Machine, file: &File) -> Result<(), MachineError> {
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    machine.save(&mut out)?;
-    let written: io::Result<()> = out.flush().and_then(|()| file.sync_all());
-    written.map_err(MachineError::host("write the snapshot"))
-}
-
-fn restore(machine: &mut Machine, path: &Path) -> Result<(), MachineError> {
-    let file = File::open(path).map_err(|source| MachineError::Open {
-        what: "snapshot",
-        path: path.to_owned(),
-        source,
-    })?;
-    machine.restore(&mut BufReader::with_capacity(1 << 20, file))
 }

@@ -1,10 +1,10 @@
 //! A whole machine as bytes.
 //!
-//! A snapshot is a head, a [`MachineState`] and the pages of RAM that are not zero:
+//! A snapshot is a head, a `SavedMachine` and the pages of RAM that are not zero:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | [`MAGIC`] |
+//! | 8 | `vivsnap`, 0 |
 //! | 2 | the version of this form, little-endian as all that follows |
 //! | 2 | [`VcpuState::VERSION`] |
 //! | 4 | length of the state |
@@ -36,7 +36,7 @@ const MAX_STATE: u32 = 64 << 20;
 
 /// Everything of a machine but its RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MachineState {
+pub(crate) struct SavedMachine {
     /// The machine's name, for messages.
     pub(crate) name: String,
     /// RAM in bytes.
@@ -106,7 +106,7 @@ impl SnapshotError {
 }
 
 /// Writes the head and the state; [`write_pages`] goes on.
-pub(crate) fn write_state(out: &mut impl Write, state: &MachineState) -> Result<(), SnapshotError> {
+pub(crate) fn write_state(out: &mut impl Write, state: &SavedMachine) -> Result<(), SnapshotError> {
     let bytes = postcard::to_stdvec(state).map_err(SnapshotError::Encode)?;
     let length = u32::try_from(bytes.len())
         .ok()
@@ -120,7 +120,7 @@ pub(crate) fn write_state(out: &mut impl Write, state: &MachineState) -> Result<
 }
 
 /// Reads the head and the state; [`read_pages`] goes on.
-pub(crate) fn read_state(input: &mut impl Read) -> Result<MachineState, SnapshotError> {
+pub(crate) fn read_state(input: &mut impl Read) -> Result<SavedMachine, SnapshotError> {
     if read_array::<8>(input)? != MAGIC {
         return Err(SnapshotError::NoSnapshot);
     }

@@ -4,8 +4,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 
-fn state() -> MachineState {
-    MachineState {
+fn state() -> SavedMachine {
+    SavedMachine {
         name: "test".into(),
         memory_bytes: 1 << 20,
         cpuid: CpuidTable::default(),

@@ -143,7 +143,7 @@ fn what_cannot_be_built_is_refused_in_one_line() {
     assert!(refuse(plain()).contains("cannot open the kernel kernel"));
     let serial = Some(Stream { input: Some(NOWHERE), output: None });
     let mut config = MachineConfig { serial, ..plain() };
-    config.boot.kernel = crate::config::FileSource::Path("/dev/null".into());
+    config.boot.kernel = crate::config::FileSource::Path("/etc/passwd".into());
     assert_eq!(refuse(config), ConfigError::Slot { slot: NOWHERE.0 }.to_string());
 }
 
