@@ -114,10 +114,12 @@ fn an_output_that_nobody_reads_ends_the_guest() {
 fn sigterm_powers_the_guest_off_in_order() {
     let Some(home) = home() else { return };
     let name = format!("stopped-{}", std::process::id());
-    let command = "trap 'echo told > /root/note; exit' TERM HUP; echo ready; while :; do sleep 1; done";
+    let command = "trap 'echo told > /root/note; exit' TERM HUP; echo ready; read nothing";
     let mut shell = viv(home, &["run", "--keep", &name, "debian", "--", "sh", "-c", command]);
     let mut child =
-        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
+    // Open for as long as the shell is to wait.
+    let _input = child.stdin.take();
     let mut said = [0; 6];
     child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("said");
     assert_eq!(&said, b"ready\n");
