@@ -1,4 +1,4 @@
-//! What a waiting user sees, on standard error: moving on a terminal, a line per stage elsewhere.
+//! What a waiting user sees, on standard error: progress on a terminal, and none elsewhere.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write, stderr};
@@ -43,7 +43,8 @@ impl Drop for Spinner {
     }
 }
 
-/// An image being built: a bar per stage on a terminal, a line per stage elsewhere.
+/// An image being built: a bar per stage on a terminal. Notes, such as packages that are installed on the host, are
+/// shown everywhere.
 #[derive(Debug)]
 pub struct Building {
     what: String,
@@ -73,7 +74,7 @@ impl Building {
 
 impl Progress for Building {
     fn begin(&self, stage: Stage) {
-        let Some(bars) = &self.bars else { return self.print(&stage.to_string()) };
+        let Some(bars) = &self.bars else { return };
         let bar = bars.add(ProgressBar::no_length());
         bar.set_style(style("{spinner} {msg} {elapsed}"));
         bar.set_message(format!("{}: {stage}", self.what));

@@ -5,26 +5,20 @@ use iced_x86::{Instruction, OpKind, Register};
 use crate::cpu::Bitness;
 use crate::op::{AddressKind, Op, SLOT_BLOCK, SLOT_ZERO};
 
+/// A handler for one operand type: `typed!(u8, T, handler::<T>)`.
+macro_rules! typed {
+    ($type:ty, $t:ident, $handler:expr) => {{
+        type $t = $type;
+        $handler as $crate::op::Handler
+    }};
+}
+
 /// Picks a handler by operand size: `for_size!(bits, |T| handler::<T>)`.
 macro_rules! for_size {
     ($bits:expr, |$t:ident| $handler:expr) => {
         match $bits {
-            8 => {
-                type $t = u8;
-                $handler as $crate::op::Handler
-            }
-            16 => {
-                type $t = u16;
-                $handler as $crate::op::Handler
-            }
-            32 => {
-                type $t = u32;
-                $handler as $crate::op::Handler
-            }
-            _ => {
-                type $t = u64;
-                $handler as $crate::op::Handler
-            }
+            8 => $crate::lower::operand::typed!(u8, $t, $handler),
+            wide => $crate::lower::operand::for_wide_size!(wide, |$t| $handler),
         }
     };
 }
@@ -33,18 +27,9 @@ macro_rules! for_size {
 macro_rules! for_wide_size {
     ($bits:expr, |$t:ident| $handler:expr) => {
         match $bits {
-            16 => {
-                type $t = u16;
-                $handler as $crate::op::Handler
-            }
-            32 => {
-                type $t = u32;
-                $handler as $crate::op::Handler
-            }
-            _ => {
-                type $t = u64;
-                $handler as $crate::op::Handler
-            }
+            16 => $crate::lower::operand::typed!(u16, $t, $handler),
+            32 => $crate::lower::operand::typed!(u32, $t, $handler),
+            _ => $crate::lower::operand::typed!(u64, $t, $handler),
         }
     };
 }
@@ -65,7 +50,7 @@ macro_rules! for_condition {
     };
 }
 
-pub(super) use {for_condition, for_size, for_wide_size};
+pub(super) use {for_condition, for_size, for_wide_size, typed};
 
 /// Where a general register, or a part of one, lies in the register file.
 pub fn register(register: Register) -> u8 {
