@@ -1,4 +1,4 @@
-//! What a waiting user sees, on standard error: progress on a terminal, and none elsewhere.
+//! What a waiting user sees, on standard error: what moves on a terminal, notes alone elsewhere.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write, stderr};
