@@ -8,10 +8,9 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::report;
 
-/// Asks every process to end: the ones that heed it, the shells that do not but go with their terminal, and
-/// the stopped ones, which must run to do either.
+/// Asks every process to end, the stopped ones included, which must run to do so.
 pub(crate) fn ask_all_to_end() {
-    for signal in [Signal::TERM, Signal::HUP, Signal::CONT] {
+    for signal in [Signal::TERM, Signal::CONT] {
         signal_all(signal);
     }
 }

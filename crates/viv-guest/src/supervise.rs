@@ -129,7 +129,7 @@ fn start(run: &Run, link: &Link, events: &Sender<Event>) -> io::Result<Program> 
     }
     // From here on the reaper waits for this child too; there is no other wait it could get in the way of.
     reap(events.clone())?;
-    Ok(Program { pid, outputs })
+    Ok(Program { pid, outputs, on_terminal: run.terminal.is_some() })
 }
 
 /// Collects every process that ends, as is the first process's duty, until there is none.
@@ -178,6 +178,8 @@ struct Program {
     pid: Pid,
     /// Output streams that are still open.
     outputs: usize,
+    /// Whether it runs on the terminal.
+    on_terminal: bool,
 }
 
 impl Program {
@@ -208,6 +210,10 @@ impl Program {
                     // Nobody may be reading any more, so output is not waited for.
                     hurry = true;
                     power::ask_all_to_end();
+                    if self.on_terminal {
+                        // Interactive shells ignore SIGTERM, and go with their terminal.
+                        let _ = kill_process_group(self.pid, Signal::HUP);
+                    }
                     deadline = Some(Instant::now() + GRACE);
                 }
                 Ok(Event::Ended(pid, status)) => {
