@@ -35,6 +35,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use signal_hook::consts::SIGPIPE;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{Cli, Command, HostCommand};
 use crate::failure::{Failure, RUN_FAILED};
@@ -104,6 +107,9 @@ fn not_understood(error: &clap::Error, status: u8) -> ExitCode {
 
 /// Sends the log to standard error, if `VIV_LOG` asks for one.
 fn start_logging() {
-    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("VIV_LOG") else { return };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let Some(filter) = std::env::var("VIV_LOG").ok().and_then(|wanted| wanted.parse::<Targets>().ok()) else {
+        return;
+    };
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    tracing_subscriber::registry().with(log).with(filter).init();
 }
