@@ -77,6 +77,9 @@ mod leaf7 {
     pub const ECX_OWN: u32 = 1 << 22;
     /// FSRM.
     pub const EDX_FSRM: u32 = 1 << 4;
+    /// Subleaf 2: IA32_SPEC_CTRL.BHI_DIS_S, without which kernels clear the branch history by a loop in every system
+    /// call, whatever IA32_ARCH_CAPABILITIES says.
+    pub const EDX2_BHI_CTRL: u32 = 1 << 4;
     /// IBRS and IBPB, STIBP, ARCH_CAPABILITIES, SSBD.
     pub const EDX_SPECULATION: u32 = (1 << 26) | (1 << 27) | (1 << 29) | (1 << 31);
 }
@@ -143,12 +146,13 @@ impl CpuidTable {
             7,
             Some(0),
             CpuidLeaf {
-                eax: 0,
+                eax: 2,
                 ebx,
                 ecx: leaf7::UMIP | leaf7::ECX_OWN,
                 edx: leaf7::EDX_FSRM | leaf7::EDX_SPECULATION,
             },
         );
+        table.set(7, Some(2), CpuidLeaf { edx: leaf7::EDX2_BHI_CTRL, ..CpuidLeaf::default() });
         // Extended topology: one thread a core, all in one package. EDX is put in per vCPU.
         let shift = parameters.vcpus.next_power_of_two().trailing_zeros();
         table.set(0xb, Some(0), CpuidLeaf { eax: 0, ebx: 1, ecx: 0x100, edx: 0 });
