@@ -9,7 +9,7 @@ use iced_x86::{
 };
 use viv_arch::{Gpr, xsave};
 
-use super::forms::random_instance;
+use super::forms::{Mode, random_instance};
 use super::rng::Rng;
 use crate::hostexec::{ExecState, FpuState};
 
@@ -45,6 +45,8 @@ pub struct Case {
     pub instruction: Instruction,
     /// Its encoding, to be put at `state.rip`.
     pub bytes: Vec<u8>,
+    /// What it runs in.
+    pub mode: Mode,
     /// Registers.
     pub state: ExecState,
     /// Contents of [`DATA`].
@@ -54,29 +56,38 @@ pub struct Case {
 impl Case {
     /// A random case of a form, all of whose memory accesses are inside [`DATA`]; `None` if chance chose
     /// operands that have no encoding or no such addresses.
-    pub fn random(code: Code, rng: &mut Rng) -> Option<Self> {
+    pub fn random(code: Code, mode: Mode, rng: &mut Rng) -> Option<Self> {
         let mut state = random_state(rng);
-        let mut instruction = random_instance(code, rng)?;
+        let mut instruction = random_instance(code, mode, rng)?;
         if rng.one_in(8) {
             // Up to a byte before the page's end: many run into the next one.
             state.rip = CODE.start + 0x1000 - 1 - rng.below(14);
-            if instruction.op0_kind() == OpKind::NearBranch64 {
-                instruction.set_near_branch64(instruction.near_branch64() + state.rip - START);
+            let target = (instruction.near_branch_target() + state.rip).wrapping_sub(START);
+            match instruction.op0_kind() {
+                OpKind::NearBranch64 => instruction.set_near_branch64(target),
+                OpKind::NearBranch32 => instruction.set_near_branch32(target as u32),
+                _ => {}
             }
         }
-        let mut encoder = Encoder::new(64);
+        let mut encoder = Encoder::new(mode.bitness());
         encoder.encode(&instruction, state.rip).ok()?;
         let bytes = encoder.take_buffer();
-        let instruction = Decoder::with_ip(64, &bytes, state.rip, DecoderOptions::NONE).decode();
+        let instruction = Decoder::with_ip(mode.bitness(), &bytes, state.rip, DecoderOptions::NONE).decode();
         if instruction.code() != code || instruction.len() != bytes.len() {
             return None;
         }
         point_to_data(&instruction, &mut state, rng)?;
+        if mode == Mode::Bits32 {
+            // The upper halves cannot be seen, and may or may not survive.
+            for gpr in &mut state.gpr {
+                *gpr &= 0xffff_ffff;
+            }
+        }
         if !accesses_only_data(&instruction, &state) {
             return None;
         }
         let data = (0..(DATA.end - DATA.start) / 8).flat_map(|_| operand(rng).to_le_bytes()).collect();
-        Some(Self { instruction, bytes, state, data })
+        Some(Self { instruction, bytes, mode, state, data })
     }
 }
 

@@ -53,11 +53,12 @@ pub fn has_own_fault_address(code: Code) -> Option<&'static str> {
     }
 }
 
-const NARROW_BRANCH: &str = "a 16-bit branch in 64-bit mode, which Intel and AMD do differently";
+const NARROW_BRANCH: &str =
+    "a 16-bit branch: in 64-bit mode, Intel and AMD differ; in 32-bit mode, nothing is down there";
 
 fn is_narrow_branch(kind: OpCodeOperandKind) -> bool {
-    use OpCodeOperandKind::{br16_1, br16_2, br32_1, br32_4};
-    matches!(kind, br16_1 | br16_2 | br32_1 | br32_4)
+    use OpCodeOperandKind::{br16_1, br16_2};
+    matches!(kind, br16_1 | br16_2)
 }
 
 use Subject::{Code as C, Feature as F, Mnemonic as M};
@@ -88,6 +89,8 @@ const EXCLUSIONS: &[(&[Subject], &str)] = &[
             M(Mnemonic::Iret),
             M(Mnemonic::Iretd),
             M(Mnemonic::Iretq),
+            M(Mnemonic::Lds),
+            M(Mnemonic::Les),
             M(Mnemonic::Lss),
             M(Mnemonic::Lfs),
             M(Mnemonic::Lgs),
@@ -100,6 +103,10 @@ const EXCLUSIONS: &[(&[Subject], &str)] = &[
             M(Mnemonic::Sgdt),
             M(Mnemonic::Sidt),
             M(Mnemonic::Smsw),
+            C(Code::Call_ptr1616),
+            C(Code::Call_ptr1632),
+            C(Code::Jmp_ptr1616),
+            C(Code::Jmp_ptr1632),
             C(Code::Call_m1616),
             C(Code::Call_m1632),
             C(Code::Call_m1664),
@@ -112,6 +119,16 @@ const EXCLUSIONS: &[(&[Subject], &str)] = &[
             C(Code::Mov_Sreg_rm16),
             C(Code::Mov_Sreg_r32m16),
             C(Code::Mov_Sreg_r64m16),
+            C(Code::Popw_ES),
+            C(Code::Popd_ES),
+            C(Code::Popw_SS),
+            C(Code::Popd_SS),
+            C(Code::Popw_DS),
+            C(Code::Popd_DS),
+            C(Code::Pushd_FS),
+            C(Code::Pushd_GS),
+            C(Code::Popd_FS),
+            C(Code::Popd_GS),
             C(Code::Pushw_FS),
             C(Code::Pushq_FS),
             C(Code::Pushw_GS),
