@@ -91,6 +91,38 @@ impl Case {
     }
 }
 
+impl Case {
+    /// Moves the memory operand to another address, if there is one that a 64-bit register decides.
+    pub fn move_operand(&mut self, address: u64) {
+        let instruction = &self.instruction;
+        let gpr = &mut self.state.gpr;
+        if instruction.is_string_instruction() {
+            gpr[Gpr::Rsi as usize] = address;
+            gpr[Gpr::Rdi as usize] = address;
+            return;
+        }
+        let operand = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory);
+        let Some(operand) = operand else {
+            if instruction.is_stack_instruction() {
+                gpr[Gpr::Rsp as usize] = address;
+            }
+            return;
+        };
+        let base = instruction.memory_base();
+        let index = instruction.memory_index();
+        if !base.is_gpr64() || base == index || !(index == Register::None || index.is_gpr64()) {
+            return;
+        }
+        let now = instruction.virtual_address(operand, 0, |register, _, _| {
+            Some(if register.is_gpr() { gpr[register.full_register().number()] } else { 0 })
+        });
+        if let Some(now) = now {
+            let register = &mut gpr[base.number()];
+            *register = register.wrapping_add(address.wrapping_sub(now));
+        }
+    }
+}
+
 /// Eight bytes of an operand: integers of every kind, and floating-point numbers of both sizes.
 fn operand(rng: &mut Rng) -> u64 {
     match rng.below(4) {

@@ -78,6 +78,27 @@ pub fn compare(options: &Options) -> Report {
     report
 }
 
+/// Addresses that no user program can access: a supervisor's, and some that are not canonical, in whole or in
+/// part.
+const FORBIDDEN: [u64; 6] = [
+    0xffff_8000_0000_1800,
+    0xffff_8000_0000_1ffd,
+    0x0000_7fff_ffff_fffd,
+    0xffff_7fff_ffff_fffd,
+    0x1234_5678_9abc_def0,
+    0xffff_ffff_ffff_fffd,
+];
+
+/// The supervisor's pages around them. Linux says of all addresses up there that their pages are present.
+const SUPERVISOR: [u64; 6] = [
+    0xffff_8000_0000_0000,
+    0xffff_8000_0000_1000,
+    0xffff_8000_0000_2000,
+    0x0000_7fff_ffff_f000,
+    0xffff_ffff_ffff_e000,
+    0xffff_ffff_ffff_f000,
+];
+
 /// What may be done with the pages of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Layout {
@@ -136,6 +157,9 @@ impl Sides {
             native.map(page, PAGE_SIZE as usize, protection).expect("the address is free");
             interpreter.map(page, PAGE_SIZE, protection);
         }
+        for page in SUPERVISOR {
+            interpreter.map_supervisor(page);
+        }
         Self { native, interpreter, mode, layout: Layout::OPEN, _regions: regions }
     }
 
@@ -144,8 +168,11 @@ impl Sides {
         // Some seeds make no case.
         for seed in (options.seed..).take(4 * options.cases as usize) {
             let mut rng = Rng::new(seed ^ (code as u64) << 32);
-            let Some(case) = Case::random(code, self.mode, &mut rng) else { continue };
+            let Some(mut case) = Case::random(code, self.mode, &mut rng) else { continue };
             let layout = Layout::random(code, &mut rng);
+            if self.mode == Mode::Bits64 && rng.one_in(16) && has_own_faults(code).is_none() {
+                case.move_operand(rng.pick(&FORBIDDEN));
+            }
             self.compare(&case, &layout, seed, report);
             if report.cases - before == options.cases {
                 break;
