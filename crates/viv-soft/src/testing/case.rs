@@ -230,6 +230,10 @@ fn point_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng
     match mnemonic {
         Mnemonic::Vmaskmovdqu => state.gpr[Gpr::Rdi as usize] = data_pointer(rng),
         Mnemonic::Enter | Mnemonic::Leave => state.gpr[Gpr::Rbp as usize] = data_pointer(rng) & !7,
+        _ if chooses_components(instruction) => {
+            state.gpr[Gpr::Rax as usize] = rng.below(8);
+            state.gpr[Gpr::Rdx as usize] = 0;
+        }
         Mnemonic::Xlatb => {
             state.gpr[Gpr::Rbx as usize] = data_pointer(rng);
             return Some(());
@@ -240,6 +244,15 @@ fn point_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng
         point_operand_to_data(instruction, state, rng)?;
     }
     Some(())
+}
+
+/// Whether EDX:EAX says which state components it works on. Guests have but three.
+fn chooses_components(instruction: &Instruction) -> bool {
+    use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
+    matches!(
+        instruction.mnemonic(),
+        Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64
+    )
 }
 
 fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng) -> Option<()> {
@@ -292,6 +305,10 @@ fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: 
 /// Whether every access is inside the data pages: the native side must not write anywhere else.
 fn accesses_only_data(instruction: &Instruction, state: &ExecState) -> bool {
     let mut factory = InstructionInfoFactory::new();
+    let is_of_guests = |gpr: Gpr, components: u32| state.gpr[gpr as usize] as u32 & !components == 0;
+    if chooses_components(instruction) && !(is_of_guests(Gpr::Rax, 7) && is_of_guests(Gpr::Rdx, 0)) {
+        return false;
+    }
     factory.info(instruction).used_memory().iter().all(|memory| {
         if memory.access() == OpAccess::NoMemAccess {
             return true;

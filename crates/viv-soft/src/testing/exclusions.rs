@@ -33,10 +33,16 @@ pub fn excluded(code: Code) -> Option<&'static str> {
 /// The reason why page faults of a form are not compared, if they are not. Everything else of it is.
 #[must_use]
 pub fn has_own_faults(code: Code) -> Option<&'static str> {
-    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Maskmovdqu, Maskmovq, Vmaskmovdqu};
+    use Mnemonic::{
+        Fldenv, Fnsave, Fnstenv, Frstor, Fxrstor, Fxrstor64, Fxsave, Fxsave64, Maskmovdqu, Maskmovq,
+        Vmaskmovdqu, Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64,
+    };
     match code.mnemonic() {
         Maskmovq | Maskmovdqu | Vmaskmovdqu => Some("may fault for bytes that the mask leaves out"),
-        Fnsave | Frstor | Fnstenv | Fldenv => Some("touches the parts of its operand in an order of its own"),
+        Fnsave | Frstor | Fnstenv | Fldenv | Fxsave | Fxsave64 | Fxrstor | Fxrstor64 | Xsave | Xsave64
+        | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64 => {
+            Some("touches the parts of its operand in an order of its own")
+        }
         _ => None,
     }
 }
@@ -152,16 +158,7 @@ const EXCLUSIONS: &[(&[Subject], &str)] = &[
         ],
         "shows or changes TF, by which the native side gets control back",
     ),
-    (
-        &[
-            F(CpuidFeature::XSAVE),
-            F(CpuidFeature::XSAVEOPT),
-            F(CpuidFeature::XSAVEC),
-            F(CpuidFeature::XSAVES),
-            F(CpuidFeature::FXSR),
-        ],
-        "saves components and pointers of the host's that the guest has not",
-    ),
+    (&[F(CpuidFeature::XSAVES)], "saves components and pointers of the host's that the guest has not"),
     (
         &[
             M(Mnemonic::Fclex),

@@ -72,6 +72,10 @@ fn is_offered(feature: CpuidFeature, cpuid: &CpuidTable) -> bool {
             return true;
         }
         F::FPU | F::FPU287 | F::FPU387 => (leaf1.edx, 0),
+        F::FXSR => (leaf1.edx, 24),
+        F::XSAVE => (leaf1.ecx, 26),
+        F::XSAVEOPT => (cpuid.get(0xd, 1).eax, 0),
+        F::XSAVEC => (cpuid.get(0xd, 1).eax, 1),
         F::CX8 => (leaf1.edx, 8),
         F::CMOV => (leaf1.edx, 15),
         F::CLFSH => (leaf1.edx, 19),
