@@ -6,7 +6,7 @@ use viv_arch::Vector;
 use viv_arch::cpuid::{CpuidTable, ModelParameters};
 
 use super::*;
-use crate::testing::{CODE, Case, DATA, NativeCpu, NativeFault, Protection, RegionLock, Rng, forms};
+use crate::testing::{CODE, Case, DATA, Mode, NativeCpu, NativeFault, Protection, RegionLock, Rng, forms};
 
 /// Cases of each form. One in eight is unusual in one way or another: unmasked exceptions, unaligned operands.
 const CASES: usize = 16;
@@ -134,11 +134,11 @@ fn every_form_does_what_the_processor_does() {
     let mut comparison = Comparison::new();
     let (mut forms_compared, mut cases, mut faults) = (0, 0, 0);
     let mut differences = Vec::new();
-    for code in forms::all_forms(&model()) {
+    for code in forms::all_forms(&model(), Mode::Bits64) {
         let mut rng = Rng::new(code as u64);
         let mut compared = 0;
         for _ in 0..CASES * 4 {
-            let Some(case) = Case::random(code, &mut rng) else { continue };
+            let Some(case) = Case::random(code, Mode::Bits64, &mut rng) else { continue };
             if !is_host_executable(&case.instruction) {
                 continue;
             }
@@ -179,10 +179,10 @@ fn every_form_accesses_exactly_what_it_says() {
     let mut arena = CodeArena::new(16 << 20).unwrap();
     let mut stubs = StubCache::default();
     let mut checked = 0;
-    for code in forms::all_forms(&model()) {
+    for code in forms::all_forms(&model(), Mode::Bits64) {
         let mut rng = Rng::new(code as u64);
         let with_memory = |rng: &mut Rng| {
-            Case::random(code, rng).filter(|case| {
+            Case::random(code, Mode::Bits64, rng).filter(|case| {
                 is_host_executable(&case.instruction) && memory_access(&case.instruction).is_some()
             })
         };

@@ -86,6 +86,26 @@ impl FpuState {
         self.set_fx_u16(xsave::FCW, xsave::FCW_INIT);
     }
 
+    /// Makes of the x87 part what the processor makes of it when it loads it: reserved bits, FSW.ES and pointers that
+    /// are too wide.
+    #[allow(unsafe_code, reason = "the processor itself does it")]
+    pub fn settle_x87(&mut self) {
+        let mut host_mxcsr = 0u32;
+        // SAFETY: the image is aligned, and its MXCSR valid. What FXRSTOR loads is clobbered or put back.
+        unsafe {
+            std::arch::asm!(
+                "stmxcsr [{mxcsr}]",
+                "fxrstor64 [{fx}]",
+                "fxsave64 [{fx}]",
+                "fninit",
+                "ldmxcsr [{mxcsr}]",
+                mxcsr = in(reg) &raw mut host_mxcsr,
+                fx = in(reg) self.fx.as_mut_ptr(),
+                clobber_abi("sysv64"),
+            );
+        }
+    }
+
     /// Clears the XMM registers, which is the SSE component's initial configuration. MXCSR stays.
     pub fn init_sse(&mut self) {
         for register in &mut self.ymm {

@@ -95,6 +95,7 @@ pub fn lower(op: &mut Op, i: &Instruction) -> Option<Choice> {
             op.imm = immediate(i, 0)?;
             Choice::plain(legacy::aad)
         }
+        Mnemonic::Salc => Choice::plain(legacy::salc),
         Mnemonic::Bound => {
             op.dst = register(i.op0_register());
             Choice::plain(for_wide_size!(bits(i, 0), |T| legacy::bound::<T>))

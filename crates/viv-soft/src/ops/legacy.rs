@@ -5,6 +5,7 @@ use viv_arch::{Exception, Vector};
 use crate::cpu::{Cpu, Exec};
 use crate::op::Op;
 use crate::ops::arith::Arith;
+use crate::ops::segment::set_zf;
 use crate::ram::Int;
 
 const CF: u64 = 1;
@@ -81,10 +82,10 @@ pub fn aad(cpu: &mut Cpu, op: &Op) -> Exec {
 /// BOUND: the index register `dst` against two bounds in memory.
 pub fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear(op, 2 * T::SIZE, false)?;
-    let lower = cpu.load::<T>(address)?.sign_extended() as i64;
-    let upper = cpu.load::<T>(address.wrapping_add(T::SIZE))?.sign_extended() as i64;
     let index = cpu.get::<T>(op.dst).sign_extended() as i64;
-    if index < lower || index > upper {
+    let lower = cpu.load::<T>(address)?.sign_extended() as i64;
+    // Below the lower bound, the upper one is not read.
+    if index < lower || index > cpu.load::<T>(address.wrapping_add(T::SIZE))?.sign_extended() as i64 {
         return cpu.raise(Exception::new(Vector::BoundRange));
     }
     Ok(())
@@ -94,24 +95,36 @@ pub fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 pub fn arpl_r(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     let old = cpu.get::<u16>(op.dst);
-    let new = raise_rpl(cpu, old, op);
-    cpu.put(op.dst, new);
+    let new = raised_rpl(cpu, old, op);
+    if let Some(new) = new {
+        cpu.put(op.dst, new);
+    }
+    set_zf(cpu, new.is_some());
     Ok(())
 }
 
-/// ARPL on memory.
+/// ARPL on memory, which is written only if it changes.
 pub fn arpl_m(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_protected()?;
     let address = cpu.linear(op, 2, true)?;
     let old = cpu.load::<u16>(address)?;
-    cpu.pointer_for_update(address, 2)?;
-    let new = raise_rpl(cpu, old, op);
-    cpu.store(address, new)
+    let new = raised_rpl(cpu, old, op);
+    if let Some(new) = new {
+        cpu.store(address, new)?;
+    }
+    set_zf(cpu, new.is_some());
+    Ok(())
 }
 
-fn raise_rpl(cpu: &mut Cpu, old: u16, op: &Op) -> u16 {
+/// The selector with a higher RPL, if it is to have one.
+fn raised_rpl(cpu: &Cpu, old: u16, op: &Op) -> Option<u16> {
     let rpl = cpu.get::<u16>(op.src) & 3;
-    let raises = old & 3 < rpl;
-    cpu.exec.rflags = (cpu.exec.rflags & !0x40) | (u64::from(raises) << 6);
-    if raises { (old & !3) | rpl } else { old }
+    (old & 3 < rpl).then_some((old & !3) | rpl)
+}
+
+/// SALC: AL from CF. No manual has it, but every processor.
+pub fn salc(cpu: &mut Cpu, _: &Op) -> Exec {
+    let value = if cpu.flags() & CF != 0 { 0xffu8 } else { 0 };
+    cpu.put(AL, value);
+    Ok(())
 }

@@ -271,7 +271,8 @@ fn is_visible(cpu: &Cpu, segment: &Segment) -> bool {
     conforming || segment.dpl() >= privilege
 }
 
-fn set_zf(cpu: &mut Cpu, zf: bool) {
+/// Sets or clears ZF.
+pub fn set_zf(cpu: &mut Cpu, zf: bool) {
     cpu.exec.rflags = (cpu.exec.rflags & !0x40) | (u64::from(zf) << 6);
 }
 

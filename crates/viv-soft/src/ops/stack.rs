@@ -201,16 +201,14 @@ pub fn pusha<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
 }
 
 pub fn popa<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
-    let mut values = [T::from_u64(0); 8];
-    for (n, value) in values.iter_mut().enumerate() {
-        *value = cpu.peek::<T>(n as u64 * T::SIZE)?;
-    }
-    cpu.release(8 * T::SIZE);
-    for (register, value) in (0..8u8).rev().zip(values) {
+    // A fault finds those before it loaded, and the stack pointer where it was.
+    for (n, register) in (0..8u8).rev().enumerate() {
+        let value = cpu.peek::<T>(n as u64 * T::SIZE)?;
         if register != Gpr::Rsp as u8 {
             cpu.put(register * 8, value);
         }
     }
+    cpu.release(8 * T::SIZE);
     Ok(())
 }
 

@@ -16,7 +16,8 @@ const COMPACTED: u64 = 1 << 63;
 const X87_HEAD: std::ops::Range<usize> = 0..xsave::MXCSR;
 const X87_REGISTERS: std::ops::Range<usize> = xsave::ST0..xsave::XMM0;
 const MXCSR: std::ops::Range<usize> = xsave::MXCSR..xsave::MXCSR + 8;
-const XMM: std::ops::Range<usize> = xsave::XMM0..xsave::XMM0 + 256;
+/// Where the XMM registers end.
+const XMM_END: usize = xsave::XMM0 + 256;
 
 impl Cpu {
     /// Components that are not in their initial configuration.
@@ -33,13 +34,18 @@ impl Cpu {
             | (if avx { xsave::AVX } else { 0 })
     }
 
+    /// How many vector registers are saved and restored: only eight can be seen outside 64-bit mode.
+    fn vector_registers(&self) -> usize {
+        if self.is_64bit() { 16 } else { 8 }
+    }
+
     /// The legacy region as FXSAVE writes it.
     fn legacy_region(&self, wide: bool) -> [u8; 512] {
         let fpu = &self.exec.fpu;
         let mut image = [0; 512];
         image[..xsave::XMM0].copy_from_slice(&fpu.fx[..xsave::XMM0]);
         image[xsave::MXCSR_MASK..xsave::MXCSR_MASK + 4].copy_from_slice(&xsave::MXCSR_VALID.to_le_bytes());
-        for (bytes, register) in image[XMM].chunks_exact_mut(16).zip(&fpu.ymm) {
+        for (bytes, register) in image[xsave::XMM0..XMM_END].chunks_exact_mut(16).zip(&fpu.ymm) {
             bytes.copy_from_slice(&register[..16]);
         }
         if !wide {
@@ -62,10 +68,13 @@ impl Cpu {
         for register in fx[X87_REGISTERS].chunks_exact_mut(16) {
             register[10..].fill(0);
         }
+        self.exec.fpu.settle_x87();
     }
 
     fn load_xmm(&mut self, image: &[u8]) {
-        for (register, bytes) in self.exec.fpu.ymm.iter_mut().zip(image[XMM].chunks_exact(16)) {
+        let registers = self.vector_registers();
+        let images = image[xsave::XMM0..XMM_END].chunks_exact(16);
+        for (register, bytes) in self.exec.fpu.ymm[..registers].iter_mut().zip(images) {
             register[..16].copy_from_slice(bytes);
         }
     }
@@ -112,8 +121,8 @@ pub fn fxsave(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear(op, 512, true)?;
     cpu.check_area(address, 16)?;
     let image = cpu.legacy_region(op.aux & WIDE != 0);
-    // The last 96 bytes are the software's.
-    cpu.write_bytes(address, &image[..416])
+    // What follows the registers is left alone.
+    cpu.write_bytes(address, &image[..xsave::XMM0 + 16 * cpu.vector_registers()])
 }
 
 pub fn fxrstor(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -145,6 +154,7 @@ pub fn save(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     let wanted = if compact { requested & in_use } else { requested };
     let image = cpu.legacy_region(op.aux & WIDE != 0);
+    let registers = cpu.vector_registers();
     let at = |offset: usize| address.wrapping_add(offset as u64);
     if wanted & xsave::X87 != 0 {
         cpu.write_bytes(at(0), &image[X87_HEAD])?;
@@ -155,19 +165,20 @@ pub fn save(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.write_bytes(at(xsave::MXCSR), &image[MXCSR])?;
     }
     if wanted & xsave::SSE != 0 {
-        cpu.write_bytes(at(xsave::XMM0), &image[XMM])?;
+        cpu.write_bytes(at(xsave::XMM0), &image[xsave::XMM0..][..16 * registers])?;
     }
     if wanted & xsave::AVX != 0 {
         let mut upper = [0; xsave::AVX_SIZE];
         for (bytes, register) in upper.chunks_exact_mut(16).zip(&cpu.exec.fpu.ymm) {
             bytes.copy_from_slice(&register[16..]);
         }
-        cpu.write_bytes(at(xsave::AVX_OFFSET), &upper)?;
+        cpu.write_bytes(at(xsave::AVX_OFFSET), &upper[..16 * registers])?;
     }
     if compact {
-        let mut header = [0; 64];
+        // The rest of the header is not written.
+        let mut header = [0; 16];
         header[..8].copy_from_slice(&(requested & in_use).to_le_bytes());
-        header[8..16].copy_from_slice(&(requested | COMPACTED).to_le_bytes());
+        header[8..].copy_from_slice(&(requested | COMPACTED).to_le_bytes());
         return cpu.write_bytes(at(xsave::XSTATE_BV), &header);
     }
     let old = cpu.load::<u64>(at(xsave::XSTATE_BV))?;
@@ -223,7 +234,9 @@ pub fn restore(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.exec.fpu.init_sse();
     }
     if present & xsave::AVX != 0 {
-        for (register, bytes) in cpu.exec.fpu.ymm.iter_mut().zip(area[xsave::AVX_OFFSET..].chunks_exact(16)) {
+        let registers = cpu.vector_registers();
+        let images = area[xsave::AVX_OFFSET..].chunks_exact(16);
+        for (register, bytes) in cpu.exec.fpu.ymm[..registers].iter_mut().zip(images) {
             register[16..].copy_from_slice(bytes);
         }
     } else if requested & xsave::AVX != 0 {

@@ -9,7 +9,7 @@ use iced_x86::{
 };
 use viv_arch::{Gpr, xsave};
 
-use super::forms::random_instance;
+use super::forms::{Mode, random_instance};
 use super::rng::Rng;
 use crate::hostexec::{ExecState, FpuState};
 
@@ -45,6 +45,8 @@ pub struct Case {
     pub instruction: Instruction,
     /// Its encoding, to be put at `state.rip`.
     pub bytes: Vec<u8>,
+    /// What it runs in.
+    pub mode: Mode,
     /// Registers.
     pub state: ExecState,
     /// Contents of [`DATA`].
@@ -54,29 +56,70 @@ pub struct Case {
 impl Case {
     /// A random case of a form, all of whose memory accesses are inside [`DATA`]; `None` if chance chose
     /// operands that have no encoding or no such addresses.
-    pub fn random(code: Code, rng: &mut Rng) -> Option<Self> {
+    pub fn random(code: Code, mode: Mode, rng: &mut Rng) -> Option<Self> {
         let mut state = random_state(rng);
-        let mut instruction = random_instance(code, rng)?;
+        let mut instruction = random_instance(code, mode, rng)?;
         if rng.one_in(8) {
             // Up to a byte before the page's end: many run into the next one.
             state.rip = CODE.start + 0x1000 - 1 - rng.below(14);
-            if instruction.op0_kind() == OpKind::NearBranch64 {
-                instruction.set_near_branch64(instruction.near_branch64() + state.rip - START);
+            let target = (instruction.near_branch_target() + state.rip).wrapping_sub(START);
+            match instruction.op0_kind() {
+                OpKind::NearBranch64 => instruction.set_near_branch64(target),
+                OpKind::NearBranch32 => instruction.set_near_branch32(target as u32),
+                _ => {}
             }
         }
-        let mut encoder = Encoder::new(64);
+        let mut encoder = Encoder::new(mode.bitness());
         encoder.encode(&instruction, state.rip).ok()?;
         let bytes = encoder.take_buffer();
-        let instruction = Decoder::with_ip(64, &bytes, state.rip, DecoderOptions::NONE).decode();
+        let instruction = Decoder::with_ip(mode.bitness(), &bytes, state.rip, DecoderOptions::NONE).decode();
         if instruction.code() != code || instruction.len() != bytes.len() {
             return None;
         }
         point_to_data(&instruction, &mut state, rng)?;
+        if mode == Mode::Bits32 {
+            // The upper halves cannot be seen, and may or may not survive.
+            for gpr in &mut state.gpr {
+                *gpr &= 0xffff_ffff;
+            }
+        }
         if !accesses_only_data(&instruction, &state) {
             return None;
         }
         let data = (0..(DATA.end - DATA.start) / 8).flat_map(|_| operand(rng).to_le_bytes()).collect();
-        Some(Self { instruction, bytes, state, data })
+        Some(Self { instruction, bytes, mode, state, data })
+    }
+}
+
+impl Case {
+    /// Moves the memory operand to another address, if there is one that a 64-bit register decides.
+    pub fn move_operand(&mut self, address: u64) {
+        let instruction = &self.instruction;
+        let gpr = &mut self.state.gpr;
+        if instruction.is_string_instruction() {
+            gpr[Gpr::Rsi as usize] = address;
+            gpr[Gpr::Rdi as usize] = address;
+            return;
+        }
+        let operand = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory);
+        let Some(operand) = operand else {
+            if instruction.is_stack_instruction() {
+                gpr[Gpr::Rsp as usize] = address;
+            }
+            return;
+        };
+        let base = instruction.memory_base();
+        let index = instruction.memory_index();
+        if !base.is_gpr64() || base == index || !(index == Register::None || index.is_gpr64()) {
+            return;
+        }
+        let now = instruction.virtual_address(operand, 0, |register, _, _| {
+            Some(if register.is_gpr() { gpr[register.full_register().number()] } else { 0 })
+        });
+        if let Some(now) = now {
+            let register = &mut gpr[base.number()];
+            *register = register.wrapping_add(address.wrapping_sub(now));
+        }
     }
 }
 
@@ -187,6 +230,10 @@ fn point_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng
     match mnemonic {
         Mnemonic::Vmaskmovdqu => state.gpr[Gpr::Rdi as usize] = data_pointer(rng),
         Mnemonic::Enter | Mnemonic::Leave => state.gpr[Gpr::Rbp as usize] = data_pointer(rng) & !7,
+        _ if chooses_components(instruction) => {
+            state.gpr[Gpr::Rax as usize] = rng.below(8);
+            state.gpr[Gpr::Rdx as usize] = 0;
+        }
         Mnemonic::Xlatb => {
             state.gpr[Gpr::Rbx as usize] = data_pointer(rng);
             return Some(());
@@ -197,6 +244,15 @@ fn point_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng
         point_operand_to_data(instruction, state, rng)?;
     }
     Some(())
+}
+
+/// Whether EDX:EAX says which state components it works on. Guests have but three.
+fn chooses_components(instruction: &Instruction) -> bool {
+    use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
+    matches!(
+        instruction.mnemonic(),
+        Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64
+    )
 }
 
 fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng) -> Option<()> {
@@ -249,6 +305,10 @@ fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: 
 /// Whether every access is inside the data pages: the native side must not write anywhere else.
 fn accesses_only_data(instruction: &Instruction, state: &ExecState) -> bool {
     let mut factory = InstructionInfoFactory::new();
+    let is_of_guests = |gpr: Gpr, components: u32| state.gpr[gpr as usize] as u32 & !components == 0;
+    if chooses_components(instruction) && !(is_of_guests(Gpr::Rax, 7) && is_of_guests(Gpr::Rdx, 0)) {
+        return false;
+    }
     factory.info(instruction).used_memory().iter().all(|memory| {
         if memory.access() == OpAccess::NoMemAccess {
             return true;

@@ -9,8 +9,8 @@ use viv_arch::{Exception, Vector};
 
 use super::case::RegionLock;
 use super::{
-    CODE, Case, DATA, Interpreter, NativeCpu, NativeFault, Protection, Rng, forms, has_own_fault_address,
-    has_own_faults,
+    CODE, Case, DATA, Interpreter, Mode, NativeCpu, NativeFault, Protection, Rng, forms,
+    has_own_fault_address, has_own_faults,
 };
 use crate::cpu::Pending;
 use crate::hostexec::ExecState;
@@ -24,10 +24,12 @@ pub struct Options {
     pub seed: u64,
     /// This form only, by [`Code`]'s name for it.
     pub form: Option<String>,
+    /// This mode only.
+    pub mode: Option<Mode>,
 }
 
 impl Options {
-    /// From the environment: `VIV_DIFF_CASES`, `VIV_DIFF_SEED`, `VIV_DIFF_FORM`.
+    /// From the environment: `VIV_DIFF_CASES`, `VIV_DIFF_SEED`, `VIV_DIFF_FORM`, `VIV_DIFF_BITS`.
     #[must_use]
     pub fn from_environment(default_cases: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
@@ -35,6 +37,7 @@ impl Options {
             cases: number("VIV_DIFF_CASES").unwrap_or(default_cases),
             seed: number("VIV_DIFF_SEED").unwrap_or(0),
             form: std::env::var("VIV_DIFF_FORM").ok(),
+            mode: number("VIV_DIFF_BITS").map(|bits| if bits == 32 { Mode::Bits32 } else { Mode::Bits64 }),
         }
     }
 }
@@ -61,25 +64,40 @@ pub struct Report {
 #[must_use]
 pub fn compare(options: &Options) -> Report {
     let model = CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz: 1_000_000 });
-    let mut sides = Sides::new();
     let mut report = Report::default();
-    let wanted = |code: &Code| options.form.as_ref().is_none_or(|form| format!("{code:?}") == *form);
-    for code in forms::all_forms(&model).filter(wanted) {
-        let before = report.cases;
-        // Some seeds make no case.
-        for seed in (options.seed..).take(4 * options.cases as usize) {
-            let mut rng = Rng::new(seed ^ (code as u64) << 32);
-            let Some(case) = Case::random(code, &mut rng) else { continue };
-            let layout = Layout::random(code, &mut rng);
-            sides.compare(&case, &layout, seed, &mut report);
-            if report.cases - before == options.cases {
-                break;
-            }
+    let is_wanted = |code: &Code| options.form.as_ref().is_none_or(|form| format!("{code:?}") == *form);
+    for mode in [Mode::Bits64, Mode::Bits32] {
+        if options.mode.is_some_and(|only| only != mode) {
+            continue;
         }
-        report.forms += u64::from(report.cases > before);
+        let mut sides = Sides::new(mode);
+        for code in forms::all_forms(&model, mode).filter(is_wanted) {
+            sides.compare_form(code, options, &mut report);
+        }
     }
     report
 }
+
+/// Addresses that no user program can access: a supervisor's, and some that are not canonical, in whole or in
+/// part.
+const FORBIDDEN: [u64; 6] = [
+    0xffff_8000_0000_1800,
+    0xffff_8000_0000_1ffd,
+    0x0000_7fff_ffff_fffd,
+    0xffff_7fff_ffff_fffd,
+    0x1234_5678_9abc_def0,
+    0xffff_ffff_ffff_fffd,
+];
+
+/// The supervisor's pages around them. Linux says of all addresses up there that their pages are present.
+const SUPERVISOR: [u64; 6] = [
+    0xffff_8000_0000_0000,
+    0xffff_8000_0000_1000,
+    0xffff_8000_0000_2000,
+    0x0000_7fff_ffff_f000,
+    0xffff_ffff_ffff_e000,
+    0xffff_ffff_ffff_f000,
+];
 
 /// What may be done with the pages of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,21 +142,43 @@ struct Outcome {
 struct Sides {
     native: NativeCpu,
     interpreter: Interpreter,
+    mode: Mode,
     layout: Layout,
     _regions: RegionLock,
 }
 
 impl Sides {
-    fn new() -> Self {
+    fn new(mode: Mode) -> Self {
         let regions = RegionLock::take();
-        let mut native = NativeCpu::new();
-        let mut interpreter = Interpreter::new();
+        let mut native = NativeCpu::in_mode(mode);
+        let mut interpreter = Interpreter::in_mode(mode);
         let pages = Layout::OPEN.pages().chain([(CODE.start, Protection::All)]);
         for (page, protection) in pages {
             native.map(page, PAGE_SIZE as usize, protection).expect("the address is free");
             interpreter.map(page, PAGE_SIZE, protection);
         }
-        Self { native, interpreter, layout: Layout::OPEN, _regions: regions }
+        for page in SUPERVISOR {
+            interpreter.map_supervisor(page);
+        }
+        Self { native, interpreter, mode, layout: Layout::OPEN, _regions: regions }
+    }
+
+    fn compare_form(&mut self, code: Code, options: &Options, report: &mut Report) {
+        let before = report.cases;
+        // Some seeds make no case.
+        for seed in (options.seed..).take(4 * options.cases as usize) {
+            let mut rng = Rng::new(seed ^ (code as u64) << 32);
+            let Some(mut case) = Case::random(code, self.mode, &mut rng) else { continue };
+            let layout = Layout::random(code, &mut rng);
+            if self.mode == Mode::Bits64 && rng.one_in(16) && has_own_faults(code).is_none() {
+                case.move_operand(rng.pick(&FORBIDDEN));
+            }
+            self.compare(&case, &layout, seed, report);
+            if report.cases - before == options.cases {
+                break;
+            }
+        }
+        report.forms += u64::from(report.cases > before);
     }
 
     fn set_layout(&mut self, layout: &Layout) {
@@ -167,10 +207,11 @@ impl Sides {
         FastFormatter::new().format(&case.instruction, &mut text);
         report.differences.push(format!(
             "{text} ({:?}, {:02x?}) at {:#x}, {layout:?}\n  \
-             again: VIV_DIFF_FORM={:?} VIV_DIFF_SEED={seed} VIV_DIFF_CASES=1{problem}",
+             again: VIV_DIFF_BITS={} VIV_DIFF_FORM={:?} VIV_DIFF_SEED={seed} VIV_DIFF_CASES=1{problem}",
             case.instruction.code(),
             case.bytes,
             case.state.rip,
+            case.mode.bitness(),
             case.instruction.code(),
         ));
     }
@@ -288,9 +329,9 @@ mod tests {
 
     #[test]
     fn the_interpreter_does_what_the_processor_does() {
-        let options = Options::from_environment(60);
+        let options = Options::from_environment(40);
         let report = compare(&options);
-        let shown: Vec<_> = report.differences.iter().take(40).map(String::as_str).collect();
+        let shown: Vec<_> = report.differences.iter().take(4000).map(String::as_str).collect();
         assert!(
             shown.is_empty(),
             "{} of {} cases of {} forms differ:\n{}",
@@ -300,8 +341,8 @@ mod tests {
             shown.join("\n")
         );
         // If the generator broke, there would be little to compare.
-        if options.form.is_none() {
-            assert!(report.forms > 1450, "{} forms", report.forms);
+        if options.form.is_none() && options.mode.is_none() {
+            assert!(report.forms > 3000, "{} forms", report.forms);
             assert!(report.cases > 9 * report.forms * options.cases / 10, "{} cases", report.cases);
             assert!(report.page_faults > report.cases / 100, "{} page faults", report.page_faults);
         }

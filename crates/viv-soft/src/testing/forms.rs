@@ -1,4 +1,4 @@
-//! The instruction forms of 64-bit user programs, and random instances of them.
+//! The instruction forms of user programs, and random instances of them.
 
 use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, OpCodeOperandKind, OpKind, Register};
 use viv_arch::CpuidTable;
@@ -7,14 +7,46 @@ use super::case::{DATA, START};
 use super::exclusions::excluded;
 use super::rng::Rng;
 
+/// What user programs run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// 64-bit mode.
+    Bits64,
+    /// Compatibility mode with a 32-bit code segment.
+    Bits32,
+}
+
+impl Mode {
+    /// The decoder's name for it.
+    #[must_use]
+    pub const fn bitness(self) -> u32 {
+        match self {
+            Self::Bits64 => 64,
+            Self::Bits32 => 32,
+        }
+    }
+
+    /// How many general or vector registers there are.
+    const fn registers(self) -> u64 {
+        match self {
+            Self::Bits64 => 16,
+            Self::Bits32 => 8,
+        }
+    }
+}
+
 /// The forms that a guest with this CPUID model can execute and that compare with the processor.
 ///
-/// Legacy and VEX encodings in 64-bit mode; what is missing is in [`super::excluded`], with its reason.
-pub fn all_forms(cpuid: &CpuidTable) -> impl Iterator<Item = Code> {
-    Code::values().filter(|code| {
+/// Legacy and VEX encodings; what is missing is in [`super::excluded`], with its reason.
+pub fn all_forms(cpuid: &CpuidTable, mode: Mode) -> impl Iterator<Item = Code> {
+    Code::values().filter(move |code| {
         let op_code = code.op_code();
+        let is_in_mode = match mode {
+            Mode::Bits64 => op_code.mode64(),
+            Mode::Bits32 => op_code.mode32(),
+        };
         op_code.is_instruction()
-            && op_code.mode64()
+            && is_in_mode
             && matches!(op_code.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
             && code.cpuid_features().iter().all(|feature| is_offered(*feature, cpuid))
             && excluded(*code).is_none()
@@ -40,6 +72,10 @@ fn is_offered(feature: CpuidFeature, cpuid: &CpuidTable) -> bool {
             return true;
         }
         F::FPU | F::FPU287 | F::FPU387 => (leaf1.edx, 0),
+        F::FXSR => (leaf1.edx, 24),
+        F::XSAVE => (leaf1.ecx, 26),
+        F::XSAVEOPT => (cpuid.get(0xd, 1).eax, 0),
+        F::XSAVEC => (cpuid.get(0xd, 1).eax, 1),
         F::CX8 => (leaf1.edx, 8),
         F::CMOV => (leaf1.edx, 15),
         F::CLFSH => (leaf1.edx, 19),
@@ -75,8 +111,8 @@ fn is_offered(feature: CpuidFeature, cpuid: &CpuidTable) -> bool {
 }
 
 /// A random instruction of a form, which still has to be encoded; `None` for operands that this generator does
-/// not make: far pointers, and branches of other sizes than 64 bits.
-pub fn random_instance(code: Code, rng: &mut Rng) -> Option<Instruction> {
+/// not make: far pointers, and 16-bit branches.
+pub fn random_instance(code: Code, mode: Mode, rng: &mut Rng) -> Option<Instruction> {
     let op_code = code.op_code();
     let mut instruction = Instruction::new();
     instruction.set_code(code);
@@ -84,7 +120,7 @@ pub fn random_instance(code: Code, rng: &mut Rng) -> Option<Instruction> {
     // RSP is a fine operand now and then, but much else happens on the stack.
     let stack = code.is_stack_instruction();
     for (operand, kind) in kinds.iter().enumerate() {
-        set_operand(&mut instruction, operand as u32, *kind, stack, rng)?;
+        set_operand(&mut instruction, operand as u32, *kind, (mode, stack), rng)?;
     }
     let memory = instruction.op0_kind() == OpKind::Memory;
     if op_code.can_use_lock_prefix() && memory && rng.one_in(3) {
@@ -103,12 +139,14 @@ fn set_operand(
     instruction: &mut Instruction,
     operand: u32,
     kind: OpCodeOperandKind,
-    stack: bool,
+    (mode, stack): (Mode, bool),
     rng: &mut Rng,
 ) -> Option<()> {
     use OpCodeOperandKind as K;
+    let registers = mode.registers();
+    let wide = mode == Mode::Bits64;
     let gpr = |first: Register, rng: &mut Rng| {
-        let number = rng.below(16) as u32;
+        let number = rng.below(registers) as u32;
         if number == 4 && (stack || !rng.one_in(4)) { first } else { first + number }
     };
     let register = match kind {
@@ -121,19 +159,23 @@ fn set_operand(
         | K::ymm_or_mem
             if rng.one_in(2) =>
         {
-            return set_memory(instruction, operand, Register::None, rng);
+            return set_memory(instruction, operand, mode, Register::None, rng);
         }
-        K::mem => return set_memory(instruction, operand, Register::None, rng),
-        K::mem_vsib32x | K::mem_vsib64x => return set_memory(instruction, operand, Register::XMM0, rng),
-        K::mem_vsib32y | K::mem_vsib64y => return set_memory(instruction, operand, Register::YMM0, rng),
+        K::mem => return set_memory(instruction, operand, mode, Register::None, rng),
+        K::mem_vsib32x | K::mem_vsib64x => {
+            return set_memory(instruction, operand, mode, Register::XMM0, rng);
+        }
+        K::mem_vsib32y | K::mem_vsib64y => {
+            return set_memory(instruction, operand, mode, Register::YMM0, rng);
+        }
         K::mem_offs => {
             instruction.set_op_kind(operand, OpKind::Memory);
-            instruction.set_memory_displ_size(8);
+            instruction.set_memory_displ_size(mode.bitness() / 8);
             instruction.set_memory_displacement64(DATA.start + rng.below(DATA.end - DATA.start - 8));
             return Some(());
         }
-        // Twenty byte registers: AL to BH, SPL to DIL, R8L to R15L.
-        K::r8_or_mem | K::r8_reg | K::r8_opcode => Register::AL + rng.below(20) as u32,
+        // Twenty byte registers, AL to BH, SPL to DIL, R8L to R15L, or the first eight of them.
+        K::r8_or_mem | K::r8_reg | K::r8_opcode => Register::AL + rng.below(if wide { 20 } else { 8 }) as u32,
         K::r16_or_mem | K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode => gpr(Register::AX, rng),
         K::r32_or_mem | K::r32_reg | K::r32_reg_mem | K::r32_rm | K::r32_opcode | K::r32_vvvv => {
             gpr(Register::EAX, rng)
@@ -143,10 +185,10 @@ fn set_operand(
         }
         K::mm_or_mem | K::mm_reg | K::mm_rm => Register::MM0 + rng.below(8) as u32,
         K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => {
-            Register::XMM0 + rng.below(16) as u32
+            Register::XMM0 + rng.below(registers) as u32
         }
         K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => {
-            Register::YMM0 + rng.below(16) as u32
+            Register::YMM0 + rng.below(registers) as u32
         }
         K::al => Register::AL,
         K::cl => Register::CL,
@@ -156,30 +198,39 @@ fn set_operand(
         K::rax => Register::RAX,
         K::st0 => Register::ST0,
         K::sti_opcode => Register::ST0 + rng.below(8) as u32,
+        K::es => Register::ES,
+        K::cs => Register::CS,
+        K::ss => Register::SS,
+        K::ds => Register::DS,
         K::seg_rSI => {
-            instruction.set_op_kind(operand, OpKind::MemorySegRSI);
+            instruction.set_op_kind(operand, if wide { OpKind::MemorySegRSI } else { OpKind::MemorySegESI });
             return Some(());
         }
         K::es_rDI => {
-            instruction.set_op_kind(operand, OpKind::MemoryESRDI);
+            instruction.set_op_kind(operand, if wide { OpKind::MemoryESRDI } else { OpKind::MemoryESEDI });
             return Some(());
         }
         K::seg_rDI => {
-            instruction.set_op_kind(operand, OpKind::MemorySegRDI);
+            instruction.set_op_kind(operand, if wide { OpKind::MemorySegRDI } else { OpKind::MemorySegEDI });
             return Some(());
         }
         K::seg_rBX_al => {
             instruction.set_op_kind(operand, OpKind::Memory);
-            instruction.set_memory_base(Register::RBX);
+            instruction.set_memory_base(if wide { Register::RBX } else { Register::EBX });
             instruction.set_memory_index(Register::AL);
             return Some(());
         }
-        K::br64_1 | K::br64_4 => {
-            instruction.set_op_kind(operand, OpKind::NearBranch64);
+        K::br64_1 | K::br64_4 | K::br32_1 | K::br32_4 => {
             // Anywhere near but at the instruction itself, which would not end.
             let distance = rng.below(50) + 1;
             let target = if rng.one_in(2) { START - distance } else { START + distance };
-            instruction.set_near_branch64(target);
+            if wide {
+                instruction.set_op_kind(operand, OpKind::NearBranch64);
+                instruction.set_near_branch64(target);
+            } else {
+                instruction.set_op_kind(operand, OpKind::NearBranch32);
+                instruction.set_near_branch32(target as u32);
+            }
             return Some(());
         }
         _ => return set_immediate(instruction, operand, kind, rng),
@@ -241,9 +292,15 @@ fn set_immediate(
 fn set_memory(
     instruction: &mut Instruction,
     operand: u32,
+    mode: Mode,
     vector_index: Register,
     rng: &mut Rng,
 ) -> Option<()> {
+    let (first, registers) = match mode {
+        Mode::Bits64 => (Register::RAX, 16),
+        Mode::Bits32 => (Register::EAX, 8),
+    };
+    let far = mode.bitness() / 8;
     instruction.set_op_kind(operand, OpKind::Memory);
     instruction.set_memory_index_scale(rng.pick(&[1, 2, 4, 8]));
     let displacement = rng.pick(&[0, 8, 0x40, u64::MAX, -64i64 as u64, 0x100, -0x1000i64 as u64]);
@@ -254,26 +311,28 @@ fn set_memory(
     } else if short {
         1
     } else {
-        8
+        far
     });
-    let index = |rng: &mut Rng, first: Register| match rng.below(15) as u32 {
+    let index = |rng: &mut Rng, first: Register| match rng.below(registers - 1) as u32 {
         // RSP cannot be an index.
-        4 => first + 15u32,
+        4 => first + (registers as u32 - 1),
         number => first + number,
     };
     if vector_index != Register::None {
-        instruction.set_memory_base(Register::RAX + rng.below(16) as u32);
-        instruction.set_memory_index(vector_index + rng.below(16) as u32);
+        instruction.set_memory_base(first + rng.below(registers) as u32);
+        instruction.set_memory_index(vector_index + rng.below(registers) as u32);
         return Some(());
     }
     match rng.below(16) {
         0 => {
-            instruction.set_memory_base(Register::RIP);
+            if mode == Mode::Bits64 {
+                instruction.set_memory_base(Register::RIP);
+            }
             instruction.set_memory_index_scale(1);
-            instruction.set_memory_displ_size(8);
+            instruction.set_memory_displ_size(far);
             instruction.set_memory_displacement64(DATA.start + rng.below(DATA.end - DATA.start - 512));
         }
-        1 => {
+        1 if mode == Mode::Bits64 => {
             // 67h: 32-bit addressing.
             instruction.set_memory_base(Register::EAX + rng.below(16) as u32);
             if rng.one_in(2) {
@@ -287,18 +346,18 @@ fn set_memory(
             }
         }
         2 => {
-            instruction.set_memory_displ_size(8);
+            instruction.set_memory_displ_size(far);
             instruction.set_memory_displacement64(DATA.start + rng.below(0x100));
-            let register = index(rng, Register::RAX);
+            let register = index(rng, first);
             instruction.set_memory_index(register);
         }
         3..6 => {
-            instruction.set_memory_base(Register::RAX + rng.below(16) as u32);
-            let register = index(rng, Register::RAX);
+            instruction.set_memory_base(first + rng.below(registers) as u32);
+            let register = index(rng, first);
             instruction.set_memory_index(register);
         }
         _ => {
-            instruction.set_memory_base(Register::RAX + rng.below(16) as u32);
+            instruction.set_memory_base(first + rng.below(registers) as u32);
             instruction.set_memory_index_scale(1);
         }
     }
@@ -315,13 +374,15 @@ mod tests {
     #[test]
     fn every_form_has_cases() {
         let model = CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz: 1_000_000 });
-        let without: Vec<_> = all_forms(&model)
-            .filter(|code| {
-                let mut rng = Rng::new(*code as u64);
-                (0..100).all(|_| Case::random(*code, &mut rng).is_none())
-            })
-            .collect();
-        assert_eq!(without, []);
-        assert!(all_forms(&model).count() > 1000);
+        for mode in [Mode::Bits64, Mode::Bits32] {
+            let without: Vec<_> = all_forms(&model, mode)
+                .filter(|code| {
+                    let mut rng = Rng::new(*code as u64);
+                    (0..100).all(|_| Case::random(*code, mode, &mut rng).is_none())
+                })
+                .collect();
+            assert_eq!(without, []);
+            assert!(all_forms(&model, mode).count() > 1500);
+        }
     }
 }

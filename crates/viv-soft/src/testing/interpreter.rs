@@ -14,7 +14,7 @@ use viv_engine::time::HostClock;
 use viv_engine::{Engine, GuestMemory, Platform, Vcpu, VmParameters, memory};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::Protection;
+use super::{Mode, Protection};
 use crate::cpu::Pending;
 use crate::hostexec::ExecState;
 use crate::vcpu::SoftVcpu;
@@ -60,25 +60,12 @@ impl Platform for Nothing {
 }
 
 impl Interpreter {
-    /// A 64-bit user program without memory.
+    /// A user program without memory.
     ///
     /// # Panics
     /// If the host has no memory for it.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_code(Segment::code64(CODE64, 3))
-    }
-
-    /// A 32-bit user program, in compatibility mode.
-    ///
-    /// # Panics
-    /// As for [`Interpreter::new`].
-    #[must_use]
-    pub fn new_32_bit() -> Self {
-        Self::with_code(Segment::code32(CODE32, 3))
-    }
-
-    fn with_code(code: Segment) -> Self {
+    pub fn in_mode(mode: Mode) -> Self {
         let memory = memory::allocate(RAM).expect("the host has memory");
         let tsc_khz = SoftEngine.tsc_khz();
         let vm = SoftVm::new(VmParameters {
@@ -90,12 +77,15 @@ impl Interpreter {
         .expect("the host has threads");
         let vcpu = vm.vcpu(0, Arc::new(Nothing)).expect("the host has memory");
         let mut system = user_state();
-        if code.selector == CODE32 {
+        system.segments[SegmentRegister::Cs as usize] = match mode {
+            Mode::Bits64 => Segment::code64(CODE64, 3),
+            Mode::Bits32 => Segment::code32(CODE32, 3),
+        };
+        if mode == Mode::Bits32 {
             for register in [SegmentRegister::Ds, SegmentRegister::Es] {
                 system.segments[register as usize] = Segment::data(DATA, 3);
             }
         }
-        system.segments[SegmentRegister::Cs as usize] = code;
         for segment in [Segment::code64(CODE64, 3), Segment::code32(CODE32, 3), Segment::data(DATA, 3)] {
             let address = GuestAddress(u64::from(segment.selector & !7));
             memory.write_obj(segment.to_descriptor(), address).expect("descriptors are in RAM");
@@ -214,12 +204,6 @@ impl Interpreter {
     fn write_entry(&mut self, at: u64, entry: u64) {
         self.memory.write_obj(entry, GuestAddress(at)).expect("page tables are in RAM");
         self.is_stale = true;
-    }
-}
-
-impl Default for Interpreter {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -15,11 +15,16 @@ use std::sync::Once;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use viv_arch::{Rflags, Vector, cpuid, xsave};
 
+use super::forms::Mode;
 use crate::hostexec::{ExecState, FpuState};
 use crate::signals::{self, Trap};
 
 /// Flags that a user program can change, and that therefore go in and out of the native state.
 const USER_FLAGS: u64 = Rflags::ARITHMETIC.union(Rflags::DF).union(Rflags::AC).bits();
+
+/// Linux's selectors of 32-bit code (`__USER32_CS`) and of data (`__USER_DS`).
+const USER_CODE_32: i64 = 0x23;
+const USER_DATA: u32 = 0x2b;
 
 /// How often one instruction may trap before it is done: a REP instruction does so after every iteration.
 const MAX_TRAPS: u32 = 1 << 20;
@@ -85,6 +90,7 @@ pub struct NativeCpu {
     mappings: Vec<Mapping>,
     /// The thread's own extended state while an instruction runs.
     host_xsave: Box<[u8]>,
+    mode: Mode,
 }
 
 #[derive(Debug)]
@@ -110,13 +116,19 @@ impl Default for NativeCpu {
 }
 
 impl NativeCpu {
-    /// A processor without memory. Installs signal handlers for the process, once.
+    /// A processor in 64-bit mode without memory. Installs signal handlers for the process, once.
     #[must_use]
     pub fn new() -> Self {
+        Self::in_mode(Mode::Bits64)
+    }
+
+    /// A processor without memory. Installs signal handlers for the process, once.
+    #[must_use]
+    pub fn in_mode(mode: Mode) -> Self {
         static HANDLERS: Once = Once::new();
         HANDLERS.call_once(|| signals::claim(handle));
         let size = cpuid::host(0xd, 0).ecx as usize;
-        Self { mappings: Vec::new(), host_xsave: vec![0; size].into() }
+        Self { mappings: Vec::new(), host_xsave: vec![0; size].into(), mode }
     }
 
     /// Maps zeroed memory at an address that is free in this process. Its pages are present at once, so that
@@ -205,6 +217,7 @@ impl NativeCpu {
     pub fn step(&mut self, state: &mut ExecState) -> Result<(), NativeFault> {
         let mut run = Run {
             state,
+            mode: self.mode,
             start: state.rip,
             phase: Phase::Entering,
             outcome: Ok(()),
@@ -213,6 +226,10 @@ impl NativeCpu {
             host_xsave: &raw mut *self.host_xsave,
         };
         CURRENT.set(&raw mut run);
+        if self.mode == Mode::Bits32 {
+            // SAFETY: in 64-bit mode, nothing uses DS and ES.
+            unsafe { std::arch::asm!("mov ds, {0:e}", "mov es, {0:e}", in(reg) USER_DATA) };
+        }
         // SAFETY: the handler runs the instruction and comes back with all registers as they were. The memory
         // that it may write belongs to mappings that Rust has no references into.
         unsafe { std::arch::asm!("int3") };
@@ -245,6 +262,7 @@ enum Phase {
 /// One call of [`NativeCpu::step`].
 struct Run {
     state: *mut ExecState,
+    mode: Mode,
     start: u64,
     phase: Phase,
     outcome: Result<(), NativeFault>,
@@ -266,7 +284,7 @@ fn handle(trap: &mut Trap<'_>) -> bool {
             // SAFETY: the buffer has the size of the largest area that this processor writes.
             let kept = unsafe { &mut *run.host_xsave };
             kept[..frame.len()].copy_from_slice(frame);
-            enter(trap, state);
+            enter(trap, state, run.mode);
             run.phase = Phase::Running;
             true
         }
@@ -313,7 +331,7 @@ fn frame_xsave<'a>(trap: &Trap<'_>) -> &'a mut [u8] {
 const KERNELS_OWN: std::ops::Range<usize> = 416..512;
 
 /// Puts the chosen state into a frame.
-fn enter(trap: &mut Trap<'_>, state: &ExecState) {
+fn enter(trap: &mut Trap<'_>, state: &ExecState, mode: Mode) {
     let frame = frame_xsave(trap);
     let mut area = [0; xsave::AREA_SIZE];
     state.fpu.to_xsave(&mut area);
@@ -325,6 +343,10 @@ fn enter(trap: &mut Trap<'_>, state: &ExecState) {
         registers[register as usize] = *value as i64;
     }
     registers[libc::REG_RIP as usize] = state.rip as i64;
+    if mode == Mode::Bits32 {
+        let segments = &mut registers[libc::REG_CSGSFS as usize];
+        *segments = *segments & !0xffff | USER_CODE_32;
+    }
     let flags = &mut registers[libc::REG_EFL as usize];
     *flags = *flags & !(USER_FLAGS as i64) | (state.rflags & USER_FLAGS | Rflags::TF.bits()) as i64;
 }
