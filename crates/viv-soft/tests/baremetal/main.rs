@@ -7,7 +7,7 @@
 //mod alignment;
 //mod control;
 //mod debug;
-//mod exceptions;
+mod exceptions;
 //mod interrupts;
 mod machine;
 mod paging;
@@ -16,4 +16,4 @@ mod paging;
 //mod selfmod;
 //mod state;
 //mod strings;
-//mod tlb;
+mod tlb;

@@ -358,7 +358,7 @@ fn addresses_that_are_not_canonical_fault_by_their_segment() {
             machine.set_gate(vector, stub, 0xe, 0, 1);
         }
         machine.set_gpr(Gpr::Rbx, 1 << 47);
-        machine.set_gpr(Gpr::Rbp, 1 << 47);
+        machine.set_gpr(Gpr::Rbp, (1 << 47) + 0x100);
         machine.set_gpr(Gpr::Rsi, DATA);
         // The last canonical page of the lower half is there.
         machine.tables.map((1 << 47) - 0x1000, FRAME, PageSize::Size4K, KERNEL);

@@ -20,7 +20,6 @@ use viv_engine::time::ManualClock;
 use viv_engine::{Engine, Exit, GuestMemory, Kick, Vcpu, Vm, VmParameters, memory};
 use vm_memory::{Bytes, GuestAddress};
 
-use layout::selector;
 pub use layout::*;
 pub use platform::{Access, Recorder};
 pub use tables::{FULL, KERNEL, PageSize, PageTables};
