@@ -239,10 +239,19 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
 
 /// INT n, INT3 and INTO: `imm` is the vector.
 pub fn int(cpu: &mut Cpu, op: &Op) -> Exec {
+    interrupt(cpu, op, EventKind::Software)
+}
+
+/// INT1, which no gate's privilege keeps from its handler.
+pub fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
+    interrupt(cpu, op, EventKind::Hardware)
+}
+
+fn interrupt(cpu: &mut Cpu, op: &Op, kind: EventKind) -> Exec {
     let rip = cpu.next_rip(op);
     let back = cpu.exec.rip;
     cpu.exec.rip = rip;
-    cpu.deliver(op.imm as u8, None, EventKind::Software).inspect_err(|_| cpu.exec.rip = back)
+    cpu.deliver(op.imm as u8, None, kind).inspect_err(|_| cpu.exec.rip = back)
 }
 
 /// INTO.
