@@ -5,13 +5,13 @@
 //! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
 
 //mod alignment;
-//mod control;
+mod control;
 //mod debug;
 mod exceptions;
 //mod interrupts;
 mod machine;
 mod paging;
-//mod privilege;
+mod privilege;
 //mod segments;
 //mod selfmod;
 //mod state;

@@ -1,5 +1,6 @@
 //! What a cached translation outlives, and what it does not (SDM vol. 3, 4.10).
 
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use viv_arch::{Cr4, Gpr, paging};
 
@@ -39,7 +40,7 @@ fn remap(size: PageSize, global: bool, features: Cr4, flush: Build<'_>) -> (u64,
 }
 
 /// Writes to CR4 with a bit changed, and back.
-fn toggle(a: &mut CodeAssembler, bit: Cr4) -> Result<(), iced_x86::IcedError> {
+fn toggle(a: &mut CodeAssembler, bit: Cr4) -> Result<(), IcedError> {
     a.mov(rcx, cr4)?;
     a.xor(rcx, bit.bits() as i32)?;
     a.mov(cr4, rcx)?;
@@ -47,7 +48,7 @@ fn toggle(a: &mut CodeAssembler, bit: Cr4) -> Result<(), iced_x86::IcedError> {
     a.mov(cr4, rcx)
 }
 
-fn invpcid(a: &mut CodeAssembler, kind: u64, address: u64) -> Result<(), iced_x86::IcedError> {
+fn invpcid(a: &mut CodeAssembler, kind: u64, address: u64) -> Result<(), IcedError> {
     a.mov(qword_ptr(DATA), 0)?;
     a.mov(rcx, address)?;
     a.mov(qword_ptr(DATA + 8), rcx)?;
