@@ -114,6 +114,8 @@ impl Cpu {
             self.segments[SegmentRegister::Ss as usize] = null_segment(u16::from(cpl), cpl);
         }
         self.enter_code(target, gate.offset, cpl);
+        // TF belongs to what was interrupted.
+        self.stepping = false;
         Ok(())
     }
 

@@ -287,6 +287,8 @@ pub fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.segments[SS] = Segment::data(selector.wrapping_add(8), 0);
     let target = cpu.msrs.lstar;
     cpu.enter_code(Segment::code64(selector, 0), target, 0);
+    // A kernel that masks TF wants no trap at its entry.
+    cpu.stepping &= cpu.flag(Rflags::TF);
     Ok(())
 }
 
@@ -310,6 +312,11 @@ pub fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.enter_code(Segment::code32(base | 3, 3), rip & 0xffff_ffff, 3);
     }
     cpu.replace_flags(flags, Rflags::from_bits_retain(0x3c_7fd7));
+    // The trap is that of the SYSCALL that SYSRET ends.
+    if cpu.flag(Rflags::TF) {
+        cpu.debug.note_step();
+        cpu.attend();
+    }
     Ok(())
 }
 

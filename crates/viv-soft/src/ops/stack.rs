@@ -3,7 +3,7 @@
 use viv_arch::{Exception, Gpr, Rflags, Segment, SegmentRegister, Vector};
 
 use crate::access::NOT_CANONICAL;
-use crate::cpu::{Bitness, Cpu, Exec, Fault, Pending};
+use crate::cpu::{Bitness, Cpu, Exec, Fault, Pending, Shadow};
 use crate::op::Op;
 use crate::ram::Int;
 
@@ -158,7 +158,7 @@ pub fn pop_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.load_segment(op.src, selector)?;
     cpu.release(T::SIZE);
     if op.src == SegmentRegister::Ss as u8 {
-        cpu.shadow = true;
+        cpu.shadow = Shadow::Everything;
         cpu.attend();
     }
     Ok(())

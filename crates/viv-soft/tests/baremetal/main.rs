@@ -6,7 +6,7 @@
 
 //mod alignment;
 mod control;
-//mod debug;
+mod debug;
 mod exceptions;
 //mod interrupts;
 mod machine;
