@@ -115,6 +115,7 @@ impl Cpu {
 
     /// Reads bytes at any address, across pages and from devices.
     pub fn read_bytes(&mut self, address: u64, bytes: &mut [u8]) -> Exec {
+        self.note_access(address, bytes.len() as u64, Access::Read);
         self.read_bytes_as(address, bytes, self.view())
     }
 
@@ -134,6 +135,7 @@ impl Cpu {
 
     /// Writes bytes at any address, across pages and to devices: all of them or, on a fault, none.
     pub fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Exec {
+        self.note_access(address, bytes.len() as u64, Access::Write);
         self.write_bytes_as(address, bytes, self.view())
     }
 

@@ -41,6 +41,18 @@ pub enum Pending {
     TripleFault,
 }
 
+/// What waits until the next instruction has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shadow {
+    /// Nothing.
+    #[default]
+    None,
+    /// Interrupts, after STI.
+    Interrupts,
+    /// Interrupts and debug exceptions, after MOV SS and POP SS (SDM vol. 3, 6.8.3).
+    Everything,
+}
+
 /// The width of instructions and default operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -80,8 +92,9 @@ pub struct Cpu {
     pub bitness: Bitness,
 
     pub pending: Option<Pending>,
-    /// No interrupt before the next instruction has run (STI, MOV SS).
-    pub shadow: bool,
+    pub shadow: Shadow,
+    /// The present instruction is followed by a single-step trap: TF was set when it began.
+    pub stepping: bool,
     pub halted: bool,
     pub nmi_blocked: bool,
     pub nmi_pending: bool,
@@ -173,6 +186,15 @@ impl Cpu {
     #[inline(always)]
     pub fn flag(&self, flag: Rflags) -> bool {
         self.exec.rflags & flag.bits() != 0
+    }
+
+    /// The linear address of the next instruction.
+    #[inline]
+    pub fn code_address(&self) -> u64 {
+        match self.bitness {
+            Bitness::Bits64 => self.exec.rip,
+            _ => self.exec.rip.wrapping_add(self.segments[1].base) & 0xffff_ffff,
+        }
     }
 
     /// RIP after the instruction.

@@ -1,12 +1,12 @@
 //! Debug registers (SDM vol. 3, 18.2).
 
-use viv_arch::{Exception, Vector};
+use viv_arch::{Cr4, Exception, Vector};
 
 use crate::cpu::Cpu;
 use crate::mmu::Access;
 
 /// DR6 bit: single step.
-pub const DR6_BS: u64 = 1 << 14;
+const DR6_BS: u64 = 1 << 14;
 /// DR6 bit: a debug register was touched while DR7.GD was set.
 pub const DR6_BD: u64 = 1 << 13;
 /// DR6 bits that read as ones.
@@ -16,13 +16,25 @@ const DR7_FIXED: u64 = 0x400;
 /// DR7 bit: general detect.
 pub const DR7_GD: u64 = 1 << 13;
 
+/// DR7 bits that switch breakpoints on, two for each.
+const ENABLES: u64 = 0xff;
+/// What a breakpoint waits for (DR7.R/W): an instruction at the address.
+const CONDITION_FETCH: u64 = 0;
+/// A write.
+const CONDITION_WRITE: u64 = 1;
+/// An access to a port, with CR4.DE.
+const CONDITION_PORT: u64 = 2;
+/// A read or a write.
+const CONDITION_ACCESS: u64 = 3;
+
 /// DR0 to DR7.
 #[derive(Debug, Clone)]
 pub struct DebugRegisters {
     pub address: [u64; 4],
     pub dr6: u64,
     dr7: u64,
-    /// Data breakpoints met by the present instruction: bits 0 to 3 as in DR6.
+    /// What the exception after the present instruction is to say, as bits of DR6: data breakpoints that it met,
+    /// a single step.
     hits: u64,
 }
 
@@ -68,33 +80,43 @@ impl DebugRegisters {
     /// Whether any data breakpoint is armed.
     #[inline]
     pub fn is_watching(&self) -> bool {
-        self.dr7 & 0xff != 0 && self.enabled().any(|n| matches!(self.condition(n), 1 | 3))
+        self.dr7 & ENABLES != 0 && self.enabled().any(|n| matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS))
     }
 
     /// Whether a data breakpoint lies in the page of `address`.
     #[inline]
     pub fn watches_page(&self, address: u64) -> bool {
-        self.dr7 & 0xff != 0
+        self.dr7 & ENABLES != 0
             && self.enabled().any(|n| {
                 let start = self.address[n] & !(self.length(n) - 1);
-                matches!(self.condition(n), 1 | 3) && start >> 12 == address >> 12
+                matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS) && start >> 12 == address >> 12
             })
     }
 
     /// Whether any instruction breakpoint is armed.
     #[inline]
     pub fn has_instruction_breakpoint(&self) -> bool {
-        self.dr7 & 0xff != 0 && self.enabled().any(|n| self.condition(n) == 0)
+        self.dr7 & ENABLES != 0 && self.enabled().any(|n| self.condition(n) == CONDITION_FETCH)
     }
 
     /// The DR6 bits of instruction breakpoints at `address`.
     pub fn instruction_hits(&self, address: u64) -> u64 {
         self.enabled()
-            .filter(|&n| self.condition(n) == 0 && self.address[n] == address)
+            .filter(|&n| self.condition(n) == CONDITION_FETCH && self.address[n] == address)
             .fold(0, |bits, n| bits | 1 << n)
     }
 
-    /// Takes the data breakpoints that were met.
+    /// Notes that a single-step trap is due.
+    pub fn note_step(&mut self) {
+        self.hits |= DR6_BS;
+    }
+
+    /// Whether a debug exception is due.
+    pub fn has_hits(&self) -> bool {
+        self.hits != 0
+    }
+
+    /// Takes what a debug exception that is due is to say.
     pub fn take_hits(&mut self) -> u64 {
         std::mem::take(&mut self.hits)
     }
@@ -111,18 +133,30 @@ impl Cpu {
 
     #[cold]
     fn note_watched(&mut self, address: u64, size: u64, access: Access) {
+        self.note_range(address, size, |condition| match condition {
+            CONDITION_WRITE => access == Access::Write,
+            CONDITION_ACCESS => access != Access::Fetch,
+            _ => false,
+        });
+    }
+
+    /// Notes an access to ports that a breakpoint may be for.
+    #[inline]
+    pub fn note_port(&mut self, port: u16, size: u64) {
+        if self.debug.dr7 & ENABLES != 0 && self.cr4.contains(Cr4::DE) {
+            self.note_range(u64::from(port), size, |condition| condition == CONDITION_PORT);
+        }
+    }
+
+    fn note_range(&mut self, address: u64, size: u64, wanted: impl Fn(u64) -> bool) {
         let debug = &self.debug;
         let hits = debug
             .enabled()
             .filter(|&n| {
                 let start = debug.address[n] & !(debug.length(n) - 1);
-                let wanted = match debug.condition(n) {
-                    1 => access == Access::Write,
-                    3 => access != Access::Fetch,
-                    _ => false,
-                };
-                wanted
-                    && (start.wrapping_sub(address) < size || address.wrapping_sub(start) < debug.length(n))
+                let overlaps =
+                    start.wrapping_sub(address) < size || address.wrapping_sub(start) < debug.length(n);
+                overlaps && wanted(debug.condition(n))
             })
             .fold(0, |bits, n| bits | 1u64 << n);
         if hits != 0 {

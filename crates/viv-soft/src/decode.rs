@@ -4,9 +4,10 @@ use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use viv_arch::paging;
 
 use crate::block::{Block, Source};
-use crate::cpu::{Bitness, Cpu, Fault, Pending};
+use crate::cpu::{Bitness, Cpu, Exec, Fault, Pending};
 use crate::hostexec::ArenaError;
 use crate::lower::{Lowered, lower};
+use crate::op::Op;
 
 /// The most instructions that a block holds.
 const MAX_OPS: usize = 64;
@@ -42,8 +43,7 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeErro
         if error == DecoderError::NoMoreBytes {
             break;
         }
-        let Lowered { op, ends_block } =
-            lower(&instruction, bitness, &mut cpu.host).map_err(DecodeError::Full)?;
+        let Lowered { op, ends_block } = lower_one(cpu, &instruction)?;
         at += instruction.len();
         ops.push(op);
         if ends_block || at >= in_page {
@@ -59,7 +59,7 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeErro
     let second = note_source(cpu, next_phys)?;
     cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
     let (instruction, _) = decode_one(&bytes[..in_page + MAX_LENGTH], 0, bitness);
-    let Lowered { op, .. } = lower(&instruction, bitness, &mut cpu.host).map_err(DecodeError::Full)?;
+    let Lowered { op, .. } = lower_one(cpu, &instruction)?;
     Ok(Block { ops: Box::new([op]), source, second: Some(second) })
 }
 
@@ -72,6 +72,19 @@ fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, Decode
     let mut decoder = Decoder::with_ip(bits, bytes, at as u64, DecoderOptions::NONE);
     let instruction = decoder.decode();
     (instruction, decoder.last_error())
+}
+
+fn lower_one(cpu: &mut Cpu, instruction: &Instruction) -> Result<Lowered, DecodeError> {
+    let mut lowered = lower(instruction, cpu.bitness, &mut cpu.host).map_err(DecodeError::Full)?;
+    // The decoder gives up after the fifteenth byte, which is a matter of protection, not of opcodes.
+    if instruction.is_invalid() && instruction.len() == MAX_LENGTH {
+        lowered.op.run = too_long;
+    }
+    Ok(lowered)
+}
+
+fn too_long(cpu: &mut Cpu, _: &Op) -> Exec {
+    cpu.gp0()
 }
 
 /// Notes that the page holds code from now on, so that writes to it are seen.

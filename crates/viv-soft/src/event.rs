@@ -10,7 +10,7 @@ use crate::ops::segment::null_segment;
 pub enum EventKind {
     /// INT n, INT3, INTO: the gate's privilege is checked.
     Software,
-    /// An exception or an interrupt from outside.
+    /// An exception, INT1, or an interrupt from outside.
     Hardware,
 }
 
@@ -92,9 +92,9 @@ impl Cpu {
         let cpl = if conforming { self.cpl } else { target.dpl() };
         let inner = cpl < self.cpl;
         let stack = if gate.ist != 0 {
-            self.tss_pointer(0x24 + 8 * (u64::from(gate.ist) - 1))?
+            self.tss_pointer(0x24 + 8 * (u64::from(gate.ist) - 1), external)?
         } else if inner {
-            self.tss_pointer(4 + 8 * u64::from(cpl))?
+            self.tss_pointer(4 + 8 * u64::from(cpl), external)?
         } else {
             self.reg(viv_arch::Gpr::Rsp)
         };
@@ -114,6 +114,8 @@ impl Cpu {
             self.segments[SegmentRegister::Ss as usize] = null_segment(u16::from(cpl), cpl);
         }
         self.enter_code(target, gate.offset, cpl);
+        // TF belongs to what was interrupted.
+        self.stepping = false;
         Ok(())
     }
 
@@ -172,9 +174,9 @@ impl Cpu {
     }
 
     /// Reads a stack pointer from the TSS.
-    fn tss_pointer(&mut self, offset: u64) -> Result<u64, Fault> {
+    fn tss_pointer(&mut self, offset: u64, external: u32) -> Result<u64, Fault> {
         if offset + 7 > u64::from(self.tr.limit) {
-            let code = u32::from(self.tr.selector & !3);
+            let code = u32::from(self.tr.selector & !3) | external;
             return self.raise(Exception::with_code(Vector::InvalidTss, code));
         }
         self.load_system(self.tr.base.wrapping_add(offset))

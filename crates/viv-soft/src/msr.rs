@@ -4,6 +4,7 @@ use viv_arch::cpuid::ARCH_CAPABILITIES;
 use viv_arch::{Cr0, Efer, SegmentRegister, msr, paging};
 
 use crate::cpu::{Cpu, Exec, Fault};
+use crate::mmu::PHYSICAL_BITS;
 use crate::pvclock::{self, Scale, Update};
 
 /// The MSRs that are plain state.
@@ -55,6 +56,9 @@ const MISC_ENABLE_RESET: u64 = 1 | (1 << 11) | (1 << 12);
 const MTRRCAP: u64 = 8 | (1 << 8) | (1 << 10);
 /// The microcode revision shown: the newest there can be, so that no guest tries to update it.
 const MICROCODE: u64 = 0xffff_ffff << 32;
+
+/// IA32_SPEC_CTRL: IBRS, STIBP, SSBD.
+const SPEC_CTRL_VALID: u64 = 0b111;
 
 impl Msrs {
     pub fn reset() -> Self {
@@ -161,6 +165,31 @@ impl Cpu {
         })
     }
 
+    /// Whether a plain MSR takes `value`: that no reserved bit is set, addresses are canonical and memory types
+    /// exist.
+    fn takes(number: u32, value: u64) -> bool {
+        let is_memory_type = |kind: u8| matches!(kind, 0 | 1 | 4..=6);
+        match number {
+            msr::IA32_LSTAR
+            | msr::IA32_CSTAR
+            | msr::IA32_KERNEL_GS_BASE
+            | msr::IA32_SYSENTER_ESP
+            | msr::IA32_SYSENTER_EIP => paging::is_canonical(value),
+            msr::IA32_PAT => value.to_le_bytes().iter().all(|&kind| is_memory_type(kind) || kind == 7),
+            msr::IA32_TSC_AUX => value >> 32 == 0,
+            msr::IA32_SPEC_CTRL => value & !SPEC_CTRL_VALID == 0,
+            msr::IA32_MTRR_DEF_TYPE => value & !0xcff == 0 && is_memory_type(value as u8),
+            msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7 => {
+                let is_base = number % 2 == 0;
+                let low = if is_base { 0xff } else { 1 << 11 };
+                let address = ((1 << PHYSICAL_BITS) - 1) & !paging::PAGE_OFFSET;
+                value & !(address | low) == 0 && (!is_base || is_memory_type(value as u8))
+            }
+            number if FIXED.contains(&number) => value.to_le_bytes().into_iter().all(is_memory_type),
+            _ => true,
+        }
+    }
+
     /// WRMSR.
     pub fn write_msr(&mut self, number: u32, value: u64) -> Exec {
         if (msr::IA32_X2APIC_BASE..=msr::IA32_X2APIC_END).contains(&number) {
@@ -188,22 +217,6 @@ impl Cpu {
                     if number == msr::IA32_FS_BASE { SegmentRegister::Fs } else { SegmentRegister::Gs };
                 self.segments[segment as usize].base = value;
             }
-            msr::IA32_LSTAR
-            | msr::IA32_CSTAR
-            | msr::IA32_KERNEL_GS_BASE
-            | msr::IA32_SYSENTER_ESP
-            | msr::IA32_SYSENTER_EIP
-                if !paging::is_canonical(value) =>
-            {
-                return self.gp0();
-            }
-            msr::IA32_PAT => {
-                if value.to_le_bytes().iter().any(|&kind| !matches!(kind, 0 | 1 | 4..=7)) {
-                    return self.gp0();
-                }
-                self.msrs.pat = value;
-            }
-            msr::IA32_TSC_AUX if value >> 32 != 0 => return self.gp0(),
             msr::KVM_WALL_CLOCK | msr::KVM_WALL_CLOCK_OLD => {
                 self.msrs.kvm_wall_clock = value;
                 self.publish_wall_clock(value);
@@ -212,6 +225,7 @@ impl Cpu {
                 self.msrs.kvm_system_time = value;
                 self.publish_system_time();
             }
+            msr::IA32_PRED_CMD | msr::IA32_FLUSH_CMD if value & !1 != 0 => return self.gp0(),
             msr::IA32_PRED_CMD
             | msr::IA32_FLUSH_CMD
             | msr::IA32_BIOS_UPDT_TRIG
@@ -219,6 +233,9 @@ impl Cpu {
             | msr::MISC_FEATURE_ENABLES
             | msr::IA32_MCG_CTL => {}
             _ => {
+                if !Self::takes(number, value) {
+                    return self.gp0();
+                }
                 let Some(slot) = self.msrs.plain(number) else {
                     tracing::debug!(
                         msr = format_args!("{number:#x}"),

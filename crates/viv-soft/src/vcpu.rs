@@ -10,8 +10,8 @@ use viv_engine::{EngineError, Exit, Kick, Platform, Vcpu};
 use crate::access::NOT_CANONICAL;
 use crate::apic::{ApicAddress, LocalApic};
 use crate::block::{BlockCache, BlockId};
-use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending};
-use crate::debug::{DR6_BS, DebugRegisters};
+use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending, Shadow};
+use crate::debug::DebugRegisters;
 use crate::decode::{DecodeError, decode};
 use crate::hostexec::{ExecState, FpuState};
 use crate::mmu::{PHYSICAL_BITS, Tlb};
@@ -93,7 +93,8 @@ impl SoftVcpu {
             cpl: 0,
             bitness: Bitness::Bits16,
             pending: None,
-            shadow: false,
+            shadow: Shadow::None,
+            stepping: false,
             halted: false,
             nmi_blocked: false,
             nmi_pending: false,
@@ -120,10 +121,7 @@ impl SoftVcpu {
     #[inline]
     fn find(&mut self) -> Result<BlockId, Fault> {
         let cpu = &mut *self.cpu;
-        let linear = match cpu.bitness {
-            Bitness::Bits64 => cpu.exec.rip,
-            _ => cpu.exec.rip.wrapping_add(cpu.segments[SegmentRegister::Cs as usize].base) & 0xffff_ffff,
-        };
+        let linear = cpu.code_address();
         let key = cpu.tlb.generation << 3 | u64::from(cpu.cpl == 3) << 2 | cpu.bitness as u64;
         let slot = (linear ^ (linear >> 13)) as usize & (JUMP_CACHE_SIZE - 1);
         let jump = self.jumps[slot];
@@ -219,6 +217,10 @@ impl SoftVcpu {
     fn stop_at(&mut self, op: &Op) {
         let cpu = &mut *self.cpu;
         cpu.exec.rip = cpu.this_rip(op);
+        if !matches!(cpu.pending, Some(Pending::Restart)) {
+            // A trap comes only after an instruction that completes.
+            cpu.debug.take_hits();
+        }
         if let Some(Pending::Exception(exception)) = &mut cpu.pending
             && exception.vector == Vector::GeneralProtection
             && exception.address == NOT_CANONICAL
@@ -236,7 +238,11 @@ impl SoftVcpu {
                 Ok(()) => None,
                 Err(Fault) => self.resolve(),
             },
-            Pending::Restart => None,
+            Pending::Restart => {
+                // Its breakpoint has been dealt with; handlers see RF set.
+                cpu.exec.rflags |= Rflags::RF.bits();
+                None
+            }
             Pending::TripleFault => Some(Exit::TripleFault),
             Pending::Unsupported(what) => {
                 let text = format!("{what} (at RIP {:#x}, CR3 {:#x})", cpu.exec.rip, cpu.cr3);
@@ -300,35 +306,36 @@ impl SoftVcpu {
             cpu.apic.timer_tick(cpu.tsc.now());
             cpu.arm_timer();
         }
+        let hits = if cpu.shadow == Shadow::Everything { 0 } else { cpu.debug.take_hits() };
+        if hits != 0 {
+            if taken.kick {
+                // A saved state has no room for a trap that is due.
+                cpu.shared.inbox(cpu.index).kick();
+            }
+            let exception = cpu.debug_exception(hits);
+            return self.deliver(|cpu| cpu.deliver_exception(exception));
+        }
         if taken.kick {
             // What else there was is still to be looked at when it runs again.
             cpu.attend();
             return Next::Exit(Exit::Kicked);
         }
-        let hits = cpu.debug.take_hits();
-        if hits != 0 {
-            let exception = cpu.debug_exception(hits);
-            return self.deliver(|cpu| cpu.deliver_exception(exception));
-        }
         if cpu.wait_for_sipi {
             cpu.shared.inbox(cpu.index).wait(None);
             return Next::Look;
         }
-        if cpu.shadow {
-            cpu.shadow = false;
+        if cpu.shadow != Shadow::None {
             cpu.attend();
             return Next::Step;
         }
         if cpu.nmi_pending && !cpu.nmi_blocked {
             cpu.nmi_pending = false;
             cpu.nmi_blocked = true;
-            cpu.halted = false;
             return self.deliver(|cpu| cpu.deliver_interrupt(Vector::Nmi as u8));
         }
         if cpu.flag(Rflags::IF)
             && let Some(vector) = next_interrupt(cpu)
         {
-            cpu.halted = false;
             return self.deliver(|cpu| cpu.deliver_interrupt(vector));
         }
         if cpu.halted {
@@ -346,6 +353,7 @@ impl SoftVcpu {
     fn deliver(&mut self, event: impl Fn(&mut Cpu) -> Result<(), Fault>) -> Next {
         // TF and RF of what was interrupted are gone, but a breakpoint may be at the handler.
         self.cpu.attend();
+        self.cpu.halted = false;
         if event(&mut self.cpu).is_err()
             && let Some(exit) = self.resolve()
         {
@@ -369,36 +377,28 @@ impl SoftVcpu {
 
     /// Runs one instruction under the debug facilities.
     fn step(&mut self) -> Option<Exit> {
-        let had = self.cpu.flags();
-        let resumes = had & Rflags::RF.bits() != 0;
-        if !resumes && self.cpu.debug.has_instruction_breakpoint() {
-            let hits = self.cpu.debug.instruction_hits(self.cpu.exec.rip);
+        let cpu = &mut *self.cpu;
+        let shadow = std::mem::take(&mut cpu.shadow);
+        let resumes = cpu.flag(Rflags::RF) || shadow == Shadow::Everything;
+        if !resumes && cpu.debug.has_instruction_breakpoint() {
+            let hits = cpu.debug.instruction_hits(cpu.code_address());
             if hits != 0 {
-                let exception = self.cpu.debug_exception(hits);
-                self.cpu.pending = Some(Pending::Exception(exception));
+                let exception = cpu.debug_exception(hits);
+                cpu.pending = Some(Pending::Exception(exception));
                 return self.resolve();
             }
         }
-        let id = match self.find() {
-            Ok(id) => id,
-            Err(Fault) => return self.resolve(),
-        };
-        let moves = self.blocks.get(id).ops.first().is_some_and(|op| op.sets_rip);
-        if self.execute(id, true).is_err() {
-            return self.resolve();
+        // RF is for this instruction alone. If it faults, its handler gets it back.
+        cpu.exec.rflags &= !Rflags::RF.bits();
+        cpu.stepping = cpu.flag(Rflags::TF);
+        let result = self.find().and_then(|id| self.execute(id, true));
+        let cpu = &mut *self.cpu;
+        let completed = result.is_ok() || matches!(cpu.pending, Some(Pending::Restart));
+        // After MOV SS there is no trap but that of the next instruction.
+        if std::mem::take(&mut cpu.stepping) && completed && cpu.shadow != Shadow::Everything {
+            cpu.debug.note_step();
         }
-        if resumes {
-            self.cpu.exec.rflags &= !Rflags::RF.bits();
-        }
-        // What goes into a handler leaves TF behind.
-        let stays = self.cpu.flag(Rflags::TF) || !moves;
-        if had & Rflags::TF.bits() != 0 && stays {
-            let hits = self.cpu.debug.take_hits();
-            let exception = self.cpu.debug_exception(DR6_BS | hits);
-            self.cpu.pending = Some(Pending::Exception(exception));
-            return self.resolve();
-        }
-        None
+        if result.is_err() { self.resolve() } else { None }
     }
 
     /// INIT: registers as after power-on, waiting for a start-up IPI.
@@ -465,7 +465,8 @@ impl SoftVcpu {
         cpu.pending = None;
         cpu.nmi_pending = state.pending.nmi;
         cpu.nmi_blocked = state.pending.nmi_blocked;
-        cpu.shadow = state.pending.interrupt_shadow;
+        // Debug exceptions that MOV SS holds back do not travel.
+        cpu.shadow = if state.pending.interrupt_shadow { Shadow::Interrupts } else { Shadow::None };
         cpu.halted = state.run_state == RunState::Halted;
         cpu.wait_for_sipi = state.run_state == RunState::WaitForSipi;
         cpu.tlb.flush_all();
@@ -571,7 +572,7 @@ impl Vcpu for SoftVcpu {
             pending: PendingEvents {
                 nmi: cpu.nmi_pending,
                 nmi_blocked: cpu.nmi_blocked,
-                interrupt_shadow: cpu.shadow,
+                interrupt_shadow: cpu.shadow != Shadow::None,
             },
             run_state: if cpu.wait_for_sipi {
                 RunState::WaitForSipi

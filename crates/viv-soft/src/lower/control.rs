@@ -38,7 +38,10 @@ pub fn lower(op: &mut Op, i: &Instruction) -> Option<Choice> {
         Mnemonic::Jrcxz => jcxz(op, i, 64),
         Mnemonic::Int => interrupt(op, immediate(i, 0)?),
         Mnemonic::Int3 => interrupt(op, 3),
-        Mnemonic::Int1 => interrupt(op, 1),
+        Mnemonic::Int1 => {
+            op.imm = 1;
+            Choice::branch(far::int1)
+        }
         Mnemonic::Into => {
             op.imm = 4;
             Choice::branch(far::into)

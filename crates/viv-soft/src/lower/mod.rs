@@ -12,8 +12,6 @@ mod vector;
 
 use iced_x86::{Instruction, Mnemonic};
 
-use viv_arch::SegmentRegister;
-
 use crate::cpu::Bitness;
 use crate::hostexec::ArenaError;
 use crate::op::{AddressKind, Handler, Op, SLOT_ZERO};
@@ -77,10 +75,6 @@ pub fn lower(
         aux: 0,
     };
     operand::memory(&mut op, instruction, bitness);
-    if instruction.is_stack_instruction() && !operand::is_memory(instruction, 0) {
-        // So that a stack pointer that is not canonical raises #SS.
-        op.segment = SegmentRegister::Ss as u8;
-    }
     let choice = data::lower(&mut op, instruction)
         .or_else(|| control::lower(&mut op, instruction))
         .or_else(|| system::lower(&mut op, instruction, bitness))

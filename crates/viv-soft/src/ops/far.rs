@@ -65,16 +65,28 @@ impl Cpu {
         self.update_mode();
     }
 
-    fn far_jump(&mut self, selector: u16, offset: u64) -> Exec {
+    /// The code segment that a far JMP or CALL goes to, checked.
+    fn far_target(&mut self, selector: u16, offset: u64) -> Result<Segment, Fault> {
         if !self.cr0.contains(Cr0::PE) {
-            self.segments[CS].selector = selector;
-            self.segments[CS].base = u64::from(selector) << 4;
-            self.exec.rip = offset;
-            return Ok(());
+            return Ok(Segment { selector, base: u64::from(selector) << 4, ..self.segments[CS] });
         }
         let segment = self.code_segment(selector, false)?;
         self.check_rip(&segment, offset)?;
-        self.enter_code(segment, offset, self.cpl);
+        Ok(segment)
+    }
+
+    fn enter_far(&mut self, segment: Segment, offset: u64) {
+        if self.cr0.contains(Cr0::PE) {
+            self.enter_code(segment, offset, self.cpl);
+        } else {
+            self.segments[CS] = segment;
+            self.exec.rip = offset;
+        }
+    }
+
+    fn far_jump(&mut self, selector: u16, offset: u64) -> Exec {
+        let segment = self.far_target(selector, offset)?;
+        self.enter_far(segment, offset);
         Ok(())
     }
 }
@@ -99,15 +111,15 @@ fn far_operand<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Fault> {
 fn call_far<T: Int>(cpu: &mut Cpu, op: &Op, selector: u16, offset: u64) -> Exec {
     let back = cpu.next_rip(op);
     let old = cpu.segments[CS].selector;
+    let segment = cpu.far_target(selector, offset)?;
     let before = cpu.reg(Gpr::Rsp);
-    let result = cpu
-        .push(T::from_u64(u64::from(old)))
-        .and_then(|()| cpu.push(T::from_u64(back)))
-        .and_then(|()| cpu.far_jump(selector, offset));
-    if result.is_err() {
+    let pushed = cpu.push(T::from_u64(u64::from(old))).and_then(|()| cpu.push(T::from_u64(back)));
+    if pushed.is_err() {
         cpu.exec.gpr[Gpr::Rsp as usize] = before;
+        return pushed;
     }
-    result
+    cpu.enter_far(segment, offset);
+    Ok(())
 }
 
 /// Far CALL with an immediate pointer: offset in `imm`, selector in `disp`.
@@ -239,10 +251,19 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
 
 /// INT n, INT3 and INTO: `imm` is the vector.
 pub fn int(cpu: &mut Cpu, op: &Op) -> Exec {
+    interrupt(cpu, op, EventKind::Software)
+}
+
+/// INT1, which no gate's privilege keeps from its handler.
+pub fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
+    interrupt(cpu, op, EventKind::Hardware)
+}
+
+fn interrupt(cpu: &mut Cpu, op: &Op, kind: EventKind) -> Exec {
     let rip = cpu.next_rip(op);
     let back = cpu.exec.rip;
     cpu.exec.rip = rip;
-    cpu.deliver(op.imm as u8, None, EventKind::Software).inspect_err(|_| cpu.exec.rip = back)
+    cpu.deliver(op.imm as u8, None, kind).inspect_err(|_| cpu.exec.rip = back)
 }
 
 /// INTO.
@@ -266,6 +287,8 @@ pub fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.segments[SS] = Segment::data(selector.wrapping_add(8), 0);
     let target = cpu.msrs.lstar;
     cpu.enter_code(Segment::code64(selector, 0), target, 0);
+    // A kernel that masks TF wants no trap at its entry.
+    cpu.stepping &= cpu.flag(Rflags::TF);
     Ok(())
 }
 
@@ -289,6 +312,11 @@ pub fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.enter_code(Segment::code32(base | 3, 3), rip & 0xffff_ffff, 3);
     }
     cpu.replace_flags(flags, Rflags::from_bits_retain(0x3c_7fd7));
+    // The trap is that of the SYSCALL that SYSRET ends.
+    if cpu.flag(Rflags::TF) {
+        cpu.debug.note_step();
+        cpu.attend();
+    }
     Ok(())
 }
 

@@ -154,7 +154,9 @@ fn uses_mm(instruction: &Instruction) -> bool {
 
 fn is_x87(instruction: &Instruction) -> bool {
     use CpuidFeature::{FPU, FPU287, FPU387};
-    instruction.cpuid_features().iter().any(|feature| matches!(feature, FPU | FPU287 | FPU387))
+    // The decoder counts WAIT to the 8086.
+    instruction.mnemonic() == Mnemonic::Wait
+        || instruction.cpuid_features().iter().any(|feature| matches!(feature, FPU | FPU287 | FPU387))
 }
 
 fn checks_x87(instruction: &Instruction) -> bool {

@@ -32,6 +32,7 @@ impl Cpu {
 
     /// Reads a port.
     pub fn port_in<T: Int>(&mut self, port: u16) -> T {
+        self.note_port(port, T::SIZE);
         let mut bytes = [0; 8];
         self.platform.port_read(port, &mut bytes[..T::SIZE as usize]);
         T::from_u64(u64::from_le_bytes(bytes))
@@ -39,6 +40,7 @@ impl Cpu {
 
     /// Writes a port.
     pub fn port_out<T: Int>(&mut self, port: u16, value: T) {
+        self.note_port(port, T::SIZE);
         self.platform.port_write(port, &value.to_u64().to_le_bytes()[..T::SIZE as usize]);
     }
 }

@@ -2,7 +2,7 @@
 
 use viv_arch::{Cr0, Exception, Segment, SegmentRegister, Vector};
 
-use crate::cpu::{Cpu, Exec, Fault};
+use crate::cpu::{Cpu, Exec, Fault, Shadow};
 use crate::op::Op;
 use crate::ram::Int;
 
@@ -118,7 +118,7 @@ pub fn mov_to_segment_m(cpu: &mut Cpu, op: &Op) -> Exec {
 fn to_segment(cpu: &mut Cpu, op: &Op, selector: u16) -> Exec {
     cpu.load_segment(op.dst, selector)?;
     if op.dst == SegmentRegister::Ss as u8 {
-        cpu.shadow = true;
+        cpu.shadow = Shadow::Everything;
         cpu.attend();
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The stack: PUSH, POP, PUSHF, POPF, PUSHA, POPA, ENTER, LEAVE.
 
-use viv_arch::{Gpr, Rflags, Segment, SegmentRegister};
+use viv_arch::{Exception, Gpr, Rflags, Segment, SegmentRegister, Vector};
 
-use crate::cpu::{Bitness, Cpu, Exec, Fault};
+use crate::access::NOT_CANONICAL;
+use crate::cpu::{Bitness, Cpu, Exec, Fault, Pending, Shadow};
 use crate::op::Op;
 use crate::ram::Int;
 
@@ -31,6 +32,33 @@ impl Cpu {
         self.segmented(SegmentRegister::Ss as u8, sp, size, write)
     }
 
+    /// Reads at stack offset `sp`.
+    #[inline(always)]
+    fn stack_load<T: Int>(&mut self, sp: u64) -> Result<T, Fault> {
+        let address = self.stack_linear(sp, T::SIZE, false)?;
+        self.load(address).map_err(|fault| self.by_stack(fault))
+    }
+
+    /// Writes at stack offset `sp`.
+    #[inline(always)]
+    fn stack_store<T: Int>(&mut self, sp: u64, value: T) -> Exec {
+        let address = self.stack_linear(sp, T::SIZE, true)?;
+        self.store(address, value).map_err(|fault| self.by_stack(fault))
+    }
+
+    /// A stack access went wrong: an address that is not canonical raises #SS, whatever the segment of the
+    /// instruction's own memory operand.
+    #[cold]
+    fn by_stack(&mut self, fault: Fault) -> Fault {
+        if let Some(Pending::Exception(exception)) = &mut self.pending
+            && exception.vector == Vector::GeneralProtection
+            && exception.address == NOT_CANONICAL
+        {
+            *exception = Exception::new(Vector::StackFault);
+        }
+        fault
+    }
+
     /// Replaces the part of RSP that stack accesses use.
     #[inline(always)]
     pub fn set_sp(&mut self, sp: u64) {
@@ -51,8 +79,7 @@ impl Cpu {
     #[inline(always)]
     pub fn push<T: Int>(&mut self, value: T) -> Exec {
         let sp = self.sp().wrapping_sub(T::SIZE) & self.stack_mask();
-        let address = self.stack_linear(sp, T::SIZE, true)?;
-        self.store(address, value)?;
+        self.stack_store(sp, value)?;
         self.set_sp(sp);
         Ok(())
     }
@@ -61,8 +88,7 @@ impl Cpu {
     #[inline(always)]
     pub fn peek<T: Int>(&mut self, above: u64) -> Result<T, Fault> {
         let sp = self.sp().wrapping_add(above) & self.stack_mask();
-        let address = self.stack_linear(sp, T::SIZE, false)?;
-        self.load(address)
+        self.stack_load(sp)
     }
 
     /// Moves the stack pointer up by `bytes`.
@@ -119,8 +145,7 @@ pub fn push_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     if T::SIZE == 4 {
         // Only the selector is written, as current processors do.
         let sp = cpu.sp().wrapping_sub(4) & cpu.stack_mask();
-        let address = cpu.stack_linear(sp, 2, true)?;
-        cpu.store(address, selector)?;
+        cpu.stack_store(sp, selector)?;
         cpu.set_sp(sp);
         return Ok(());
     }
@@ -133,7 +158,7 @@ pub fn pop_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.load_segment(op.src, selector)?;
     cpu.release(T::SIZE);
     if op.src == SegmentRegister::Ss as u8 {
-        cpu.shadow = true;
+        cpu.shadow = Shadow::Everything;
         cpu.attend();
     }
     Ok(())
@@ -214,8 +239,7 @@ pub fn popa<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
 
 pub fn leave<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     let frame = cpu.reg(Gpr::Rbp) & cpu.stack_mask();
-    let address = cpu.stack_linear(frame, T::SIZE, false)?;
-    let value = cpu.load::<T>(address)?;
+    let value = cpu.stack_load::<T>(frame)?;
     let sp = frame.wrapping_add(T::SIZE) & cpu.stack_mask();
     cpu.set_sp(sp);
     cpu.put(RBP, value);
@@ -241,8 +265,7 @@ fn enter_frame<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
         let mut from = cpu.reg(Gpr::Rbp);
         for _ in 1..level {
             from = from.wrapping_sub(T::SIZE) & cpu.stack_mask();
-            let address = cpu.stack_linear(from, T::SIZE, false)?;
-            let value = cpu.load::<T>(address)?;
+            let value = cpu.stack_load::<T>(from)?;
             cpu.push(value)?;
         }
         cpu.push(T::from_u64(frame))?;
@@ -250,7 +273,7 @@ fn enter_frame<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let sp = cpu.sp().wrapping_sub(op.imm) & cpu.stack_mask();
     // The new top must be writable, although nothing is written.
     let address = cpu.stack_linear(sp, T::SIZE, true)?;
-    cpu.pointer_for_update(address, T::SIZE)?;
+    cpu.pointer_for_update(address, T::SIZE).map_err(|fault| cpu.by_stack(fault))?;
     cpu.set_sp(sp);
     cpu.put(RBP, T::from_u64(frame));
     Ok(())

@@ -79,6 +79,21 @@ impl Cpu {
         Ok(())
     }
 
+    /// Whether elements must be dealt with one by one, for a trap may follow each.
+    fn element_by_element(&self) -> bool {
+        self.flag(Rflags::DF) || self.stepping || self.debug.is_watching()
+    }
+
+    /// After an element that is not the last: gives way to the trap that follows it.
+    #[inline]
+    fn trap_between(&mut self) -> Exec {
+        if self.stepping || self.debug.has_hits() {
+            self.pending = Some(Pending::Restart);
+            return Err(Fault);
+        }
+        Ok(())
+    }
+
     /// How many elements from `address` upwards lie in its page, `count` at the most.
     fn run_length<T: Int>(address: u64, count: u64) -> u64 {
         ((paging::PAGE_SIZE - (address & paging::PAGE_OFFSET)) / T::SIZE).min(count)
@@ -95,9 +110,12 @@ fn repeat(cpu: &mut Cpu, op: &Op, element: impl Fn(&mut Cpu, &Op) -> Exec) -> Ex
         element(cpu, op)?;
         cpu.count_down(op, 1);
         budget -= 1;
-        if budget == 0 && cpu.repeat_count(op) != 0 {
-            cpu.give_way()?;
-            budget = 1024;
+        if cpu.repeat_count(op) != 0 {
+            cpu.trap_between()?;
+            if budget == 0 {
+                cpu.give_way()?;
+                budget = 1024;
+            }
         }
     }
     Ok(())
@@ -111,7 +129,7 @@ fn repeat_runs(
     element: impl Fn(&mut Cpu, &Op) -> Exec,
     size: u64,
 ) -> Exec {
-    if op.aux & (REP | REPNE) == 0 || cpu.flag(Rflags::DF) {
+    if op.aux & (REP | REPNE) == 0 || cpu.element_by_element() {
         return repeat(cpu, op, element);
     }
     let mut moved = 0;
@@ -243,9 +261,12 @@ fn repeat_compare(cpu: &mut Cpu, op: &Op, element: impl Fn(&mut Cpu, &Op) -> Exe
             break;
         }
         budget -= 1;
-        if budget == 0 && cpu.repeat_count(op) != 0 {
-            cpu.give_way()?;
-            budget = 1024;
+        if cpu.repeat_count(op) != 0 {
+            cpu.trap_between()?;
+            if budget == 0 {
+                cpu.give_way()?;
+                budget = 1024;
+            }
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use viv_arch::{Cr0, Cr4, Efer, Gpr, Rflags, SegmentRegister, paging, xsave};
 
-use crate::cpu::{Cpu, Exec};
+use crate::cpu::{Cpu, Exec, Shadow};
 use crate::debug::{DR6_BD, DR7_GD};
 use crate::op::Op;
 use crate::ram::Int;
@@ -273,7 +273,7 @@ pub fn sti(cpu: &mut Cpu, _: &Op) -> Exec {
     require_iopl(cpu)?;
     if !cpu.flag(Rflags::IF) {
         cpu.exec.rflags |= Rflags::IF.bits();
-        cpu.shadow = true;
+        cpu.shadow = Shadow::Interrupts;
         cpu.attend();
     }
     Ok(())

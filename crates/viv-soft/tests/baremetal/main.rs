@@ -1,0 +1,19 @@
+//! Guests without an operating system, for what Linux does not do and user mode cannot.
+//!
+//! Each test assembles a few instructions, runs them on a [`machine::Machine`] and looks at what came of them:
+//! the events that the guest's handlers recorded, registers, memory. The tests speak to the engine by its
+//! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
+
+//mod alignment;
+mod control;
+mod debug;
+mod exceptions;
+//mod interrupts;
+mod machine;
+mod paging;
+mod privilege;
+//mod segments;
+//mod selfmod;
+//mod state;
+//mod strings;
+mod tlb;
