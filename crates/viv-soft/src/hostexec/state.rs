@@ -106,16 +106,16 @@ impl FpuState {
         }
     }
 
-    /// Clears the XMM registers, which is the SSE component's initial configuration. MXCSR stays.
-    pub fn init_sse(&mut self) {
-        for register in &mut self.ymm {
+    /// Clears the first XMM registers: the SSE component's initial configuration, as far as it can be seen. MXCSR stays.
+    pub fn init_sse(&mut self, registers: usize) {
+        for register in self.ymm.iter_mut().take(registers) {
             register[..16].fill(0);
         }
     }
 
-    /// Clears the upper halves of the YMM registers: the AVX component's initial configuration, and VZEROUPPER.
-    pub fn init_avx(&mut self) {
-        for register in &mut self.ymm {
+    /// Clears the upper halves of the first YMM registers: the AVX component's initial configuration.
+    pub fn init_avx(&mut self, registers: usize) {
+        for register in self.ymm.iter_mut().take(registers) {
             register[16..].fill(0);
         }
     }

@@ -223,6 +223,7 @@ pub fn restore(cpu: &mut Cpu, op: &Op) -> Exec {
     } else if compact && requested & xsave::SSE != 0 {
         cpu.exec.fpu.set_mxcsr(xsave::MXCSR_INIT);
     }
+    let registers = cpu.vector_registers();
     if present & xsave::X87 != 0 {
         cpu.load_x87(&area, op.aux & WIDE != 0);
     } else if requested & xsave::X87 != 0 {
@@ -231,16 +232,15 @@ pub fn restore(cpu: &mut Cpu, op: &Op) -> Exec {
     if present & xsave::SSE != 0 {
         cpu.load_xmm(&area);
     } else if requested & xsave::SSE != 0 {
-        cpu.exec.fpu.init_sse();
+        cpu.exec.fpu.init_sse(registers);
     }
     if present & xsave::AVX != 0 {
-        let registers = cpu.vector_registers();
         let images = area[xsave::AVX_OFFSET..].chunks_exact(16);
         for (register, bytes) in cpu.exec.fpu.ymm[..registers].iter_mut().zip(images) {
             register[16..].copy_from_slice(bytes);
         }
     } else if requested & xsave::AVX != 0 {
-        cpu.exec.fpu.init_avx();
+        cpu.exec.fpu.init_avx(registers);
     }
     Ok(())
 }

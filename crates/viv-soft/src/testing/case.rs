@@ -86,7 +86,11 @@ impl Case {
         if !accesses_only_data(&instruction, &state) {
             return None;
         }
-        let data = (0..(DATA.end - DATA.start) / 8).flat_map(|_| operand(rng).to_le_bytes()).collect();
+        let mut data: Vec<u8> =
+            (0..(DATA.end - DATA.start) / 8).flat_map(|_| operand(rng).to_le_bytes()).collect();
+        if chooses_components(&instruction) {
+            make_area(&instruction, &state, &mut data, rng);
+        }
         Some(Self { instruction, bytes, mode, state, data })
     }
 }
@@ -255,6 +259,26 @@ fn chooses_components(instruction: &Instruction) -> bool {
     )
 }
 
+/// Makes the operand an area that can be restored, more often than not.
+fn make_area(instruction: &Instruction, state: &ExecState, data: &mut [u8], rng: &mut Rng) {
+    let address =
+        instruction.virtual_address(0, 0, |register, element, size| value(state, register, element, size));
+    let start = address.map_or(usize::MAX, |address| address.wrapping_sub(DATA.start) as usize);
+    let Some(area) = data.get_mut(start..).and_then(|data| data.get_mut(..xsave::HEADER_END)) else { return };
+    if rng.one_in(4) {
+        return;
+    }
+    area[xsave::XSTATE_BV..].fill(0);
+    area[xsave::XSTATE_BV] = rng.below(8) as u8;
+    if rng.one_in(3) {
+        area[xsave::XCOMP_BV] = rng.below(8) as u8 | area[xsave::XSTATE_BV];
+        area[xsave::XCOMP_BV + 7] = 0x80;
+    }
+    // A processor may have loaded much before it refuses MXCSR, so this is valid.
+    let mxcsr = rng.next_u64() as u32 & xsave::MXCSR_VALID;
+    area[xsave::MXCSR..xsave::MXCSR + 4].copy_from_slice(&mxcsr.to_le_bytes());
+}
+
 fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng) -> Option<()> {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
     let is_bit_string =
@@ -315,9 +339,9 @@ fn accesses_only_data(instruction: &Instruction, state: &ExecState) -> bool {
         }
         let address =
             memory.virtual_address(0, |register, element, size| value(state, register, element, size));
-        // Room for repetitions, further elements of gathers, and bit offsets.
-        const ROOM: u64 = 512;
-        address.is_some_and(|address| (DATA.start + ROOM..DATA.end - ROOM).contains(&address))
+        // Room for repetitions, further elements of gathers, bit offsets, and what lies behind an XSAVE header.
+        let room = if chooses_components(instruction) { 1024 } else { 512 };
+        address.is_some_and(|address| (DATA.start + room..DATA.end - room).contains(&address))
     })
 }
 
