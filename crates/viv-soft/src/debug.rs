@@ -80,7 +80,8 @@ impl DebugRegisters {
     /// Whether any data breakpoint is armed.
     #[inline]
     pub fn is_watching(&self) -> bool {
-        self.dr7 & ENABLES != 0 && self.enabled().any(|n| matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS))
+        self.dr7 & ENABLES != 0
+            && self.enabled().any(|n| matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS))
     }
 
     /// Whether a data breakpoint lies in the page of `address`.
@@ -89,7 +90,8 @@ impl DebugRegisters {
         self.dr7 & ENABLES != 0
             && self.enabled().any(|n| {
                 let start = self.address[n] & !(self.length(n) - 1);
-                matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS) && start >> 12 == address >> 12
+                matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS)
+                    && start >> 12 == address >> 12
             })
     }
 

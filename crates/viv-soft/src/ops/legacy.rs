@@ -1,4 +1,4 @@
-//! Instructions that 64-bit mode does not have: decimal adjustment, BOUND, ARPL.
+//! Instructions that 64-bit mode does not have: decimal adjustment, BOUND, ARPL, SALC.
 
 use viv_arch::{Exception, Vector};
 

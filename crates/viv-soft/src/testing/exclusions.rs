@@ -158,7 +158,6 @@ const EXCLUSIONS: &[(&[Subject], &str)] = &[
         ],
         "shows or changes TF, by which the native side gets control back",
     ),
-    (&[F(CpuidFeature::XSAVES)], "saves components and pointers of the host's that the guest has not"),
     (
         &[
             M(Mnemonic::Fclex),

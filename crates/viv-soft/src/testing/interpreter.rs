@@ -17,6 +17,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::{Mode, Protection};
 use crate::cpu::Pending;
 use crate::hostexec::ExecState;
+use crate::ops::segment::null_segment;
 use crate::vcpu::SoftVcpu;
 use crate::vm::{SoftEngine, SoftVm};
 
@@ -24,6 +25,9 @@ use crate::vm::{SoftEngine, SoftVm};
 const RAM: u64 = 1 << 20;
 /// Where its page tables start; below are descriptors. Frames are handed out upwards.
 const ROOT: u64 = 0x1000;
+
+/// Where the descriptor table, at the start of RAM, is in linear memory.
+const GDT: u64 = 0xffff_fe00_0000_0000;
 
 /// Selectors of user segments, as Linux has them.
 const CODE64: u16 = 0x33;
@@ -90,7 +94,10 @@ impl Interpreter {
             let address = GuestAddress(u64::from(segment.selector & !7));
             memory.write_obj(segment.to_descriptor(), address).expect("descriptors are in RAM");
         }
-        Self { vcpu, memory, system, next_frame: ROOT + PAGE_SIZE, is_stale: true }
+        let mut interpreter = Self { vcpu, memory, system, next_frame: ROOT + PAGE_SIZE, is_stale: true };
+        let entry = interpreter.leaf(GDT);
+        interpreter.write_entry(entry, PRESENT | WRITABLE);
+        interpreter
     }
 
     /// Maps zeroed memory. Pages are present at once.
@@ -233,10 +240,13 @@ fn user_state() -> VcpuState {
             | Cr4::SMAP,
         efer: Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE,
         xcr0: xsave::SUPPORTED,
-        gdtr: DescriptorTable { base: 0, limit: 0x3f },
+        gdtr: DescriptorTable { base: GDT, limit: 0x3f },
+        ldtr: null_segment(0, 0),
+        // A TSS without a map of ports.
+        tr: Segment { limit: 0x66, ..VcpuState::reset().tr },
         ..VcpuState::reset()
     };
-    state.segments = [crate::ops::segment::null_segment(0, 3); 6];
+    state.segments = [null_segment(0, 3); 6];
     state.segments[SegmentRegister::Ss as usize] = Segment::data(DATA, 3);
     state
 }

@@ -8,6 +8,8 @@
 mod case;
 pub mod differential;
 mod exclusions;
+#[cfg(test)]
+mod executed;
 pub mod forms;
 mod interpreter;
 mod native;

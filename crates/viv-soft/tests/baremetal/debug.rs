@@ -31,13 +31,8 @@ fn trap_rips(outcome: &Outcome) -> Vec<u64> {
 fn every_instruction_traps_after_it_was_done() {
     let mut machine = stepping_machine();
     let mut after = Vec::new();
-    let builds: [Build<'_>; 5] = [
-        &|a| a.mov(eax, 1),
-        &|a| a.add(eax, 2),
-        &|a| a.push(rax),
-        &|a| a.pop(rbx),
-        &|a| a.paddd(xmm0, xmm1),
-    ];
+    let builds: [Build<'_>; 5] =
+        [&|a| a.mov(eax, 1), &|a| a.add(eax, 2), &|a| a.push(rax), &|a| a.pop(rbx), &|a| a.paddd(xmm0, xmm1)];
     let mut at = CODE;
     for build in builds {
         at = machine.code(at, build);

@@ -174,17 +174,14 @@ fn the_x87_and_sse_units_can_be_switched_off() {
 
 #[test]
 fn a_simd_error_is_an_invalid_opcode_until_it_is_expected() {
-    let event = first_event(
-        |machine| machine.state.cr4 -= Cr4::OSXMMEXCPT,
-        &|a| {
-            a.mov(dword_ptr(DATA), 0x1d80)?;
-            a.ldmxcsr(dword_ptr(DATA))?;
-            a.mov(eax, 0x3f80_0000)?;
-            a.movd(xmm0, eax)?;
-            a.xorps(xmm1, xmm1)?;
-            a.divss(xmm0, xmm1)
-        },
-    );
+    let event = first_event(|machine| machine.state.cr4 -= Cr4::OSXMMEXCPT, &|a| {
+        a.mov(dword_ptr(DATA), 0x1d80)?;
+        a.ldmxcsr(dword_ptr(DATA))?;
+        a.mov(eax, 0x3f80_0000)?;
+        a.movd(xmm0, eax)?;
+        a.xorps(xmm1, xmm1)?;
+        a.divss(xmm0, xmm1)
+    });
     assert_eq!(event.vector, UD);
 }
 
@@ -313,11 +310,9 @@ fn two_exceptions_make_a_double_fault_by_the_table() {
     let undefined: Build<'_> = &|a| a.ud2();
     let breakpoint: Build<'_> = &|a| a.int3();
     let idt = |vector: u8, external: u64| u64::from(vector) << 3 | 2 | external;
-    for (name, cause, vector, contributory) in [
-        ("#DE", divide, DE, true),
-        ("#PF", page, PF, true),
-        ("#UD", undefined, UD, false),
-    ] {
+    for (name, cause, vector, contributory) in
+        [("#DE", divide, DE, true), ("#PF", page, PF, true), ("#UD", undefined, UD, false)]
+    {
         for second in [NP, GP, SS, TS, PF] {
             let (exit, events) = collide(cause, vector, second);
             assert_eq!(exit, Exit::Kicked, "{name} and {second}");
@@ -426,13 +421,9 @@ fn a_bad_gate_or_target_is_told_by_the_error_code() {
 fn software_interrupts_need_the_gates_privilege_and_exceptions_do_not() {
     let mut machine = Machine::new();
     machine.start_in_user_mode();
-    for (code, vector) in [
-        (&[0xcd, 0x0e][..], GP),
-        (&[0xcd, 0x50], GP),
-        (&[0xcc], GP),
-        (&[0xf1], 1),
-        (&[0x0f, 0x0b], UD),
-    ] {
+    for (code, vector) in
+        [(&[0xcd, 0x0e][..], GP), (&[0xcd, 0x50], GP), (&[0xcc], GP), (&[0xf1], 1), (&[0x0f, 0x0b], UD)]
+    {
         machine.set_gate(0x50, STUBS, 0xe, 2, 0);
         machine.set_gate(3, STUBS + 3 * STUB_SIZE, 0xe, 0, 0);
         machine.write_bytes(USER_CODE, code);

@@ -56,9 +56,7 @@ fn expected(levels: &[u64], user: bool, kind: Kind, control: Control) -> Result<
         (Kind::Write, true) => user_page && writable,
         (Kind::Fetch, true) => user_page && executable,
         (Kind::Read, false) => !user_page || !control.smap || control.ac,
-        (Kind::Write, false) => {
-            (writable || !control.wp) && (!user_page || !control.smap || control.ac)
-        }
+        (Kind::Write, false) => (writable || !control.wp) && (!user_page || !control.smap || control.ac),
         (Kind::Fetch, false) => executable && !(user_page && control.smep),
     };
     if allowed { Ok(()) } else { Err(1 | user_bit | kind_bits) }

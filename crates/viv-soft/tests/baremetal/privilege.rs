@@ -163,7 +163,8 @@ fn user_mode_is_kept_from_privileged_instructions() {
         machine.code(USER_CODE, build);
         assert_eq!(machine.run_to_stop().briefs(), [(GP, 0, USER_CODE)], "{name}");
     }
-    for (name, build) in [("clac", &(|a: &mut CodeAssembler| a.clac()) as Build<'_>), ("stac", &|a| a.stac())] {
+    for (name, build) in [("clac", &(|a: &mut CodeAssembler| a.clac()) as Build<'_>), ("stac", &|a| a.stac())]
+    {
         let mut machine = Machine::new();
         machine.start_in_user_mode();
         machine.code(USER_CODE, build);
