@@ -180,7 +180,7 @@ impl Cpu {
             msr::IA32_SPEC_CTRL => value & !SPEC_CTRL_VALID == 0,
             msr::IA32_MTRR_DEF_TYPE => value & !0xcff == 0 && is_memory_type(value as u8),
             msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7 => {
-                let is_base = number % 2 == 0;
+                let is_base = number.is_multiple_of(2);
                 let low = if is_base { 0xff } else { 1 << 11 };
                 let address = ((1 << PHYSICAL_BITS) - 1) & !paging::PAGE_OFFSET;
                 value & !(address | low) == 0 && (!is_base || is_memory_type(value as u8))
