@@ -8,12 +8,12 @@
 mod control;
 mod debug;
 mod exceptions;
-//mod interrupts;
+mod interrupts;
 mod machine;
 mod paging;
 mod privilege;
 //mod segments;
-//mod selfmod;
+mod selfmod;
 //mod state;
-//mod strings;
+mod strings;
 mod tlb;
