@@ -4,7 +4,7 @@
 //! the events that the guest's handlers recorded, registers, memory. The tests speak to the engine by its
 //! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
 
-//mod alignment;
+mod alignment;
 mod control;
 mod debug;
 mod exceptions;
@@ -12,8 +12,8 @@ mod interrupts;
 mod machine;
 mod paging;
 mod privilege;
-//mod segments;
+mod segments;
 mod selfmod;
-//mod state;
+mod state;
 mod strings;
 mod tlb;

@@ -198,3 +198,30 @@ fn an_instruction_that_changes_itself() {
     assert_eq!(outcome.gpr(Gpr::Rcx), 0);
     assert_eq!(machine.read::<u8>(at + 2), 32, "doubled five times");
 }
+
+#[test]
+fn one_page_before_two_others() {
+    // Two addresses whose instruction begins in the same page and ends in different ones, by turns.
+    const WINDOW: u64 = 0x80_4000_0000;
+    const OTHER: u64 = WINDOW + 0x10_0000;
+    let mut machine = Machine::new();
+    for (linear, second) in [(WINDOW, FREE + 0x1000), (OTHER, FREE + 0x2000)] {
+        machine.tables.map(linear, FREE, PageSize::Size4K, KERNEL);
+        machine.tables.map(linear + 0x1000, second, PageSize::Size4K, KERNEL);
+    }
+    machine.write_bytes(FREE + 0x1000 - 3, &[0xb8, 0x11, 0x11]);
+    machine.write_bytes(FREE + 0x1000, &[0x11, 0x11, 0xc3]);
+    machine.write_bytes(FREE + 0x2000, &[0x22, 0x22, 0xc3]);
+    machine.set_gpr(Gpr::Rbx, WINDOW + 0x1000 - 3);
+    machine.set_gpr(Gpr::Rsi, OTHER + 0x1000 - 3);
+    machine.code(CODE, &|a| {
+        a.call(rbx)?;
+        a.call(rsi)?;
+        a.call(rbx)?;
+        a.mov(r8, rax)?;
+        a.call(rsi)?;
+        stop(a)
+    });
+    let outcome = machine.run_to_stop();
+    assert_eq!((outcome.gpr(Gpr::R8), outcome.gpr(Gpr::Rax)), (0x1111_1111, 0x2222_1111));
+}
