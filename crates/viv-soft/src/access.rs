@@ -67,10 +67,11 @@ impl Cpu {
     #[inline(never)]
     fn pointer_slow(&mut self, address: u64, size: u64, access: Access) -> Result<Option<*mut u8>, Fault> {
         self.check_canonical(address, size)?;
+        self.check_aligned(address, size)?;
         let phys = self.translate(address, access, self.view())?;
         if crosses(address, size) {
             let next = (address | paging::PAGE_OFFSET).wrapping_add(1);
-            self.translate(self.wrap(next), access, self.view())?;
+            self.translate(self.wrap(address, next), access, self.view())?;
             return Ok(None);
         }
         self.note_access(address, size, access);
@@ -84,6 +85,7 @@ impl Cpu {
     #[inline(never)]
     fn load_slow<T: Int>(&mut self, address: u64) -> Result<T, Fault> {
         self.check_canonical(address, T::SIZE)?;
+        self.check_aligned(address, T::SIZE)?;
         self.note_access(address, T::SIZE, Access::Read);
         if !crosses(address, T::SIZE) {
             let phys = self.translate(address, Access::Read, self.view())?;
@@ -101,6 +103,7 @@ impl Cpu {
     #[inline(never)]
     fn store_slow<T: Int>(&mut self, address: u64, value: T) -> Exec {
         self.check_canonical(address, T::SIZE)?;
+        self.check_aligned(address, T::SIZE)?;
         self.note_access(address, T::SIZE, Access::Write);
         if !crosses(address, T::SIZE) {
             let phys = self.translate(address, Access::Write, self.view())?;
@@ -124,10 +127,10 @@ impl Cpu {
         self.check_canonical(address, bytes.len() as u64)?;
         // Faults come before any device sees a read.
         for (at, _) in pieces(address, bytes.len()) {
-            self.translate(self.wrap(at), Access::Read, view)?;
+            self.translate(self.wrap(address, at), Access::Read, view)?;
         }
         for (at, range) in pieces(address, bytes.len()) {
-            let phys = self.translate(self.wrap(at), Access::Read, view)?;
+            let phys = self.translate(self.wrap(address, at), Access::Read, view)?;
             self.read_physical(phys, &mut bytes[range]);
         }
         Ok(())
@@ -143,10 +146,10 @@ impl Cpu {
     pub fn write_bytes_as(&mut self, address: u64, bytes: &[u8], view: View) -> Exec {
         self.check_canonical(address, bytes.len() as u64)?;
         for (at, _) in pieces(address, bytes.len()) {
-            self.translate(self.wrap(at), Access::Write, view)?;
+            self.translate(self.wrap(address, at), Access::Write, view)?;
         }
         for (at, range) in pieces(address, bytes.len()) {
-            let phys = self.translate(self.wrap(at), Access::Write, view)?;
+            let phys = self.translate(self.wrap(address, at), Access::Write, view)?;
             self.write_physical(phys, &bytes[range]);
         }
         Ok(())
@@ -236,9 +239,24 @@ impl Cpu {
         Ok(())
     }
 
-    /// Addresses wrap at 4 GiB outside long mode.
-    fn wrap(&self, address: u64) -> u64 {
-        if self.long_mode() { address } else { address & 0xffff_ffff }
+    /// With alignment checks on, fails with #AC(0) unless the address is a multiple of the operand's size
+    /// (SDM vol. 3, table 6-7). Operands of 16 bytes and more are left to their instructions, as the manual allows.
+    fn check_aligned(&mut self, address: u64, size: u64) -> Exec {
+        let alignment = match size {
+            2 | 4 | 8 => size,
+            10 => 8,
+            _ => 1,
+        };
+        if self.tlb.checks_alignment && address & (alignment - 1) != 0 {
+            return self.raise(Exception::new(Vector::AlignmentCheck));
+        }
+        Ok(())
+    }
+
+    /// Where an access that begins at `start` reaches `address`: outside 64-bit mode it wraps at 4 GiB, unless it
+    /// is the processor's own to a table beyond.
+    fn wrap(&self, start: u64, address: u64) -> u64 {
+        if self.is_64bit() || start >> 32 != 0 { address } else { address & 0xffff_ffff }
     }
 }
 

@@ -197,6 +197,12 @@ impl Cpu {
         }
     }
 
+    /// Where the page after the one at `linear` begins, for an instruction that runs into it.
+    pub fn next_code_page(&self, linear: u64) -> u64 {
+        let next = (linear | viv_arch::paging::PAGE_OFFSET).wrapping_add(1);
+        if self.is_64bit() { next } else { next & 0xffff_ffff }
+    }
+
     /// RIP after the instruction.
     #[inline(always)]
     pub fn next_rip(&self, op: &Op) -> u64 {

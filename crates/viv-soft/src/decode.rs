@@ -54,8 +54,7 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeErro
         return Ok(Block { ops: ops.into(), source, second: None });
     }
     // The first instruction runs into the next page, which is fetched only now that it is needed.
-    let next = (linear | paging::PAGE_OFFSET).wrapping_add(1);
-    let next_phys = cpu.translate_fetch(if cpu.long_mode() { next } else { next & 0xffff_ffff })?;
+    let next_phys = cpu.translate_fetch(cpu.next_code_page(linear))?;
     let second = note_source(cpu, next_phys)?;
     cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
     let (instruction, _) = decode_one(&bytes[..in_page + MAX_LENGTH], 0, bitness);

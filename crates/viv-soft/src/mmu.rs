@@ -17,6 +17,8 @@ use crate::cpu::{Cpu, Fault, Pending};
 /// Entries in a table.
 pub const TLB_SIZE: usize = 2048;
 const FETCH_SIZE: usize = 256;
+/// The table that stays empty, so that every access takes the slow path, where alignment is checked.
+const EMPTY_TABLE: usize = 3;
 /// A tag that no page has.
 const NONE: u64 = u64::MAX;
 /// The width of guest-physical addresses, as CPUID tells it.
@@ -79,7 +81,9 @@ pub struct Tlb {
     /// The table of the current view.
     pub current: *mut Entry,
     view: View,
-    tables: Box<[[Entry; TLB_SIZE]; 3]>,
+    /// Whether accesses must be aligned: the current table is then the one that stays empty.
+    pub checks_alignment: bool,
+    tables: Box<[[Entry; TLB_SIZE]; 4]>,
     /// Which entries were filled since they were last emptied, so that a flush costs what was used.
     filled: Vec<(View, u16)>,
     fetch: Box<[FetchEntry; FETCH_SIZE]>,
@@ -102,12 +106,13 @@ pub struct Translation {
 
 impl Tlb {
     pub fn new() -> Self {
-        let mut tables = Box::new([[Entry::EMPTY; TLB_SIZE]; 3]);
+        let mut tables = Box::new([[Entry::EMPTY; TLB_SIZE]; 4]);
         let current = tables[0].as_mut_ptr();
         let empty = FetchEntry { page: NONE, generation: 0, user: false, phys: 0 };
         Self {
             current,
             view: View::Supervisor,
+            checks_alignment: false,
             tables,
             filled: Vec::with_capacity(4096),
             fetch: Box::new([empty; FETCH_SIZE]),
@@ -115,9 +120,11 @@ impl Tlb {
         }
     }
 
-    fn set_view(&mut self, view: View) {
+    fn set_view(&mut self, view: View, checks_alignment: bool) {
         self.view = view;
-        self.current = self.tables[view as usize].as_mut_ptr();
+        self.checks_alignment = checks_alignment;
+        let table = if checks_alignment { EMPTY_TABLE } else { view as usize };
+        self.current = self.tables[table].as_mut_ptr();
     }
 
     #[inline(always)]
@@ -190,7 +197,8 @@ impl Cpu {
         } else {
             View::Supervisor
         };
-        self.tlb.set_view(view);
+        let checks_alignment = view == View::User && self.cr0.contains(Cr0::AM) && self.flag(Rflags::AC);
+        self.tlb.set_view(view, checks_alignment);
     }
 
     /// The view for accesses that the processor makes for itself: descriptor tables, the TSS.

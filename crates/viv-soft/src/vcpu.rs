@@ -139,15 +139,17 @@ impl SoftVcpu {
     #[inline(never)]
     fn find_slow(&mut self, linear: u64) -> Result<BlockId, Fault> {
         let cpu = &mut *self.cpu;
+        cpu.check_code_start()?;
         let phys = cpu.translate_fetch(linear)?;
         if let Some(id) = self.blocks.find(phys, cpu.bitness) {
             let Some(second) = self.blocks.get(id).second.as_ref().map(|second| second.phys) else {
                 return Ok(id);
             };
-            let next = (linear | viv_arch::paging::PAGE_OFFSET).wrapping_add(1);
-            if cpu.translate_fetch(next)? == second {
+            if cpu.translate_fetch(cpu.next_code_page(linear))? == second {
                 return Ok(id);
             }
+            // The block will be replaced, and remembered jumps may lead to the one that was.
+            cpu.tlb.generation += 1;
         }
         if self.blocks.is_full() {
             self.drop_code();
@@ -183,6 +185,7 @@ impl SoftVcpu {
     fn execute(&mut self, id: BlockId, single: bool) -> Result<(), Fault> {
         let cpu = &mut *self.cpu;
         let ops = &self.blocks.get(id).ops;
+        let single = single || (!cpu.is_64bit() && !cpu.check_code_limit(ops)?);
         let range = ops.as_ptr_range();
         // SAFETY: a block has one instruction at least.
         cpu.op_end = if single { unsafe { range.start.add(1) } } else { range.end };

@@ -208,6 +208,11 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
         cpu.pending = Some(Pending::Unsupported("IRET in real mode".to_owned()));
         return Err(Fault);
     }
+    // Even if it faults (SDM vol. 3, 6.7.1).
+    if cpu.nmi_blocked {
+        cpu.nmi_blocked = false;
+        cpu.attend();
+    }
     if cpu.flag(Rflags::NT) {
         if cpu.long_mode() {
             return cpu.gp0();
@@ -242,10 +247,6 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     }
     cpu.replace_flags(flags, changeable);
     cpu.update_mmu_mode();
-    if cpu.nmi_blocked {
-        cpu.nmi_blocked = false;
-        cpu.attend();
-    }
     Ok(())
 }
 

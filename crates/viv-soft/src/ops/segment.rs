@@ -335,6 +335,23 @@ pub fn verify(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 impl Cpu {
+    /// Outside 64-bit mode, fails with #GP(0) if RIP is beyond CS's limit.
+    pub fn check_code_start(&mut self) -> Exec {
+        let limit = self.segments[SegmentRegister::Cs as usize].limit;
+        if !self.is_64bit() && self.exec.rip > u64::from(limit) { self.gp0() } else { Ok(()) }
+    }
+
+    /// Whether the whole block at RIP is within CS's limit. Fails with #GP(0) unless its first instruction is.
+    pub fn check_code_limit(&mut self, ops: &[Op]) -> Result<bool, Fault> {
+        let limit = self.segments[SegmentRegister::Cs as usize].limit;
+        let rip = self.exec.rip;
+        let fits = |op: &Op| rip.wrapping_add(u64::from(op.end)).wrapping_sub(1) <= u64::from(limit);
+        if limit == u32::MAX || ops.last().is_none_or(fits) {
+            return Ok(true);
+        }
+        if ops.first().is_some_and(fits) { Ok(false) } else { self.gp0() }
+    }
+
     /// Fails with #UD in real mode.
     pub fn require_protected(&mut self) -> Exec {
         if self.cr0.contains(Cr0::PE) { Ok(()) } else { self.ud() }

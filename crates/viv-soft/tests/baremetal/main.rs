@@ -4,16 +4,16 @@
 //! the events that the guest's handlers recorded, registers, memory. The tests speak to the engine by its
 //! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
 
-//mod alignment;
+mod alignment;
 mod control;
 mod debug;
 mod exceptions;
-//mod interrupts;
+mod interrupts;
 mod machine;
 mod paging;
 mod privilege;
-//mod segments;
-//mod selfmod;
-//mod state;
-//mod strings;
+mod segments;
+mod selfmod;
+mod state;
+mod strings;
 mod tlb;
