@@ -40,21 +40,36 @@ fn every_size_has_its_alignment() {
         ("quad word", &|a| a.mov(rax, qword_ptr(rbx)), 8, 4),
         ("update", &|a| a.add(qword_ptr(rbx), rax), 8, 12),
         ("xchg", &|a| a.xchg(dword_ptr(rbx), eax), 8, 10),
-        ("push", &|a| {
-            a.mov(rsp, rbx)?;
-            a.push(rax)?;
-            a.mov(esp, USER_STACK_TOP as u32)
-        }, 16, 20),
-        ("movsd", &|a| {
-            a.mov(rsi, rbx)?;
-            a.mov(edi, USER_DATA as u32 + 0x100)?;
-            a.movsd()
-        }, 4, 2),
-        ("rep stosq", &|a| {
-            a.mov(rdi, rbx)?;
-            a.mov(ecx, 4)?;
-            a.rep().stosq()
-        }, 8, 4),
+        (
+            "push",
+            &|a| {
+                a.mov(rsp, rbx)?;
+                a.push(rax)?;
+                a.mov(esp, USER_STACK_TOP as u32)
+            },
+            16,
+            20,
+        ),
+        (
+            "movsd",
+            &|a| {
+                a.mov(rsi, rbx)?;
+                a.mov(edi, USER_DATA as u32 + 0x100)?;
+                a.movsd()
+            },
+            4,
+            2,
+        ),
+        (
+            "rep stosq",
+            &|a| {
+                a.mov(rdi, rbx)?;
+                a.mov(ecx, 4)?;
+                a.rep().stosq()
+            },
+            8,
+            4,
+        ),
         ("fld of a double", &|a| a.fld(qword_ptr(rbx)), 8, 4),
         ("movss", &|a| a.movss(xmm0, dword_ptr(rbx)), 4, 2),
         ("movsd xmm", &|a| a.movsd_2(xmm0, qword_ptr(rbx)), 8, 4),

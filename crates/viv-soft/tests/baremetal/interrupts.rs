@@ -36,7 +36,7 @@ fn msi(data: u32) -> Msi {
 
 /// A machine whose port hook sends the number written as MSI data.
 fn machine_with_msi_port() -> Machine {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let vm = Arc::clone(&machine.vm);
     machine.platform.set_hook(move |data| vm.send_msi(msi(data)));
     machine.on(VECTOR, Action::EndOfInterrupt);
@@ -469,7 +469,7 @@ fn the_paravirtual_clock_tells_guest_time() {
     let multiplier: u32 = machine.read(DATA + 24);
     let shift: i8 = machine.read(DATA + 28);
     let flags: u8 = machine.read(DATA + 29);
-    assert!(version != 0 && version % 2 == 0);
+    assert!(version != 0 && version.is_multiple_of(2));
     assert!(tsc != 0 && tsc <= tsc_after);
     assert_eq!(nanoseconds, 5_000_000_000);
     assert_eq!(flags & 1, 1, "stable across processors");

@@ -347,13 +347,16 @@ fn iret_checks_before_it_changes_anything() {
     assert_eq!(outcome.events[0].brief(), (GP, 0, CODE), "nested task");
 }
 
+/// The vector and error code that a transfer ends with; `None`: it arrives.
+type Fate = Option<(u8, u64)>;
+
 #[test]
 fn far_returns_and_jumps_check_what_they_load() {
     let absent = Segment { attributes: 0xa01b, ..Segment::code64(selector::FREE, 0) };
     let conforming = Segment { attributes: 0xa09f, ..Segment::code64(selector::FREE + 8, 0) };
     let both = Segment { attributes: 0xe09b, ..Segment::code64(selector::FREE + 16, 0) };
-    // (name, selector, by RETF, by JMP), `None`: it arrives.
-    let cases: [(&str, u16, Option<(u8, u64)>, Option<(u8, u64)>); 8] = [
+    // (name, selector, by RETF, by JMP)
+    let cases: [(&str, u16, Fate, Fate); 8] = [
         ("null", 0, Some((GP, 0)), Some((GP, 0))),
         ("beyond the table", 0x1000, Some((GP, 0x1000)), Some((GP, 0x1000))),
         ("data", selector::DATA, Some((GP, 0x10)), Some((GP, 0x10))),

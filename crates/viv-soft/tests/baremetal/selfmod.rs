@@ -138,7 +138,7 @@ fn an_instruction_that_crosses_pages() {
     machine.code(CODE, &|a| {
         a.call(rbx)?;
         a.mov(r8, rax)?;
-        a.mov(eax, (FREE + 0x2000 | KERNEL) as u32)?;
+        a.mov(eax, ((FREE + 0x2000) | KERNEL) as u32)?;
         a.mov(qword_ptr(leaf), rax)?;
         a.invlpg(ptr(rbx + 3))?;
         a.call(rbx)?;
@@ -160,7 +160,7 @@ fn a_page_that_is_exchanged() {
     machine.code(CODE, &|a| {
         a.call(rbx)?;
         a.mov(r8, rax)?;
-        a.mov(eax, (FREE + 0x1000 | KERNEL) as u32)?;
+        a.mov(eax, ((FREE + 0x1000) | KERNEL) as u32)?;
         a.mov(qword_ptr(leaf), rax)?;
         a.mov(rcx, cr3)?;
         a.mov(cr3, rcx)?;
@@ -174,25 +174,18 @@ fn a_page_that_is_exchanged() {
 #[test]
 fn an_instruction_that_changes_itself() {
     let mut machine = Machine::new();
-    // add dword ptr [imm], 1, whose own immediate is what it adds to.
+    // add byte ptr [rsi], 1, where RSI is the address of that 1.
     let at = CODE + 0x10;
-    machine.code(CODE, &|a| {
-        a.mov(ecx, 5)?;
-        a.mov(esi, at as u32 + 3)?;
-        a.jmp(at)
-    });
-    machine.code(at, &|a| {
-        a.add(byte_ptr(rsi - 0x10 + 0x10), 1)?;
-        a.dec(ecx)?;
-        a.jnz(at)?;
-        stop(a)
-    });
-    // `add byte ptr [rsi], 1` is 80 06 01: the byte at 3 is the next opcode's; point at its immediate.
-    machine.write_bytes(at, &[0x80, 0x06, 0x01]);
     machine.code(CODE, &|a| {
         a.mov(ecx, 5)?;
         a.mov(esi, at as u32 + 2)?;
         a.jmp(at)
+    });
+    machine.write_bytes(at, &[0x80, 0x06, 0x01]);
+    machine.code(at + 3, &|a| {
+        a.dec(ecx)?;
+        a.jnz(at)?;
+        stop(a)
     });
     let outcome = machine.run_to_stop();
     assert_eq!(outcome.gpr(Gpr::Rcx), 0);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use viv_arch::{Gpr, VcpuState, msr};
 use viv_engine::{Exit, Msi};
@@ -48,7 +49,7 @@ fn comparable(state: VcpuState) -> VcpuState {
     VcpuState { tsc: 0, ..state }
 }
 
-fn hook(a: &mut CodeAssembler) -> Result<(), iced_x86::IcedError> {
+fn hook(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.out(u32::from(PORT_HOOK), al)
 }
 

@@ -118,17 +118,17 @@ fn a_fault_in_the_middle_leaves_registers_at_the_element() {
             let step = |start: u64| if backwards { start - moved } else { start + moved };
             let (uses_source, uses_destination) =
                 (!name.contains("stos") && !name.contains("scas"), !name.contains("lods"));
-            assert_eq!(outcome.gpr(Gpr::Rsi), if uses_source { step(rsi_start) } else { rsi_start }, "{name}");
+            assert_eq!(
+                outcome.gpr(Gpr::Rsi),
+                if uses_source { step(rsi_start) } else { rsi_start },
+                "{name}"
+            );
             assert_eq!(
                 outcome.gpr(Gpr::Rdi),
                 if uses_destination { step(rdi_start) } else { rdi_start },
                 "{name}"
             );
-            let missing = if backwards {
-                WINDOW + 0x1000 - size + misaligned
-            } else {
-                WINDOW + 0x2000
-            };
+            let missing = if backwards { WINDOW + 0x1000 - size + misaligned } else { WINDOW + 0x2000 };
             assert_eq!(event.cr2, missing, "{name} {misaligned}");
         }
     }

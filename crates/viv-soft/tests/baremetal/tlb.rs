@@ -105,8 +105,7 @@ fn rights_change_when_control_registers_do() {
     let mut machine = Machine::new();
     machine.set_gpr(Gpr::Rbx, USER_DATA);
     let smap = Cr4::SMAP.bits() as u32;
-    let mut fault_at = 0;
-    let end = machine.code(CODE, &|a| {
+    let fault_at = machine.code(CODE, &|a| {
         a.mov(rax, qword_ptr(rbx))?;
         a.mov(rcx, cr4)?;
         a.or(rcx, smap as i32)?;
@@ -115,8 +114,7 @@ fn rights_change_when_control_registers_do() {
         a.mov(rax, qword_ptr(rbx))?;
         a.clac()
     });
-    fault_at += end;
-    machine.code(end, &|a| a.mov(rax, qword_ptr(rbx)));
+    machine.code(fault_at, &|a| a.mov(rax, qword_ptr(rbx)));
     let event = machine.run_to_stop().events[0];
     assert_eq!((event.brief(), event.cr2), ((14, 1, fault_at), USER_DATA));
     // The processor's own accesses to user pages are kept out even with AC.
@@ -127,7 +125,6 @@ fn rights_change_when_control_registers_do() {
         a.mov(eax, u32::from(selector::DATA))?;
         a.mov(ds, eax)
     });
-    machine.state.idtr.base = IDT;
     let outcome = machine.run();
     assert_eq!(outcome.exit, viv_engine::Exit::TripleFault, "the handler's own code segment is there, too");
 }

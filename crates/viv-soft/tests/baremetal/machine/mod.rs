@@ -1,88 +1,35 @@
 //! A machine of one processor in long mode, with handlers that record what happens.
 
+mod handler;
 pub mod layout;
 mod platform;
 mod tables;
+mod watchdog;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use viv_arch::cpuid::{CpuidTable, ModelParameters};
 use viv_arch::{
-    Cr0, Cr4, DescriptorTable, Efer, Gpr, Rflags, Segment, SegmentRegister, VcpuState, Vector, apic, msr,
-    paging, xsave,
+    Cr0, Cr4, DescriptorTable, Efer, Gpr, Segment, SegmentRegister, VcpuState, Vector, apic, msr, paging,
+    xsave,
 };
 use viv_engine::time::ManualClock;
-use viv_engine::{Engine, Exit, GuestMemory, Kick, Vcpu, Vm, VmParameters, memory};
+use viv_engine::{Engine, Exit, GuestMemory, Vcpu, Vm, VmParameters, memory};
 use vm_memory::{Bytes, GuestAddress};
 
+pub use handler::{Action, Event};
 pub use layout::*;
 pub use platform::{Access, Recorder};
 pub use tables::{FULL, KERNEL, PageSize, PageTables};
+use watchdog::Watchdog;
 
 /// The engine under test.
 pub fn engine() -> impl Engine {
     viv_soft::SoftEngine
 }
-
-/// What the recording handler does after it has recorded an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Stops the machine, with the registers as they were.
-    Stop,
-    /// Returns.
-    Return,
-    /// Ends the interrupt at the local APIC and returns.
-    EndOfInterrupt,
-    /// Goes on at this address, with registers and stack as they were.
-    GoTo(u64),
-}
-
-impl Action {
-    fn word(self) -> u64 {
-        match self {
-            Self::Stop => 0,
-            Self::Return => 1,
-            Self::EndOfInterrupt => 2,
-            Self::GoTo(address) => address,
-        }
-    }
-}
-
-/// An event as its handler saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
-    pub vector: u8,
-    /// 0 for vectors without one.
-    pub error_code: u64,
-    pub rip: u64,
-    pub cs: u16,
-    pub rflags: u64,
-    pub rsp: u64,
-    pub ss: u16,
-    pub cr2: u64,
-    pub dr6: u64,
-    /// Where the handler's own stack was.
-    pub frame: u64,
-}
-
-impl Event {
-    /// The parts that most tests are about.
-    pub fn brief(&self) -> (u8, u64, u64) {
-        (self.vector, self.error_code, self.rip)
-    }
-
-    pub fn has_flag(&self, flag: Rflags) -> bool {
-        self.rflags & flag.bits() != 0
-    }
-}
-
-const EVENT_SIZE: u64 = 80;
-const MAX_EVENTS: u64 = 48;
 
 /// What a run came to.
 pub struct Outcome {
@@ -260,7 +207,7 @@ impl Machine {
                 a.jmp(HANDLER)
             });
         }
-        self.code(HANDLER, &recording_handler);
+        self.code(HANDLER, &handler::recording_handler);
     }
 
     /// Says what happens after an event.
@@ -342,7 +289,7 @@ impl Machine {
         let outcome = Outcome {
             exit,
             stopped: self.platform.stopped.load(Ordering::SeqCst),
-            events: self.events(),
+            events: handler::events(&self.memory),
             state,
         };
         assert!(!timed_out, "the guest does not end: {outcome:?}");
@@ -356,76 +303,6 @@ impl Machine {
         assert!(outcome.stopped && outcome.exit == Exit::Kicked, "it did not stop: {outcome:?}");
         outcome
     }
-
-    fn events(&self) -> Vec<Event> {
-        let count = self.read::<u64>(LOG).min(MAX_EVENTS);
-        (0..count)
-            .map(|n| {
-                let word = |field: u64| self.read::<u64>(LOG + 16 + n * EVENT_SIZE + field * 8);
-                Event {
-                    vector: word(0) as u8,
-                    error_code: word(1),
-                    rip: word(2),
-                    cs: word(3) as u16,
-                    rflags: word(4),
-                    rsp: word(5),
-                    ss: word(6) as u16,
-                    cr2: word(7),
-                    dr6: word(8),
-                    frame: word(9),
-                }
-            })
-            .collect()
-    }
-}
-
-/// Records the event on the stack (vector, error code, and what the processor pushed) and acts.
-fn recording_handler(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    let mut stop_label = a.create_label();
-    let mut leave = a.create_label();
-    let mut end = a.create_label();
-    a.push(rax)?;
-    a.push(rcx)?;
-    a.push(rdx)?;
-    a.mov(rcx, qword_ptr(LOG))?;
-    a.inc(qword_ptr(LOG))?;
-    a.cmp(rcx, MAX_EVENTS as i32)?;
-    a.jae(stop_label)?;
-    a.imul_3(rcx, rcx, EVENT_SIZE as i32)?;
-    a.add(rcx, LOG as i32 + 16)?;
-    for word in 0..7i32 {
-        a.mov(rax, qword_ptr(rsp + (24 + word * 8)))?;
-        a.mov(qword_ptr(rcx + word * 8), rax)?;
-    }
-    a.mov(rax, cr2)?;
-    a.mov(qword_ptr(rcx + 56), rax)?;
-    a.mov(rax, dr6)?;
-    a.mov(qword_ptr(rcx + 64), rax)?;
-    a.lea(rax, qword_ptr(rsp + 40))?;
-    a.mov(qword_ptr(rcx + 72), rax)?;
-    a.mov(rax, qword_ptr(rsp + 24))?;
-    a.mov(rax, qword_ptr(rax * 8 + ACTIONS))?;
-    a.test(rax, rax)?;
-    a.jz(stop_label)?;
-    a.cmp(rax, Action::Return.word() as i32)?;
-    a.je(leave)?;
-    a.cmp(rax, Action::EndOfInterrupt.word() as i32)?;
-    a.je(end)?;
-    a.mov(qword_ptr(rsp + 40), rax)?;
-    a.jmp(leave)?;
-    a.set_label(&mut end)?;
-    a.mov(dword_ptr(APIC + u64::from(apic::reg::EOI) * 16), 0)?;
-    a.set_label(&mut leave)?;
-    a.pop(rdx)?;
-    a.pop(rcx)?;
-    a.pop(rax)?;
-    a.add(rsp, 16)?;
-    a.iretq()?;
-    a.set_label(&mut stop_label)?;
-    a.pop(rdx)?;
-    a.pop(rcx)?;
-    a.pop(rax)?;
-    stop(a)
 }
 
 fn tss() -> Segment {
@@ -452,65 +329,4 @@ fn initial_state() -> VcpuState {
     let star = u64::from(selector::USER_CODE32 & !3) << 48 | u64::from(selector::CODE64) << 32;
     state.msrs = vec![(msr::IA32_SYSENTER_CS, u64::from(selector::CODE64)), (msr::IA32_STAR, star)];
     state
-}
-
-/// Kicks a vCPU that runs too long, so that a wrong guest fails its test instead of hanging it.
-struct Watchdog {
-    shared: Arc<WatchdogState>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct WatchdogState {
-    epoch: Instant,
-    /// When the run started, in milliseconds since `epoch`, plus one; 0 while nothing runs.
-    started: AtomicU64,
-    fired: AtomicBool,
-    ended: AtomicBool,
-}
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-impl Watchdog {
-    fn new(kicker: Arc<dyn Kick>) -> Self {
-        let shared = Arc::new(WatchdogState {
-            epoch: Instant::now(),
-            started: AtomicU64::new(0),
-            fired: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        });
-        let state = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
-            while !state.ended.load(Ordering::SeqCst) {
-                let started = state.started.load(Ordering::SeqCst);
-                let now = state.epoch.elapsed().as_millis() as u64;
-                if started != 0 && now.saturating_sub(started) > PATIENCE.as_millis() as u64 {
-                    state.fired.store(true, Ordering::SeqCst);
-                    kicker.kick();
-                }
-                std::thread::park_timeout(Duration::from_millis(500));
-            }
-        });
-        Self { shared, thread: Some(thread) }
-    }
-
-    fn start(&self) {
-        let now = self.shared.epoch.elapsed().as_millis() as u64;
-        self.shared.started.store(now + 1, Ordering::SeqCst);
-    }
-
-    /// Says whether it had to step in.
-    fn stop(&self) -> bool {
-        self.shared.started.store(0, Ordering::SeqCst);
-        self.shared.fired.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-    }
 }
