@@ -1,13 +1,15 @@
 //! The project's own chores, as `cargo xtask CHORE`.
 //!
 //! - [`check`]: what `cargo xtask test` runs, in which order, and the sum of it.
-//! - [`packages`]: the Debian packages that tests need.
+//! - [`bench`]: the figures of the software CPU, beside QEMU's.
+//! - [`packages`]: the Debian packages that chores need.
 //! - [`deny`]: `cargo deny`, with a copy of its own if there is none.
 //! - [`step`]: running a command and telling how it went.
 //!
 //! A chore that fails says which of its steps did, and exits with 1.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod deny;
 mod packages;
@@ -33,12 +35,15 @@ enum Chore {
     ///
     /// Debian packages that tests need are installed first, where this runs as root.
     Test,
+    /// Take the figures of the software CPU, with QEMU's translator beside it
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
     let Cli { chore } = Cli::parse();
     let result = match chore {
         Chore::Test => check::run(&root()),
+        Chore::Bench(args) => bench::run(&root(), &args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

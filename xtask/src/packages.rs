@@ -1,4 +1,4 @@
-//! The Debian packages that tests need.
+//! The Debian packages that chores need.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::step;
 
 /// What tests call, by package.
-const NEEDED: &[&str] = &[
+pub const FOR_TESTS: &[&str] = &[
     // e2fsck, to check a disk that a guest wrote.
     "e2fsprogs",
     // To build the image that tests boot.
@@ -17,14 +17,14 @@ const NEEDED: &[&str] = &[
 ];
 
 /// Installs what is missing, where this runs as root; elsewhere says what to run.
-pub fn ensure() -> Result<()> {
-    let missing: Vec<&str> = NEEDED.iter().copied().filter(|package| !is_installed(package)).collect();
+pub fn ensure(needed: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = needed.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let install = ["install", "--yes", "--no-install-recommends"];
     if !is_root() {
-        bail!("tests need {0}; run: sudo apt-get {1} {0}", missing.join(" "), install.join(" "));
+        bail!("this needs {0}; run: sudo apt-get {1} {0}", missing.join(" "), install.join(" "));
     }
     let apt = || {
         let mut apt = Command::new("apt-get");

@@ -51,7 +51,7 @@ pub fn tests(name: &'static str, command: &mut Command) -> Result<Step> {
     Ok(Step { name, ok, passed: tally.passed, failed, took: begun.elapsed() })
 }
 
-/// Runs a command, shown first; whether it succeeded.
+/// Runs a command, shown first on standard error; whether it succeeded.
 pub fn run(command: &mut Command) -> Result<bool> {
     show(command);
     let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
@@ -60,7 +60,7 @@ pub fn run(command: &mut Command) -> Result<bool> {
 
 fn show(command: &Command) {
     let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
-    println!("\n$ {} {}", command.get_program().display(), words.join(" "));
+    eprintln!("\n$ {} {}", command.get_program().display(), words.join(" "));
 }
 
 /// Tests counted from the lines with which test programs end.

@@ -3,8 +3,9 @@
 //! Lines of JSON over a stream socket, at most [`MAX_LINE`] bytes each with the newline. The starter sends
 //! [`RequestLine`]s; each is answered by one [`Message::Reply`] with its id. In between the VM process sends
 //! [`Message::Event`]s as things happen. The first request is [`Request::Create`], with the config's
-//! descriptors as ancillary data (SCM_RIGHTS) of its first byte. An [`Event::Ended`] is the last message;
-//! after it the VM process closes the socket and exits.
+//! descriptors as ancillary data (SCM_RIGHTS) of its first byte. An [`Event::Ended`] is the last message,
+//! with an [`Event::Figures`] before it if there was a machine; after it the VM process closes the socket and
+//! exits.
 //!
 //! A socket closed by the starter is the starter's death: the VM process stops the guest and ends.
 
@@ -163,8 +164,22 @@ pub enum Event {
     },
     /// The machine was reset and boots anew.
     Restarted,
+    /// The machine is over; what it did.
+    Figures(Figures),
     /// The machine is over. The last message.
     Ended(End),
+}
+
+/// What a machine did from its first start to its end, resets included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Figures {
+    /// Guest instructions executed, if the engine counts them. A repeated string instruction is one.
+    pub instructions: Option<u64>,
+    /// Processor time that the host gave to the vCPUs' threads, in nanoseconds: guest code and what the engine
+    /// and the devices do on these threads for it; not the time in which a vCPU is halted.
+    pub vcpu_nanoseconds: u64,
+    /// Guest time since the machine first ran, in nanoseconds.
+    pub guest_nanoseconds: u64,
 }
 
 /// How a machine ended.

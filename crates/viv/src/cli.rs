@@ -101,6 +101,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     pub keep: Option<String>,
 
+    /// Say on standard error at the end how many instructions the guest executed, in what time
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "table")]
+    pub stats: Option<Output>,
+
     /// Kernel to boot directly: a Linux bzImage or ELF file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "command"], help_heading = "Direct boot")]
     pub kernel: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -66,6 +67,8 @@ pub fn ensure(store: &Store, name: ImageName) -> Result<ImageHandle, Failure> {
 /// What `viv image ls -o json` prints.
 #[derive(Debug, Serialize)]
 struct Listing {
+    /// The directory that they are in.
+    store: PathBuf,
     /// The images that are here.
     images: Vec<Metadata>,
     /// The names of those that can be built.
@@ -83,7 +86,7 @@ fn list(form: Output) -> Result<String, Failure> {
     let is_here = |name: &String| images.iter().any(|image| image.name == *name);
     let available = ImageName::all().map(|name| name.to_string()).filter(|name| !is_here(name)).collect();
     let kept = store.kept().map_err(|error| failed(&error))?;
-    let listing = Listing { images, available, kept };
+    let listing = Listing { store: store.path().to_owned(), images, available, kept };
     match form {
         Output::Table => Ok(listing.to_table()),
         Output::Json => {

@@ -7,6 +7,7 @@
 //! - [`run`]: `viv run`: what is asked for becomes a [`session::Plan`], from an image or a kernel file.
 //! - [`session`]: one VM process with its streams and the user's, from start to end.
 //! - [`terminal`], [`escape`], [`signals`]: the user's side of a session.
+//! - [`stats`]: what `viv run --stats` says at the end.
 //! - [`image`], [`host`]: the other subcommands. They return what they print.
 //!
 //! `viv` fails with exactly one line on standard error ([`failure`]) and a status that is not zero: 125 from
@@ -24,6 +25,7 @@ mod run;
 mod session;
 mod signals;
 mod size;
+mod stats;
 mod terminal;
 mod usage;
 

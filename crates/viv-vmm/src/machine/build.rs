@@ -103,6 +103,7 @@ impl Machine {
             console,
             state: MachineState::Created,
             resets: 0,
+            figures: None,
             written: PageSet::default(),
         })
     }

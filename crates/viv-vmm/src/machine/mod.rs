@@ -62,7 +62,7 @@ use self::timers::Timers;
 use self::vcpu::VcpuThread;
 use crate::config::WindowSize;
 use crate::error::MachineError;
-use crate::protocol::{MachineState, Status};
+use crate::protocol::{Figures, MachineState, Status};
 use crate::snapshot::PageSet;
 use crate::stream::HostStream;
 
@@ -90,6 +90,8 @@ pub struct Machine {
     console: Option<ConsoleHandle>,
     state: MachineState,
     resets: u64,
+    /// What it did, once it is stopped.
+    figures: Option<Figures>,
     /// The pages of RAM that are not known to be zero.
     written: PageSet,
 }
@@ -154,6 +156,11 @@ impl Machine {
         let core = &self.core;
         core.gate.end(|| core.kick_all());
         self.clock.stop();
+        self.figures.get_or_insert(Figures {
+            instructions: self.instructions(),
+            vcpu_nanoseconds: self.vcpus.iter().map(VcpuThread::spent).sum(),
+            guest_nanoseconds: self.clock.now(),
+        });
         self.reactor = None;
         self.vcpus.clear();
         self.state = MachineState::Stopped;
@@ -191,9 +198,7 @@ impl Machine {
     /// What it is doing, in full.
     #[must_use]
     pub fn status(&self) -> Status {
-        let instructions = (self.state == MachineState::Paused)
-            .then(|| self.vcpus.iter().map(|vcpu| vcpu.vcpu().instructions()).sum())
-            .flatten();
+        let instructions = (self.state == MachineState::Paused).then(|| self.instructions()).flatten();
         Status {
             state: self.state,
             engine: self.engine,
@@ -202,6 +207,17 @@ impl Machine {
             instructions,
             resets: self.resets,
         }
+    }
+
+    /// What it did, once [`Machine::stop`] was called.
+    #[must_use]
+    pub fn figures(&self) -> Option<Figures> {
+        self.figures
+    }
+
+    /// Guest instructions executed so far, if the engine counts them. While the gate is closed.
+    fn instructions(&self) -> Option<u64> {
+        self.vcpus.iter().map(|vcpu| vcpu.vcpu().instructions()).sum()
     }
 
     /// The oldest notice that was not taken yet.

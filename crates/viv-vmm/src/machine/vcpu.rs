@@ -1,9 +1,11 @@
 //! The vCPUs' threads.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use rustix::time::{ClockId, clock_gettime};
 use viv_arch::VcpuState;
 use viv_engine::{EngineError, Exit, Vcpu};
 
@@ -14,6 +16,8 @@ use crate::protocol::TripleFault;
 /// A vCPU with its thread, which runs it whenever the gate is open.
 pub(crate) struct VcpuThread {
     vcpu: SharedVcpu,
+    /// Processor time of the thread when the engine last returned, in nanoseconds.
+    spent: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -23,11 +27,18 @@ impl VcpuThread {
     /// Starts a thread for `vcpu`. It ends when the gate of `core` does.
     pub(crate) fn start(index: u32, vcpu: Box<dyn Vcpu>, core: Arc<Core>) -> io::Result<Self> {
         let vcpu = Arc::new(Mutex::new(vcpu));
+        let spent = Arc::new(AtomicU64::new(0));
         let thread = std::thread::Builder::new().name(format!("vcpu{index}")).spawn({
-            let vcpu = Arc::clone(&vcpu);
-            move || run(index, &vcpu, &core)
+            let (vcpu, spent) = (Arc::clone(&vcpu), Arc::clone(&spent));
+            move || run(index, &vcpu, &spent, &core)
         })?;
-        Ok(Self { vcpu, thread: Some(thread) })
+        Ok(Self { vcpu, spent, thread: Some(thread) })
+    }
+
+    /// The host's processor time that the guest has cost on this thread, in nanoseconds, while the gate is
+    /// closed.
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent.load(Ordering::Relaxed)
     }
 
     /// The vCPU, while the gate is closed. While it is open this waits for its closing.
@@ -48,10 +59,19 @@ fn lock(vcpu: &SharedVcpu) -> MutexGuard<'_, Box<dyn Vcpu>> {
     vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(index: u32, vcpu: &SharedVcpu, core: &Core) {
+/// The calling thread's processor time in nanoseconds.
+fn thread_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn run(index: u32, vcpu: &SharedVcpu, spent: &AtomicU64, core: &Core) {
     while let Some(_inside) = core.gate.enter() {
         let mut vcpu = lock(vcpu);
-        let notice = match vcpu.run() {
+        let exit = vcpu.run();
+        spent.store(thread_time(), Ordering::Relaxed);
+        let notice = match exit {
             Ok(Exit::Kicked) => continue,
             Ok(Exit::TripleFault) => triple_fault(index, vcpu.as_mut()),
             Ok(Exit::Unsupported(what)) => Ok(Notice::Failed(format!(

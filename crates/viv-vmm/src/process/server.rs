@@ -73,14 +73,17 @@ impl<'a> Server<'a> {
         if let Some(machine) = &mut self.machine {
             machine.stop();
         }
+        let figures = self.machine.as_ref().and_then(Machine::figures);
         // Output is complete when the guest has powered off; cutting the power gives it up.
         if end != End::Stopped {
             self.write_out();
         }
         if !self.alone {
-            let message = Message::Event(Event::Ended(end.clone()));
             // A starter that has gone meanwhile needs no last message.
-            let _ = self.outgoing.send(self.control.as_fd(), &message);
+            if let Some(figures) = figures {
+                self.event(Event::Figures(figures));
+            }
+            self.event(Event::Ended(end.clone()));
             let _ = self.outgoing.flush(self.control.as_fd(), SendFlags::empty());
         }
         end

@@ -30,7 +30,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         (Some(kernel), _) => {
             let plan = direct::plan(args, kernel)?;
             validate(&plan.config)?;
-            session::run(plan)
+            session::run(plan, args.stats)
         }
         (None, Some(image)) => run_image(args, image),
         // The command line asks for either; without both there is nothing to run.
@@ -52,7 +52,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
     let plan = image::plan(args, &handle, kept.as_ref())?;
     validate(&plan.config)?;
-    session::run(plan)
+    session::run(plan, args.stats)
 }
 
 impl From<EngineArg> for EngineChoice {

@@ -19,15 +19,17 @@ use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use viv_vmm::config::WindowSize;
-use viv_vmm::protocol::{self, End, Message, Request};
+use viv_vmm::protocol::{self, End, Figures, Message, Request};
 use viv_vmm::{Controller, Fds, Launch, MachineConfig, VmProcess};
 
 use self::log::SerialLog;
 use self::stop::{Cause, Step, Stop};
+use crate::cli::Output;
 use crate::escape;
 use crate::failure::Failure;
 use crate::progress::Spinner;
 use crate::signals;
+use crate::stats;
 use crate::terminal::{self, RawTerminal};
 
 pub use self::pump::Sink;
@@ -95,15 +97,16 @@ struct Session {
     command: Option<u8>,
     failure: Option<Failure>,
     stop: Option<Stop>,
+    figures: Option<Figures>,
     end: Option<End>,
     gone: Option<io::Result<ExitStatus>>,
 }
 
-/// Runs a session to its end, and returns its exit status.
+/// Runs a session to its end, and returns its exit status. With `stats` it says what the machine did.
 ///
 /// # Errors
 /// When it cannot be started, or ends in a way that the guest did not choose.
-pub fn run(plan: Plan) -> Result<u8, Failure> {
+pub fn run(plan: Plan, stats: Option<Output>) -> Result<u8, Failure> {
     let (events, received) = mpsc::channel();
     signals::forward(events.clone())?;
     let agent = plan.config.agent.is_some();
@@ -141,6 +144,7 @@ pub fn run(plan: Plan) -> Result<u8, Failure> {
         command: None,
         failure: None,
         stop: None,
+        figures: None,
         end: None,
         gone: None,
     };
@@ -149,6 +153,10 @@ pub fn run(plan: Plan) -> Result<u8, Failure> {
         session.attach();
     }
     session.follow(&received);
+    if let Some(form) = stats {
+        // Where there is no standard error, nobody wants them.
+        let _ = writeln!(io::stderr(), "{}", stats::line(form, session.figures));
+    }
     outcome::of(session)
 }
 
@@ -256,6 +264,7 @@ impl Session {
             }
             protocol::Event::GuestError { message } => self.fail(Failure::new("in the guest", message)),
             protocol::Event::Restarted => tracing::info!("the guest was reset"),
+            protocol::Event::Figures(figures) => self.figures = Some(figures),
             protocol::Event::Ended(end) => self.end = Some(end),
         }
     }

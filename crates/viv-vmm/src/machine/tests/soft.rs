@@ -68,6 +68,23 @@ fn a_running_machine_is_saved_dropped_and_finishes_in_a_new_one() {
 }
 
 #[test]
+fn a_machine_that_is_over_tells_what_it_did() {
+    const TIMES: u32 = 1_000_000;
+    let mut bench = bench(&program(&[&count(TIMES), &power_off(), &REST]));
+    bench.machine.start().unwrap();
+    assert_eq!(bench.notice(), Notice::PowerOff);
+    assert_eq!(bench.machine.figures(), None, "it is not over yet");
+    bench.machine.stop();
+    let figures = bench.machine.figures().unwrap();
+    // The count, and what is before and after it.
+    let counted = 2 * u64::from(TIMES);
+    assert!((counted..counted + 10).contains(&figures.instructions.unwrap()), "{figures:?}");
+    assert!(figures.vcpu_nanoseconds > 0 && figures.guest_nanoseconds > 0, "{figures:?}");
+    bench.machine.stop();
+    assert_eq!(bench.machine.figures(), Some(figures));
+}
+
+#[test]
 fn a_halted_guest_is_paused_saved_and_reset() {
     let mut bench = bench(&program(&[&say("up "), &REST]));
     bench.machine.start().unwrap();

@@ -1,0 +1,139 @@
+//! From the start of a process to the guest's first user-space instruction, and to its end.
+
+use std::fmt;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::Bench;
+use super::archive::Archive;
+use super::contender::{Contender, Guest, MEMORY_BYTES};
+use super::init;
+use super::memory::resident_over_guest;
+use super::report::{row, table};
+use super::sample::Sample;
+use super::session::Session;
+
+/// What was measured of one contender.
+#[derive(Debug)]
+struct Runs {
+    contender: Contender,
+    /// Seconds to the first word of the guest's first process.
+    reached: Sample,
+    /// Seconds to the end of the process; the guest powers off as soon as it is up.
+    whole: Sample,
+    /// MiB resident over guest RAM when the guest is up.
+    resident: Sample,
+    /// Millions of instructions from start to end, and of those a second of the vCPU's processor time.
+    instructions: Option<(Sample, Sample)>,
+}
+
+/// The figures.
+#[derive(Debug)]
+pub struct Boot(Vec<Runs>);
+
+/// One run.
+struct Run {
+    reached: f64,
+    whole: f64,
+    resident: f64,
+    instructions: Option<(f64, f64)>,
+}
+
+/// Boots alternately, as often as was asked for.
+pub fn measure(bench: &Bench) -> Result<Boot> {
+    let mut archive = Archive::default();
+    archive.program("/init".as_ref(), &init::program());
+    let initrd = bench.directory.join("boot.initrd");
+    fs::write(&initrd, archive.finish()).with_context(|| format!("writing {}", initrd.display()))?;
+    let guest = Guest { bench, initrd: &initrd };
+    let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
+    for number in 1..=bench.runs {
+        for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
+            let run = boot(contender, &guest).with_context(|| format!("booting with {contender}"))?;
+            eprintln!("boot {number} of {}, {contender}: {:.2} s", bench.runs, run.reached);
+            runs.push(run);
+        }
+    }
+    Ok(Boot(Contender::ALL.into_iter().zip(runs).map(|(contender, runs)| sum(contender, &runs)).collect()))
+}
+
+fn sum(contender: Contender, runs: &[Run]) -> Runs {
+    let sample = |value: fn(&Run) -> f64| Sample::new(runs.iter().map(value).collect());
+    let counted: Option<Vec<(f64, f64)>> = runs.iter().map(|run| run.instructions).collect();
+    Runs {
+        contender,
+        reached: sample(|run| run.reached),
+        whole: sample(|run| run.whole),
+        resident: sample(|run| run.resident),
+        instructions: counted.map(|counted| {
+            let (millions, rates) = counted.into_iter().unzip();
+            (Sample::new(millions), Sample::new(rates))
+        }),
+    }
+}
+
+fn boot(contender: Contender, guest: &Guest<'_>) -> Result<Run> {
+    let mut session = Session::start(&mut contender.command(guest))?;
+    let line = session.next_line()?;
+    let (reached, line) = line.context("the guest ended before its first process said anything")?;
+    ensure!(line == init::READY, "the guest said {line}");
+    // The guest waits: this is in no time but the whole one, of which it is a few milliseconds.
+    let resident = resident_over_guest(session.pid(), MEMORY_BYTES)? as f64 / f64::from(1 << 20);
+    session.press_return()?;
+    let ended = session.end()?;
+    let instructions = match contender {
+        Contender::Viv => Some(rate(&ended.errors)?),
+        Contender::Tcg => None,
+    };
+    Ok(Run { reached, whole: ended.whole, resident, instructions })
+}
+
+/// Millions of instructions, and millions a second, from what `viv run --stats=json` says.
+pub fn rate(stats: &str) -> Result<(f64, f64)> {
+    let stats: Value = serde_json::from_str(stats.trim()).context("reading viv's figures")?;
+    let figures = &stats["figures"];
+    let number = |name: &str| figures[name].as_f64().with_context(|| format!("viv gives no {name}: {stats}"));
+    let millions = number("instructions")? / 1e6;
+    Ok((millions, millions / (number("vcpu_nanoseconds")? / 1e9)))
+}
+
+impl Boot {
+    pub fn to_json(&self) -> Value {
+        let runs = self.0.iter().map(|runs| {
+            let counted = runs.instructions.as_ref();
+            let figures = json!({
+                "first_user_instruction_seconds": runs.reached.to_json(),
+                "whole_process_seconds": runs.whole.to_json(),
+                "resident_over_guest_memory_mib": runs.resident.to_json(),
+                "million_instructions": counted.map(|(millions, _)| millions.to_json()),
+                "million_instructions_a_second": counted.map(|(_, rate)| rate.to_json()),
+            });
+            (runs.contender.to_string().to_lowercase(), figures)
+        });
+        runs.collect::<serde_json::Map<_, _>>().into()
+    }
+}
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [viv, tcg] = self.0.as_slice() else { return Ok(()) };
+        let compare = |what: &str, value: fn(&Runs) -> &Sample, digits: usize| {
+            let (viv, tcg) = (value(viv), value(tcg));
+            let ratio = viv.median() / tcg.median();
+            vec![what.to_owned(), format!("{viv:.digits$}"), format!("{tcg:.digits$}"), format!("{ratio:.2}")]
+        };
+        let mut rows = vec![
+            row(["boot; median (least to greatest)", "viv", "TCG", "viv/TCG"]),
+            compare("start to first user-space instruction, s", |runs| &runs.reached, 2),
+            compare("start to end of process, s", |runs| &runs.whole, 2),
+            compare("resident over guest memory, MiB", |runs| &runs.resident, 1),
+        ];
+        if let Some((millions, rate)) = &viv.instructions {
+            rows.push(vec!["guest instructions, millions".to_owned(), format!("{millions:.0}")]);
+            rows.push(vec!["millions of them a second".to_owned(), format!("{rate:.0}")]);
+        }
+        f.write_str(&table(&rows))
+    }
+}
