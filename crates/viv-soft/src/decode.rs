@@ -68,7 +68,9 @@ fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, Decode
         Bitness::Bits32 => 32,
         Bitness::Bits64 => 64,
     };
-    let mut decoder = Decoder::with_ip(bits, bytes, at as u64, DecoderOptions::NONE);
+    // 0F 18 to 0F 1F do nothing on a processor without what some of them were made into since (CET's RDSSP, MPX,
+    // CLDEMOTE), and programs use them on any.
+    let mut decoder = Decoder::with_ip(bits, bytes, at as u64, DecoderOptions::FORCE_RESERVED_NOP);
     let instruction = decoder.decode();
     (instruction, decoder.last_error())
 }

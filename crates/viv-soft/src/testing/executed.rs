@@ -75,6 +75,27 @@ fn what_gives_other_values_changes_nothing_else() {
 }
 
 #[test]
+fn what_later_processors_made_of_hints_is_still_none() {
+    let mut interpreter = interpreter(Mode::Bits64);
+    for code in [
+        &[0xf3, 0x48, 0x0f, 0x1e, 0xc8][..], // rdsspq rax
+        &[0xf3, 0x0f, 0x1e, 0xc9],           // rdsspd ecx
+        &[0xf3, 0x0f, 0x1e, 0xfa],           // endbr64
+        &[0x66, 0x0f, 0x1a, 0x00],           // bndmov bnd0, [rax]
+        &[0xf3, 0x0f, 0x1a, 0xc3],           // bndcl bnd0, rbx
+        &[0x0f, 0x1c, 0x00],                 // cldemote [rax]
+        &[0x0f, 0x18, 0x08],                 // prefetcht0 [rax]
+    ] {
+        // An address that nothing is at.
+        let before = state(&[(Gpr::Rax, 0x1234)]);
+        let mut after = before.clone();
+        assert_eq!(run(&mut interpreter, &mut after, code), Ok(()), "{code:02x?}");
+        after.rip = before.rip;
+        assert_eq!(after, before, "{code:02x?}");
+    }
+}
+
+#[test]
 fn a_program_sees_its_flags_and_changes_those_that_it_may() {
     let mut interpreter = interpreter(Mode::Bits64);
     let mut state = state(&[(Gpr::Rax, 0x7ed5 | 1 << 18 | 1 << 21)]);
