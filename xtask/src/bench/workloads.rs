@@ -52,6 +52,7 @@ pub fn initrd(program: &Path) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let mut archive = Archive::default();
     archive.program("/init".as_ref(), &read(program)?);
+    archive.device("null", 1, 3);
     let mut files = BTreeSet::new();
     for program in PROGRAMS.iter().map(Path::new).filter(|program| program.exists()) {
         files.insert(program.to_owned());
