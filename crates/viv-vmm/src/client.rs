@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,6 +108,8 @@ pub fn spawn(launch: &Launch, config: MachineConfig, fds: Fds) -> Result<VmProce
         .args(&launch.arguments)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
+        // What a terminal sends to everyone in front of it is the starter's to act on, from the first moment.
+        .process_group(0)
         .spawn()
         .map_err(|source| ClientError::Spawn { program: launch.program.clone(), source })?;
     let shared = ControllerShared { socket: ours, next_id: AtomicU64::new(0), writing: Mutex::new(()) };

@@ -14,11 +14,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use rustix::net::SendFlags;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::SIGTERM;
 
 use self::server::Server;
 use crate::channel;
@@ -48,14 +46,10 @@ pub fn main(control: OwnedFd) -> ExitCode {
     }
 }
 
-/// A stream that becomes readable on SIGTERM. The signals that a terminal sends to everyone in front of it are
-/// the starter's to act on.
+/// A stream that becomes readable on SIGTERM.
 fn follow_signals() -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGTERM, theirs)?;
-    for signal in [SIGHUP, SIGINT, SIGQUIT] {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
-    }
     Ok(ours)
 }
 
