@@ -111,9 +111,9 @@ pub fn run(plan: Plan, stats: Option<Output>) -> Result<u8, Failure> {
     signals::forward(events.clone())?;
     let agent = plan.config.agent.is_some();
     let name = plan.config.name.clone();
-    let spinner = agent.then(|| Spinner::new(&format!("booting {name}")));
     let vm = viv_vmm::spawn(&Launch::this_program(), plan.config, plan.fds)
         .map_err(|error| Failure::of("starting the virtual machine", &error))?;
+    let spinner = agent.then(|| Spinner::new(&format!("booting {name}")));
 
     let failed = |error: io::Error| Failure::of("following the virtual machine", &error);
     let process =
