@@ -8,10 +8,18 @@ use crate::step;
 
 /// What tests call, by package.
 pub const FOR_TESTS: &[&str] = &[
-    // e2fsck, to check a disk that a guest wrote.
+    // The system of guests that are booted directly.
+    "busybox-static",
+    // e2fsck and debugfs, to check a disk that a guest wrote.
     "e2fsprogs",
     // To build the image that tests boot.
     "mmdebstrap",
+    // 32-bit programs for guests, and the libraries that they are given.
+    "gcc-multilib",
+    "libc6-dev-i386",
+    // The same in the guest and here: perl and gzip.
+    "perl-base",
+    "gzip",
     // setsid, to give a test a terminal of its own.
     "util-linux",
 ];

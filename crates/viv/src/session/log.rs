@@ -49,9 +49,12 @@ impl SerialLog {
         lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
-    /// Whether the guest's Linux gave up.
-    pub fn has_panic(&self) -> bool {
-        self.tail(usize::MAX).iter().any(|line| line.contains("Kernel panic"))
+    /// Why the guest's Linux gave up, if it did (`kernel/panic.c`).
+    pub fn panic(&self) -> Option<String> {
+        self.tail(usize::MAX).iter().find_map(|line| {
+            let (_, reason) = line.split_once("Kernel panic - not syncing: ")?;
+            Some(reason.to_owned())
+        })
     }
 }
 
@@ -66,8 +69,8 @@ mod tests {
         log.push(b"\r\n[ 0.1] one\r\n\r\n[ 0.2] \x1b[31mtwo\xff\r\n");
         assert_eq!(log.tail(2), ["[ 0.1] one", "[ 0.2] \u{fffd}[31mtwo\u{fffd}"]);
         assert!(log.tail(usize::MAX).concat().len() <= 3 * KEPT);
-        assert!(!log.has_panic());
-        log.push(b"Kernel panic - not syncing: no init\n");
-        assert!(log.has_panic());
+        assert_eq!(log.panic(), None);
+        log.push(b"[ 0.3] Kernel panic - not syncing: no init\r\n[ 0.4] bye\r\n");
+        assert_eq!(log.panic().as_deref(), Some("no init"));
     }
 }

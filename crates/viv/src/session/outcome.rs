@@ -33,8 +33,8 @@ struct Facts {
     agent: bool,
     /// Whether that agent ever spoke.
     ready: bool,
-    /// Whether the guest's kernel gave up.
-    panicked: bool,
+    /// Why the guest's kernel gave up, if it did.
+    panic: Option<String>,
 }
 
 /// The exit status of a session that is over.
@@ -48,7 +48,7 @@ pub fn of(session: Session) -> Result<u8, Failure> {
         gone: session.gone,
         agent: session.agent,
         ready: session.ready,
-        panicked: log.as_ref().is_some_and(super::log::SerialLog::has_panic),
+        panic: log.as_ref().and_then(super::log::SerialLog::panic),
     };
     // The log tells only of a guest that ran.
     let explains = facts.stop.is_none() && !matches!(facts.end, None | Some(End::Failed { .. }));
@@ -72,10 +72,10 @@ impl Facts {
             Some(Cause::Failed) | None => {}
         }
         let what = "running the virtual machine";
+        if let (Some(End::PoweredOff | End::Reset), Some(why)) = (&self.end, self.panic) {
+            return Err(Failure::new(what, format!("the guest's kernel panicked: {why}")));
+        }
         let failure = match self.end {
-            Some(End::PoweredOff | End::Reset) if self.panicked => {
-                Failure::new(what, "the guest's kernel panicked")
-            }
             Some(End::PoweredOff | End::Reset) if self.agent && !self.ready => {
                 Failure::new(what, "the guest ended before it could run anything")
             }
@@ -116,7 +116,7 @@ mod tests {
             gone: Some(Ok(ExitStatus::from_raw(0))),
             agent: true,
             ready: true,
-            panicked: false,
+            panic: None,
         }
     }
 
@@ -147,7 +147,10 @@ mod tests {
     #[test]
     fn a_guest_that_does_not_come_up_is_a_failure() {
         assert!(line(Facts { ready: false, ..facts() }).contains("before it could run"));
-        assert!(line(Facts { panicked: true, end: Some(End::Reset), ..facts() }).contains("panicked"));
+        assert!(
+            line(Facts { panic: Some("no init".to_owned()), end: Some(End::Reset), ..facts() })
+                .contains("panicked")
+        );
         assert_eq!(Facts { agent: false, ready: false, ..facts() }.judge().expect("a status"), 0);
     }
 
