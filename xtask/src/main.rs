@@ -2,6 +2,7 @@
 //!
 //! - [`check`]: what `cargo xtask test` runs, in which order, and the sum of it.
 //! - [`bench`]: the figures of the software CPU, beside QEMU's.
+//! - [`soak`]: the long runs.
 //! - [`packages`]: the Debian packages that chores need.
 //! - [`deny`]: `cargo deny`, with a copy of its own if there is none.
 //! - [`step`]: running a command and telling how it went.
@@ -13,6 +14,7 @@ mod bench;
 mod check;
 mod deny;
 mod packages;
+mod soak;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ enum Chore {
     Test,
     /// Take the figures of the software CPU, with QEMU's translator beside it
     Bench(bench::BenchArgs),
+    /// Run for long what must never fail: the differential suite, boots, work checked against the host's
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let result = match chore {
         Chore::Test => check::run(&root()),
         Chore::Bench(args) => bench::run(&root(), &args).map(|()| true),
+        Chore::Soak(args) => soak::run(&root(), &args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
