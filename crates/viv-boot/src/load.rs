@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use viv_arch::VcpuState;
+use viv_arch::{VcpuState, msr};
 use viv_engine::GuestMemory;
 
 use crate::acpi::{self, AcpiParameters};
@@ -17,6 +17,11 @@ use crate::{layout, linux, pvh};
 const DEFAULT_CMDLINE_SIZE: usize = 2047;
 /// The highest address that an initrd may occupy in a kernel that does not say.
 const DEFAULT_INITRD_ADDR_MAX: u64 = 0x7fff_ffff;
+
+/// IA32_MTRR_DEF_TYPE (SDM vol. 3, 12.11.2.1): the MTRRs are on, and memory that none of them names is
+/// write-back. Firmware leaves them on; where they are off, Linux believes that there is no PAT either.
+const MTRR_ENABLED: u64 = 1 << 11;
+const MTRR_WRITE_BACK: u64 = 6;
 
 /// The ways to start a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,10 +121,12 @@ pub fn load(
     }
     let map = map::memory_map(memory, &[machine.acpi.pci.ecam()]);
     let loaded = Loaded { entry, initrd, rsdp: tables.rsdp(), map };
-    match protocol {
+    let mut state = match protocol {
         Protocol::Linux64 => linux::prepare(memory, kernel, &loaded),
         Protocol::Pvh => pvh::prepare(memory, &loaded),
-    }
+    }?;
+    state.msrs.push((msr::IA32_MTRR_DEF_TYPE, MTRR_ENABLED | MTRR_WRITE_BACK));
+    Ok(state)
 }
 
 /// Fills the memory of every segment, after checking them all.

@@ -57,8 +57,8 @@ const MTRRCAP: u64 = 8 | (1 << 8) | (1 << 10);
 /// The microcode revision shown: the newest there can be, so that no guest tries to update it.
 const MICROCODE: u64 = 0xffff_ffff << 32;
 
-/// IA32_SPEC_CTRL: IBRS, STIBP, SSBD.
-const SPEC_CTRL_VALID: u64 = 0b111;
+/// IA32_SPEC_CTRL: IBRS, STIBP, SSBD, BHI_DIS_S.
+const SPEC_CTRL_VALID: u64 = 1 << 10 | 0b111;
 
 impl Msrs {
     pub fn reset() -> Self {

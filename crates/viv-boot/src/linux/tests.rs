@@ -71,6 +71,7 @@ fn the_processor_starts_in_long_mode_on_identity_pages() {
     let state = &guest.state;
     assert_eq!(state.rip, ENTRY);
     assert_eq!(state.rflags, Rflags::RESERVED_1, "interrupts are off");
+    assert_eq!(state.msrs, [(viv_arch::msr::IA32_MTRR_DEF_TYPE, 0x806)]);
     assert!(state.cr0.contains(Cr0::PE | Cr0::PG) && !state.cr0.intersects(Cr0::CD | Cr0::NW));
     assert!(state.cr4.contains(Cr4::PAE) && state.efer == Efer::LME | Efer::LMA);
     for address in [0, ENTRY, 0x7fff_ffff, 0xfee0_0000, 0xffff_ffff] {

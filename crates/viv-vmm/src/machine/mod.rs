@@ -247,7 +247,9 @@ impl Machine {
     fn load_guest(&mut self) -> Result<(), MachineError> {
         let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
         let first = self.boot.load(&self.memory, acpi::parameters(cpus, ram_end(&self.memory)))?;
-        let others = VcpuState { run_state: RunState::WaitForSipi, ..VcpuState::reset() };
+        // Firmware sets MSRs alike on all of them.
+        let msrs = first.msrs.clone();
+        let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };
         for (index, vcpu) in self.vcpus.iter().enumerate() {
             vcpu.vcpu().load(if index == 0 { &first } else { &others })?;
         }
