@@ -93,7 +93,8 @@ impl Hasher for AddressHasher {
 pub struct BlockCache {
     blocks: Vec<Block>,
     by_key: HashMap<Key, BlockId, BuildHasherDefault<AddressHasher>>,
-    /// Instructions held, outdated ones included.
+    /// Instructions decoded since the cache was last empty. Those of blocks that were replaced count, for what was
+    /// prepared for them on the host is freed only with everything else.
     ops: usize,
 }
 
@@ -118,7 +119,6 @@ impl BlockCache {
         self.ops += block.ops.len();
         let key = Key::new(phys, bitness);
         if let Some(&id) = self.by_key.get(&key) {
-            self.ops -= self.blocks[id as usize].ops.len();
             self.blocks[id as usize] = block;
             return id;
         }
@@ -136,5 +136,41 @@ impl BlockCache {
     /// Forgets all blocks.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_rewrites_one_block_fills_the_cache() {
+        fn nothing(_: &mut crate::cpu::Cpu, _: &Op) -> crate::cpu::Exec {
+            Ok(())
+        }
+        let op = Op {
+            run: nothing,
+            imm: 0,
+            disp: 0,
+            end: 1,
+            len: 1,
+            dst: 0,
+            src: 0,
+            base: 0,
+            index: 0,
+            scale: 0,
+            segment: 0,
+            address: crate::op::AddressKind::Flat,
+            sets_rip: false,
+            aux: 0,
+        };
+        let cell = AtomicU32::new(0);
+        let mut cache = BlockCache::default();
+        for _ in 0..MAX_OPS / 64 {
+            assert!(!cache.is_full());
+            let block = Block { ops: vec![op; 64].into(), source: Source::new(0x1000, &cell), second: None };
+            cache.insert(0x1000, Bitness::Bits64, block);
+        }
+        assert!(cache.is_full());
     }
 }
