@@ -12,13 +12,24 @@ use viv_engine::{
 use crate::alarm::Alarm;
 use crate::apic::{ApicAddress, Interconnect, Message};
 use crate::inbox::Inbox;
+use crate::options::Options;
 use crate::ram::Ram;
 use crate::tsc::{Timebase, host_tsc, host_tsc_khz};
 use crate::vcpu::SoftVcpu;
 
 /// The software engine.
 #[derive(Debug, Default)]
-pub struct SoftEngine;
+pub struct SoftEngine {
+    options: Options,
+}
+
+impl SoftEngine {
+    /// An engine that runs guest code as these options say.
+    #[must_use]
+    pub const fn with_options(options: Options) -> Self {
+        Self { options }
+    }
+}
 
 impl Engine for SoftEngine {
     fn kind(&self) -> EngineKind {
@@ -30,12 +41,14 @@ impl Engine for SoftEngine {
     }
 
     fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError> {
-        Ok(Arc::new(SoftVm::new(parameters)?))
+        Ok(Arc::new(SoftVm::new(parameters, self.options)?))
     }
 }
 
 /// What all vCPUs of a machine share.
 pub struct Shared {
+    /// How guest code is to be run.
+    pub options: Options,
     pub ram: Arc<Ram>,
     inboxes: Box<[Arc<Inbox>]>,
     progress: Box<[Progress]>,
@@ -129,7 +142,7 @@ pub struct SoftVm {
 
 impl SoftVm {
     /// A machine with no vCPU yet.
-    pub fn new(parameters: VmParameters) -> Result<Self, EngineError> {
+    pub fn new(parameters: VmParameters, options: Options) -> Result<Self, EngineError> {
         let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
         let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
         let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
@@ -141,6 +154,7 @@ impl SoftVm {
             memory: parameters.memory,
             addresses,
             shared: Arc::new(Shared {
+                options,
                 ram,
                 progress: inboxes.iter().map(|_| Progress::default()).collect(),
                 inboxes,
@@ -159,6 +173,7 @@ impl SoftVm {
         let Some(address) = self.addresses.get(index as usize) else {
             return Err(EngineError::BadState(format!("there is no vCPU {index}")));
         };
+        tracing::debug!(index, options = ?self.shared.options, "a vCPU of the software engine");
         SoftVcpu::new(index, Arc::clone(&self.shared), Arc::clone(address), platform)
     }
 }

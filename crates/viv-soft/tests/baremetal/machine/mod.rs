@@ -28,7 +28,7 @@ use watchdog::Watchdog;
 
 /// The engine under test.
 pub fn engine() -> impl Engine {
-    viv_soft::SoftEngine
+    viv_soft::SoftEngine::default()
 }
 
 /// What a run came to.
