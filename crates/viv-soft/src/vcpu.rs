@@ -265,10 +265,11 @@ impl SoftVcpu {
                 }
             }
             let result = self.find().and_then(|id| self.advance(id));
-            if result.is_err()
-                && let Some(exit) = self.resolve()
-            {
-                return exit;
+            if result.is_err() {
+                self.translated.forget_edge();
+                if let Some(exit) = self.resolve() {
+                    return exit;
+                }
             }
         }
     }
