@@ -74,23 +74,19 @@ pub fn c_source() -> String {
             source,
             "unsigned mix{n}(unsigned *v, unsigned n) {{\n\
              \tunsigned s = {a};\n\
-             \tfor (unsigned i = 0; i < n; i++) {{ s = s * {c} + (v[i] ^ s >> {b}); if (s & {a}) v[i] += s; }}\n\
+             \twhile (n--) {{ s = s * {c} + (*v++ ^ s >> {b}); }}\n\
              \treturn s;\n}}\n\
              int pick{n}(int k) {{\n\
              \tswitch (k % 9) {{\n\
              \tcase 0: return k * {a}; case 1: return k + {b}; case 3: return k ^ {c}; default: return -k;\n\t}}\n}}\n\
-             double norm{n}(const double *x, int n) {{\n\
-             \tdouble s = {a};\n\
-             \tfor (int i = 0; i < n; i++) s += x[i] / (1 + s);\n\
-             \treturn s;\n}}\n\
+             double norm{n}(double x, double y) {{\n\
+             \treturn x > {a} ? x * y / (1 + x) : y - {b}.5;\n}}\n\
              int walk{n}(struct node *l, int key) {{\n\
-             \tint depth = 0;\n\
-             \tfor (; l; l = l->next, depth++) if (l->key == key + {c}) {{ l->weight *= {b}; break; }}\n\
-             \treturn depth;\n}}\n\
-             unsigned join{n}(unsigned *v, struct node *l, const double *x) {{\n\
-             \tunsigned s = mix{n}(v, {c});\n\
-             \tif (s > {a}) s += walk{n}(l, s) ^ {b};\n\
-             \treturn s + (unsigned)norm{n}(x, 8);\n}}\n"
+             \twhile (l && l->key != key + {c}) l = l->next;\n\
+             \treturn l ? l->key : -1;\n}}\n\
+             void join{n}(struct node *l, unsigned *v) {{\n\
+             \tif (l->key > {a}) l->weight = norm{n}(l->weight, {b});\n\
+             \telse l->key = pick{n}(v[{b}]);\n}}\n"
         )
         .expect("strings take all");
     }

@@ -82,7 +82,7 @@ fn mount_at(source: &str, target: &Path, kind: &str, flags: c_ulong) {
     let text = CStr::as_ptr;
     // SAFETY: three strings that end with a zero, and no data.
     let done = unsafe { mount(text(&source), text(&place), text(&kind), flags, std::ptr::null()) };
-    assert_eq!(done, 0, "mounting {source:?} on {place:?}: {}", io::Error::last_os_error());
+    assert!(done == 0, "mounting {source:?} on {place:?}: {}", io::Error::last_os_error());
 }
 
 /// Has this memory, as far as it is whole pages, come in the smallest ones, whatever the kernel prefers.
