@@ -4,7 +4,7 @@
 //! the host's own execution units; what touches memory goes through a software TLB; what is privileged is
 //! modelled.
 //!
-//! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine). Inside, bottom up:
+//! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine) that takes [`Options`]. Inside, bottom up:
 //! - [`hostexec`]: single instructions executed by the host, and the code memory for them;
 //! - [`apic`], [`inbox`], [`alarm`], [`pvclock`], [`tsc`]: interrupts and time;
 //! - `ram`, `mmu`, `access`: guest memory by physical and by linear address;
@@ -37,13 +37,17 @@ mod mmu;
 mod msr;
 mod op;
 mod ops;
+mod options;
 pub mod pvclock;
 mod ram;
+mod region;
 mod signals;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod translate;
 pub mod tsc;
 mod vcpu;
 mod vm;
 
+pub use options::{OptionError, Options, Tier, Torture};
 pub use vm::SoftEngine;

@@ -9,16 +9,29 @@ use viv_engine::{
     VmParameters, memory,
 };
 
+use vm_memory::GuestMemoryBackend;
+
 use crate::alarm::Alarm;
 use crate::apic::{ApicAddress, Interconnect, Message};
 use crate::inbox::Inbox;
+use crate::options::Options;
 use crate::ram::Ram;
 use crate::tsc::{Timebase, host_tsc, host_tsc_khz};
 use crate::vcpu::SoftVcpu;
 
 /// The software engine.
 #[derive(Debug, Default)]
-pub struct SoftEngine;
+pub struct SoftEngine {
+    options: Options,
+}
+
+impl SoftEngine {
+    /// An engine that runs guest code as these options say.
+    #[must_use]
+    pub const fn with_options(options: Options) -> Self {
+        Self { options }
+    }
+}
 
 impl Engine for SoftEngine {
     fn kind(&self) -> EngineKind {
@@ -30,14 +43,18 @@ impl Engine for SoftEngine {
     }
 
     fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError> {
-        Ok(Arc::new(SoftVm::new(parameters)?))
+        Ok(Arc::new(SoftVm::new(parameters, self.options)?))
     }
 }
 
 /// What all vCPUs of a machine share.
 pub struct Shared {
+    /// How guest code is to be run.
+    pub options: Options,
     pub ram: Arc<Ram>,
     inboxes: Box<[Arc<Inbox>]>,
+    /// Moves when code that was decoded has been written.
+    code_writes: Arc<AtomicU64>,
     progress: Box<[Progress]>,
     pub interconnect: Interconnect,
     pub alarm: Alarm,
@@ -53,6 +70,12 @@ impl Shared {
     #[inline]
     pub fn inbox(&self, index: u32) -> &Arc<Inbox> {
         &self.inboxes[index as usize]
+    }
+
+    /// Moves when code that was decoded has been written, by whomever.
+    #[inline]
+    pub fn code_writes(&self) -> u64 {
+        self.code_writes.load(Ordering::Acquire)
     }
 
     /// How many vCPUs there are.
@@ -129,7 +152,7 @@ pub struct SoftVm {
 
 impl SoftVm {
     /// A machine with no vCPU yet.
-    pub fn new(parameters: VmParameters) -> Result<Self, EngineError> {
+    pub fn new(parameters: VmParameters, options: Options) -> Result<Self, EngineError> {
         let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
         let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
         let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
@@ -137,11 +160,24 @@ impl SoftVm {
         let alarm = Alarm::new(inboxes.iter().cloned())
             .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
         let ram = Arc::new(Ram::new(&parameters.memory));
+        let code_writes = Arc::new(AtomicU64::new(0));
+        let tell: memory::CodeWrites = {
+            let (code_writes, inboxes) = (Arc::clone(&code_writes), inboxes.clone());
+            Arc::new(move || {
+                code_writes.fetch_add(1, Ordering::AcqRel);
+                inboxes.iter().for_each(|inbox| inbox.raise());
+            })
+        };
+        for region in parameters.memory.iter() {
+            memory::record(region).on_code_writes(Arc::clone(&tell));
+        }
         Ok(Self {
             memory: parameters.memory,
             addresses,
             shared: Arc::new(Shared {
+                options,
                 ram,
+                code_writes,
                 progress: inboxes.iter().map(|_| Progress::default()).collect(),
                 inboxes,
                 interconnect,
@@ -159,6 +195,7 @@ impl SoftVm {
         let Some(address) = self.addresses.get(index as usize) else {
             return Err(EngineError::BadState(format!("there is no vCPU {index}")));
         };
+        tracing::debug!(index, options = ?self.shared.options, "a vCPU of the software engine");
         SoftVcpu::new(index, Arc::clone(&self.shared), Arc::clone(address), platform)
     }
 }

@@ -33,6 +33,8 @@ pub struct MachineConfig {
     pub vcpus: u32,
     /// The engine asked for.
     pub engine: EngineChoice,
+    /// Options of the engine that is used, each of the form `key=value`.
+    pub engine_options: Vec<String>,
     /// What it starts with.
     pub boot: BootConfig,
     /// Disks, in the order in which the guest finds them.
@@ -337,6 +339,7 @@ pub(crate) mod tests {
             memory_bytes: 64 << 20,
             vcpus: 1,
             engine: EngineChoice::Soft,
+            engine_options: Vec::new(),
             boot: BootConfig {
                 kernel: FileSource::Path("kernel".into()),
                 initrds: Vec::new(),

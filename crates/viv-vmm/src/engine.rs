@@ -1,6 +1,7 @@
 //! Which engine runs a machine, and why.
 
 use viv_engine::{Engine, EngineKind};
+use viv_soft::{OptionError, SoftEngine};
 
 use crate::config::EngineChoice;
 use crate::host::{HostFacts, KvmBacking};
@@ -15,7 +16,7 @@ pub struct Decision {
 }
 
 /// Why the engine asked for cannot run here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChoiceError {
     /// There is no KVM.
     #[error("the kvm engine cannot run here: there is no /dev/kvm; use --engine soft")]
@@ -29,6 +30,17 @@ pub enum ChoiceError {
     /// There is KVM, and this program cannot use it.
     #[error("the kvm engine is not in this version yet; use --engine soft")]
     KvmNotBuilt,
+    /// An option is given for an engine that has none.
+    #[error("the {engine} engine has no option '{option}': it has none at all")]
+    NoOptions {
+        /// The engine that is used.
+        engine: EngineKind,
+        /// The option.
+        option: String,
+    },
+    /// The software engine does not take an option.
+    #[error(transparent)]
+    SoftOption(#[from] OptionError),
 }
 
 /// Chooses the engine for `choice` on a host with these facts.
@@ -55,11 +67,31 @@ pub fn choose(choice: EngineChoice, host: &HostFacts) -> Result<Decision, Choice
     }
 }
 
-/// Makes the engine for `choice` on this host, and says why it is this one.
-pub(crate) fn make(choice: EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+/// Checks options, of the form `key=value`, for the engine that is used.
+///
+/// # Errors
+/// One for the first that this engine does not take.
+pub fn check_options(engine: EngineKind, options: &[String]) -> Result<(), ChoiceError> {
+    match (engine, options.first()) {
+        (EngineKind::Soft, _) => soft_options(options).map(drop),
+        (EngineKind::Kvm, None) => Ok(()),
+        (EngineKind::Kvm, Some(option)) => Err(ChoiceError::NoOptions { engine, option: option.clone() }),
+    }
+}
+
+fn soft_options(options: &[String]) -> Result<viv_soft::Options, ChoiceError> {
+    Ok(viv_soft::Options::parse(options)?)
+}
+
+/// Makes the engine for `choice` with its options on this host, and says why it is this one.
+pub(crate) fn make(
+    choice: EngineChoice,
+    options: &[String],
+) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
     let decision = choose(choice, &HostFacts::read())?;
+    check_options(decision.engine, options)?;
     let engine: Box<dyn Engine> = match decision.engine {
-        EngineKind::Soft => Box::new(viv_soft::SoftEngine),
+        EngineKind::Soft => Box::new(SoftEngine::with_options(soft_options(options)?)),
         EngineKind::Kvm => return Err(ChoiceError::KvmNotBuilt),
     };
     Ok((engine, decision))
@@ -86,5 +118,19 @@ mod tests {
         assert_eq!(error(&[GUEST, KVM]), ChoiceError::KvmNotHardware);
         assert_eq!(error(&[GUEST, KVM, PVM]), ChoiceError::KvmNotHardware);
         assert_eq!(error(&[INTEL, KVM]), ChoiceError::KvmNotBuilt);
+    }
+
+    #[test]
+    fn options_are_those_of_the_engine_that_is_used() {
+        let check = |engine, options: &[&str]| {
+            let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+            check_options(engine, &options).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(EngineKind::Soft, &["tier=interp", "torture=7"]), Ok(()));
+        assert_eq!(check(EngineKind::Kvm, &[]), Ok(()));
+        let error = check(EngineKind::Soft, &["tier=fast"]).unwrap_err();
+        assert!(error.contains("interp, translate or auto"), "{error}");
+        let error = check(EngineKind::Kvm, &["tier=interp"]).unwrap_err();
+        assert!(error.contains("the kvm engine has no option 'tier=interp'"), "{error}");
     }
 }

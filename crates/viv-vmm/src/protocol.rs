@@ -18,7 +18,7 @@ use viv_engine::EngineKind;
 use crate::config::{MachineConfig, WindowSize};
 
 /// The version of the protocol. A VM process refuses another.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest line, newline included.
 pub const MAX_LINE: usize = 1 << 20;
 

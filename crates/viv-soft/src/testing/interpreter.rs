@@ -18,6 +18,7 @@ use super::{Mode, Protection};
 use crate::cpu::Pending;
 use crate::hostexec::ExecState;
 use crate::ops::segment::null_segment;
+use crate::options::{Options, Tier};
 use crate::vcpu::SoftVcpu;
 use crate::vm::{SoftEngine, SoftVm};
 
@@ -71,13 +72,16 @@ impl Interpreter {
     #[must_use]
     pub fn in_mode(mode: Mode) -> Self {
         let memory = memory::allocate(RAM).expect("the host has memory");
-        let tsc_khz = SoftEngine.tsc_khz();
-        let vm = SoftVm::new(VmParameters {
-            memory: memory.clone(),
-            vcpus: 1,
-            cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
-            clock: Arc::new(HostClock::stopped_at(0)),
-        })
+        let tsc_khz = SoftEngine::default().tsc_khz();
+        let vm = SoftVm::new(
+            VmParameters {
+                memory: memory.clone(),
+                vcpus: 1,
+                cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
+                clock: Arc::new(HostClock::stopped_at(0)),
+            },
+            Options { tier: Tier::Interpret, torture: None },
+        )
         .expect("the host has threads");
         let vcpu = vm.vcpu(0, Arc::new(Nothing)).expect("the host has memory");
         let mut system = user_state();

@@ -17,8 +17,8 @@ use crate::error::chain;
 use crate::machine::{Machine, Notice};
 use crate::protocol::{End, Event, Message, Reply, Request, RequestLine, VERSION};
 
-/// Makes the engine for a choice.
-type MakeEngine<'a> = &'a dyn Fn(EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
+/// Makes the engine for a choice and options.
+type MakeEngine<'a> = &'a dyn Fn(EngineChoice, &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
 
 /// The VM process between two messages.
 pub(super) struct Server<'a> {
@@ -232,7 +232,7 @@ impl<'a> Server<'a> {
             return Err(MachineError::State { action: "create again", state: machine.state() });
         }
         let fds: Fds = self.incoming.take_fds();
-        let (engine, decision) = (self.make_engine)(config.engine)?;
+        let (engine, decision) = (self.make_engine)(config.engine, &config.engine_options)?;
         self.machine = Some(Machine::build(config, &fds, &*engine, &decision.reason)?);
         self.decision = Some(decision);
         self.no_reboot = config.no_reboot;

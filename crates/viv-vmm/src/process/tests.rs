@@ -22,7 +22,7 @@ struct Process {
     thread: JoinHandle<End>,
 }
 
-fn fake(_choice: EngineChoice) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+fn fake(_: EngineChoice, _: &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
     Ok((Box::new(FakeEngine), Decision { engine: EngineKind::Soft, reason: "it is a test".into() }))
 }
 

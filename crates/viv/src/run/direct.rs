@@ -29,6 +29,7 @@ pub fn plan(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
         memory_bytes: args.memory.0,
         vcpus: args.cpus,
         engine: args.engine.into(),
+        engine_options: args.engine_opt.clone(),
         boot: BootConfig {
             kernel: FileSource::Path(kernel.to_owned()),
             initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),

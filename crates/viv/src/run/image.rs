@@ -53,6 +53,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         memory_bytes: args.memory.0,
         vcpus: args.cpus,
         engine: args.engine.into(),
+        engine_options: args.engine_opt.clone(),
         boot: BootConfig {
             kernel: FileSource::Path(image.kernel()),
             initrds: vec![initrd],

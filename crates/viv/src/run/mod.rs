@@ -5,7 +5,7 @@ mod image;
 
 use viv_vmm::MachineConfig;
 use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
-use viv_vmm::engine::choose;
+use viv_vmm::engine::{check_options, choose};
 use viv_vmm::host::HostFacts;
 
 use crate::cli::{EngineArg, RunArgs};
@@ -21,8 +21,9 @@ const PAGE: u64 = 4096;
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     // Before anything that takes long.
     let host = HostFacts::read();
-    choose(args.engine.into(), &host)
+    let decision = choose(args.engine.into(), &host)
         .map_err(|error| Failure::of(format!("--engine {}", args.engine), &error))?;
+    check_options(decision.engine, &args.engine_opt).map_err(|error| Failure::of("--engine-opt", &error))?;
     let least = if args.kernel.is_some() { MIN_MEMORY } else { image::MIN_MEMORY };
     check_memory(args.memory, least, host.memory)
         .map_err(|why| Failure::line(format!("--memory {}: {why}", args.memory)))?;

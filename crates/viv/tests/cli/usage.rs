@@ -45,6 +45,18 @@ fn what_run_does_not_understand_fails_with_125() {
                 "run --cpus -1 debian",
                 "--cpus -1: a machine has from 1 to 254 processors; give a number of them",
             ),
+            (
+                "run --engine-opt teir=auto debian",
+                "--engine-opt: the soft engine has no option 'teir'; give tier=interp|translate|auto or torture=SEED",
+            ),
+            (
+                "run --engine-opt tier=jit --kernel a",
+                "--engine-opt: the engine option 'tier' cannot be 'jit'; give interp, translate or auto",
+            ),
+            (
+                "run --engine-opt torture debian",
+                "--engine-opt: the engine option 'torture' has no value; give a seed, which is a number below 2^64",
+            ),
             ("run --kernel a debian", "--kernel: it does not go with IMAGE; give one of them"),
             ("run --kernel a --keep b", "--kernel: it does not go with --keep; give one of them"),
             ("run --kernel a --kernel b", "--kernel: it is given more than once; give it once"),

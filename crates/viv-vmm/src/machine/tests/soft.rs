@@ -30,7 +30,7 @@ fn power_off() -> Vec<u8> {
 const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
 fn bench(code: &[u8]) -> Bench {
-    Bench::with(&SoftEngine, code, |mut config| {
+    Bench::with(&SoftEngine::default(), code, |mut config| {
         config.boot.protocol = BootProtocol::Linux64;
         config
     })
