@@ -62,8 +62,11 @@ fn keeps_undefined(mnemonic: Mnemonic) -> bool {
     )
 }
 
-/// Shifts and rotations by nothing leave the flags alone.
+/// Shifts and rotations by nothing leave the flags alone, and so do comparisons of no elements.
 fn may_keep_all(instruction: &Instruction) -> bool {
+    if instruction.is_string_instruction() {
+        return instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    }
     let count = match instruction.mnemonic() {
         Mnemonic::Shl
         | Mnemonic::Sal

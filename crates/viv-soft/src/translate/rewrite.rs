@@ -1,7 +1,7 @@
 //! Instructions that the host executes: the same instruction with other registers and its memory operand in
 //! [`ADDRESS`].
 
-use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::regs::{self, ADDRESS, FLAGS, SCRATCH, is_high_byte};
 
@@ -104,7 +104,9 @@ impl Rewritten {
     ) -> Option<u8> {
         let access = info.info(original).op_access(n);
         let whole = original.op_register(n).size() >= 4;
-        let reads = !matches!(access, OpAccess::Write) || !whole;
+        // BSF and BSR of nothing leave their destination alone.
+        let scans = matches!(original.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr);
+        let reads = !matches!(access, OpAccess::Write) || !whole || scans;
         let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
         let known = self.moved[..self.moved_len].iter_mut().find(|moved| moved.guest == guest);
         if let Some(moved) = known {
