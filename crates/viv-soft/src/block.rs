@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cpu::Bitness;
 use crate::op::Op;
+use crate::translate::{Mode, TraceId};
 
 /// A page that a block was read from.
 pub struct Source {
@@ -45,6 +46,8 @@ pub struct Block {
     pub second: Option<Source>,
     /// How often it was interpreted.
     pub heat: u32,
+    /// The translation last found for it, with the version of the translator that had it.
+    pub trace: Option<(Mode, TraceId, u64)>,
     /// Whether there is no point in translating it.
     pub is_left_alone: bool,
 }
@@ -76,7 +79,7 @@ impl Key {
 
 /// Multiplication spreads addresses well enough; they are no hostile keys beyond their own guest.
 #[derive(Default)]
-struct AddressHasher(u64);
+pub struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn finish(&self) -> u64 {
@@ -178,7 +181,7 @@ mod tests {
         let mut cache = BlockCache::default();
         for _ in 0..MAX_OPS / 64 {
             assert!(!cache.is_full(0));
-            let block = Block { ops: vec![op; 64].into(), source: Source::new(0x1000, &cell), second: None, heat: 0, is_left_alone: false };
+            let block = Block { ops: vec![op; 64].into(), source: Source::new(0x1000, &cell), second: None, heat: 0, trace: None, is_left_alone: false };
             cache.insert(0x1000, Bitness::Bits64, block);
         }
         assert!(cache.is_full(0));

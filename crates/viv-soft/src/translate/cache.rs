@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "the CPU's tables are reached by pointer")]
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use viv_arch::paging;
@@ -16,7 +17,7 @@ use super::frame::{page_slot, target_index};
 use super::thunks::{self, Interpret, Thunks};
 use super::trace::Trace;
 use super::Mode;
-use crate::block::Source;
+use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::mmu::View;
 use crate::op::Op;
@@ -34,6 +35,8 @@ type Slot = u32;
 
 struct Record {
     slot: Slot,
+    /// The page that its instruction runs into.
+    second: Option<Slot>,
     /// Where its code is.
     entry: u64,
     /// What leads to it.
@@ -59,7 +62,9 @@ struct Edge {
 struct Page {
     source: Source,
     mode: Mode,
-    traces: HashMap<u16, TraceId>,
+    traces: HashMap<u16, TraceId, BuildHasherDefault<AddressHasher>>,
+    /// Traces of other pages whose instruction runs into this one.
+    visitors: Vec<TraceId>,
     /// The linear address for which its slot is set.
     mapped: Option<Mapped>,
 }
@@ -80,7 +85,7 @@ pub struct Translator {
     /// By slot. Slot 0 is no page's.
     pages: Vec<Option<Page>>,
     free_slots: Vec<Slot>,
-    by_page: HashMap<(u64, Mode), Slot>,
+    by_page: HashMap<u64, Slot, BuildHasherDefault<AddressHasher>>,
     /// Slots of pages that are mapped.
     mapped: Vec<Slot>,
     /// Which branch targets are set, with whether their pages are global.
@@ -88,6 +93,8 @@ pub struct Translator {
     tables: *mut Tables,
     /// Instructions translated since everything was dropped.
     instructions: usize,
+    /// Moves when a trace is dropped.
+    version: u64,
 }
 
 // SAFETY: the tables are the CPU's own, which moves with the translator.
@@ -114,11 +121,12 @@ impl Translator {
             edges: Vec::new(),
             pages: Vec::new(),
             free_slots: Vec::new(),
-            by_page: HashMap::new(),
+            by_page: HashMap::default(),
             mapped: Vec::new(),
             targets: Vec::new(),
             tables,
             instructions: 0,
+            version: 0,
         };
         translator.clear()?;
         Ok(Some(translator))
@@ -129,6 +137,7 @@ impl Translator {
     /// # Errors
     /// Never in practice: the thunks fit an empty arena.
     pub fn clear(&mut self) -> Result<(), ArenaError> {
+        self.version += 1;
         self.unmap(true);
         self.traces.clear();
         self.edges.clear();
@@ -150,6 +159,11 @@ impl Translator {
         Ok(())
     }
 
+    /// Moves when a trace is dropped: what was found before may be gone.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The thunk that runs translated code.
     pub fn enter_thunk(&self) -> u64 {
         self.thunks.enter
@@ -162,7 +176,7 @@ impl Translator {
 
     /// The trace at physical address `phys`.
     pub fn find(&self, phys: u64, mode: Mode) -> Option<TraceId> {
-        let slot = *self.by_page.get(&(phys & !paging::PAGE_OFFSET, mode))?;
+        let slot = *self.by_page.get(&page_key(phys & !paging::PAGE_OFFSET, mode))?;
         let page = self.pages[slot as usize].as_ref()?;
         page.traces.get(&((phys & paging::PAGE_OFFSET) as u16)).copied()
     }
@@ -174,26 +188,27 @@ impl Translator {
     pub fn add(
         &mut self,
         source: Source,
+        second: Option<Source>,
         page: &[u8],
         mode: Mode,
         trace: Trace,
     ) -> Result<Option<TraceId>, ArenaError> {
+        let full = || ArenaError::Full { wanted: 0, used: ARENA_SIZE, size: ARENA_SIZE };
+        let slot = self.page(source, mode).ok_or_else(full)?;
+        let second = match second {
+            None => None,
+            Some(second) => Some(self.page(second, mode).ok_or_else(full)?),
+        };
         let base = self.arena.next_address();
         let first_edge = self.edges.len() as EdgeId;
         let Some(Emitted { code, edges, fault_sites }) =
-            emit::emit(&trace, page, mode, &self.thunks, base, first_edge)
+            emit::emit(&trace, page, second, mode, &self.thunks, base, first_edge)
         else {
             return Ok(None);
         };
-        let full = ArenaError::Full { wanted: code.len(), used: self.arena.used(), size: ARENA_SIZE };
         if !self.fault_sites.has_room(fault_sites.len()) {
-            return Err(full);
+            return Err(full());
         }
-        let key = (source.phys, mode);
-        let slot = match self.by_page.get(&key) {
-            Some(&slot) => slot,
-            None => self.new_page(source, mode).ok_or(full)?,
-        };
         let entry = self.arena.push(&code)?.as_ptr() as u64;
         let offset = self.arena.offset_of(entry);
         for (at, go_on) in fault_sites {
@@ -211,9 +226,15 @@ impl Translator {
         if let Some(page) = &mut self.pages[slot as usize] {
             page.traces.insert(trace.start as u16, id);
         }
+        if let Some(second) = second
+            && let Some(page) = &mut self.pages[second as usize]
+        {
+            page.visitors.push(id);
+        }
         self.instructions += trace.items.len();
         self.traces.push(Some(Record {
             slot,
+            second,
             entry,
             incoming: Vec::new(),
             first_edge,
@@ -223,9 +244,14 @@ impl Translator {
         Ok(Some(id))
     }
 
-    fn new_page(&mut self, source: Source, mode: Mode) -> Option<Slot> {
-        let key = (source.phys, mode);
-        let page = Page { source, mode, traces: HashMap::new(), mapped: None };
+    /// The slot of a page, a new one if need be. `None`: there are too many.
+    fn page(&mut self, source: Source, mode: Mode) -> Option<Slot> {
+        let key = page_key(source.phys, mode);
+        if let Some(&slot) = self.by_page.get(&key) {
+            return Some(slot);
+        }
+        let page =
+            Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.pages[slot as usize] = Some(page);
             slot
@@ -289,17 +315,36 @@ impl Translator {
         }
     }
 
+    /// Whether the trace's instruction runs into the next page.
+    pub fn crosses(&self, id: TraceId) -> bool {
+        self.traces[id as usize].as_ref().is_some_and(|record| record.second.is_some())
+    }
+
+    /// Says that the page that the trace's instruction runs into is mapped at `linear`'s page.
+    pub fn map_second(&mut self, id: TraceId, linear: u64, global: bool) {
+        if let Some(Record { second: Some(slot), .. }) = self.traces[id as usize] {
+            self.map_page(slot, linear, global);
+        }
+    }
+
+    fn map_page(&mut self, slot: Slot, linear: u64, global: bool) {
+        let Some(page) = &mut self.pages[slot as usize] else { return };
+        // SAFETY: the tables live as long as the translator, and only this thread uses them.
+        unsafe { (*self.tables).pages[slot as usize] = (linear & !paging::PAGE_OFFSET).wrapping_neg() };
+        if page.mapped.replace(Mapped { global }).is_none() {
+            self.mapped.push(slot);
+        }
+    }
+
     /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace.
     pub fn map(&mut self, id: TraceId, linear: u64, global: bool) {
         let Some(record) = &self.traces[id as usize] else { return };
-        let Some(page) = &mut self.pages[record.slot as usize] else { return };
+        let (slot, entry) = (record.slot, record.entry);
+        self.map_page(slot, linear, global);
+        let Some(page) = &self.pages[slot as usize] else { return };
         let view = page.mode.view();
-        // SAFETY: the tables live as long as the translator, and only this thread uses them.
+        // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
-        tables.pages[record.slot as usize] = (linear & !paging::PAGE_OFFSET).wrapping_neg();
-        if page.mapped.replace(Mapped { global }).is_none() {
-            self.mapped.push(record.slot);
-        }
         let index = target_index(linear);
         let target = &mut tables.targets[view as usize][index];
         if target.negated == JumpTarget::NONE.negated {
@@ -308,12 +353,12 @@ impl Translator {
             // The entry may be down as global.
             self.targets.push((view, index as u16, false));
         }
-        *target = JumpTarget::new(linear, record.entry);
+        *target = JumpTarget::new(linear, entry);
     }
 
     /// Forgets where pages are mapped: those that are not global, or all.
     pub fn unmap(&mut self, all: bool) {
-        // SAFETY: as for `map`.
+        // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let pages = &mut self.pages;
         self.mapped.retain(|&slot| {
@@ -343,6 +388,7 @@ impl Translator {
         if outdated.is_empty() {
             return;
         }
+        self.version += 1;
         for slot in outdated {
             self.drop_page(slot);
         }
@@ -352,23 +398,39 @@ impl Translator {
 
     fn drop_page(&mut self, slot: Slot) {
         let Some(page) = self.pages[slot as usize].take() else { return };
-        self.by_page.remove(&(page.source.phys, page.mode));
-        // SAFETY: as for `map`.
+        self.by_page.remove(&page_key(page.source.phys, page.mode));
+        // SAFETY: as for `map_page`.
         unsafe { (*self.tables).pages[slot as usize] = NOT_MAPPED };
         self.mapped.retain(|&other| other != slot);
-        for trace in page.traces.into_values() {
-            let Some(record) = self.traces[trace as usize].take() else { continue };
-            for edge in record.incoming {
-                self.unlink(edge);
-            }
-            for edge in record.first_edge..record.first_edge + record.edges {
-                if let Some(to) = self.edges[edge as usize].to.take() {
-                    self.forget_incoming(to, edge);
-                }
-            }
+        for trace in page.traces.into_values().chain(page.visitors) {
+            self.drop_trace(trace);
         }
         self.free_slots.push(slot);
     }
+
+    fn drop_trace(&mut self, trace: TraceId) {
+        let Some(record) = self.traces[trace as usize].take() else { return };
+        for edge in record.incoming {
+            self.unlink(edge);
+        }
+        for edge in record.first_edge..record.first_edge + record.edges {
+            if let Some(to) = self.edges[edge as usize].to.take() {
+                self.forget_incoming(to, edge);
+            }
+        }
+        // One that ran from page to page is known to both.
+        for slot in [Some(record.slot), record.second].into_iter().flatten() {
+            if let Some(page) = &mut self.pages[slot as usize] {
+                page.traces.retain(|_, &mut other| other != trace);
+                page.visitors.retain(|&other| other != trace);
+            }
+        }
+    }
+}
+
+/// What pages are found by.
+fn page_key(phys: u64, mode: Mode) -> u64 {
+    phys | u64::from(mode.bits())
 }
 
 const _: () = assert!(page_slot(0).disp > i8::MAX as i32);

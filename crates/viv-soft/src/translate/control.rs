@@ -116,6 +116,27 @@ impl Emitter<'_> {
         self.edges[edge].site = Some(site);
     }
 
+    /// Leaves, to come back here, unless the page of `slot` is mapped behind this one.
+    pub(super) fn check_next_page(&mut self, slot: u32, live: Flags) {
+        let (_, exit) = self.new_edge(self.trace.start as i64);
+        self.asm.load(SCRATCH, frame::PAGE);
+        self.asm.lea(SCRATCH, Mem::at(SCRATCH, paging::PAGE_SIZE as i32));
+        if live == 0 {
+            self.asm.alu_load(alu::ADD, SCRATCH, frame::page_slot(slot));
+            self.asm.jump_if(condition::NOT_EQUAL, exit);
+        } else {
+            let go = self.asm.label();
+            self.asm.copy(ADDRESS, RCX);
+            self.asm.load(RCX, frame::page_slot(slot));
+            self.asm.lea(RCX, Mem::indexed(RCX, SCRATCH, 0, 0));
+            self.asm.jump_if_rcx_is_zero(go);
+            self.asm.copy(RCX, ADDRESS);
+            self.asm.jump(exit);
+            self.asm.bind(go);
+            self.asm.copy(RCX, ADDRESS);
+        }
+    }
+
     /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer by `release`, or goes to `miss` if it is not
     /// known where that is, or something waits. The flags are in the flags register and stay there.
     pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {

@@ -75,11 +75,12 @@ pub(super) struct Emitter<'a> {
     first_edge: u32,
 }
 
-/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. `None`: it cannot be
-/// translated.
+/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. If its instruction runs into
+/// another page, `second` is that page's slot. `None`: it cannot be translated.
 pub fn emit(
     trace: &Trace,
     page: &[u8],
+    second: Option<u32>,
     mode: Mode,
     thunks: &Thunks,
     base: u64,
@@ -102,6 +103,9 @@ pub fn emit(
         head,
         first_edge,
     };
+    if let Some(slot) = second {
+        emitter.check_next_page(slot, trace.live_in());
+    }
     emitter.enter();
     for (n, item) in trace.items.iter().enumerate() {
         emitter.item(n, item);

@@ -59,6 +59,11 @@ impl Mode {
         )
     }
 
+    /// All of it, in less than 12 bits.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// The width of the code.
     pub const fn bitness(self) -> Bitness {
         match self.0 & 3 {

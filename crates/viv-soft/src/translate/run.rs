@@ -8,7 +8,7 @@ use viv_arch::{Rflags, paging};
 use super::thunks::Detour;
 use super::{Mode, TraceId, Translator};
 use crate::cpu::Cpu;
-use crate::decode::note_source;
+use crate::decode::{MAX_LENGTH, note_source};
 use crate::hostexec::ArenaError;
 use crate::region::CpuRegion;
 use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Trace};
@@ -67,8 +67,8 @@ fn unpack(flags: u64) -> u64 {
 }
 
 impl Translator {
-    /// Translates the trace at `phys`, of at most `limit` instructions. `None`: there is nothing there that can be
-    /// translated.
+    /// Translates the trace at `phys`, of at most `limit` instructions; if its first instruction runs into the next page,
+    /// that is at `second`. `None`: there is nothing there that can be translated.
     ///
     /// # Errors
     /// When there is no room: everything must be dropped.
@@ -76,6 +76,7 @@ impl Translator {
         &mut self,
         cpu: &mut Cpu,
         phys: u64,
+        second: Option<u64>,
         mode: Mode,
         limit: usize,
     ) -> Result<Option<TraceId>, ArenaError> {
@@ -83,14 +84,29 @@ impl Translator {
             cpu.pending = None;
             return Ok(None);
         };
-        let mut page = [0; paging::PAGE_SIZE as usize];
-        cpu.read_physical(source.phys, &mut page);
+        let mut bytes = [0; paging::PAGE_SIZE as usize + MAX_LENGTH];
+        let (page, rest) = bytes.split_at_mut(paging::PAGE_SIZE as usize);
+        cpu.read_physical(source.phys, page);
+        let mut len = paging::PAGE_SIZE as usize;
+        let second = match second {
+            None => None,
+            Some(second) => {
+                let Ok(source) = note_source(cpu, second) else {
+                    cpu.pending = None;
+                    return Ok(None);
+                };
+                cpu.read_physical(source.phys, rest);
+                len = bytes.len();
+                Some(source)
+            }
+        };
         let start = (phys & paging::PAGE_OFFSET) as usize;
-        let trace = Trace::decode(&page, start, mode, &mut cpu.host, limit.min(MAX_INSTRUCTIONS))?;
+        let limit = limit.min(MAX_INSTRUCTIONS);
+        let trace = Trace::decode(&bytes[..len], start, mode, &mut cpu.host, limit)?;
         if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
             return Ok(None);
         }
-        self.add(source, &page, mode, trace)
+        self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace)
     }
 
     /// Runs translated code from the trace that is at RIP, until it leaves.

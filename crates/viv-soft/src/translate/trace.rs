@@ -73,22 +73,28 @@ pub struct Trace {
     pub ops: Box<[Op]>,
     /// Whether vector registers are used.
     pub vectors: bool,
+    /// Whether it is a single instruction that runs into the next page.
+    pub crosses: bool,
 }
 
 impl Trace {
-    /// Decodes the trace at offset `start` of a page that holds `page`. It is empty if its first instruction runs
-    /// into the next page.
+    /// Decodes the trace at offset `start` of a page. `bytes` is what the page holds; if there is more, it is what the
+    /// next page begins with, and the trace is the one instruction that runs into it. It is empty if its first
+    /// instruction is none that it may have.
     ///
     /// # Errors
     /// When the memory for the interpreter's host-executed instructions is full.
     pub fn decode(
-        page: &[u8],
+        bytes: &[u8],
         start: usize,
         mode: Mode,
         host: &mut HostCode,
         limit: usize,
     ) -> Result<Self, ArenaError> {
-        let mut decoder = decoder_at(page, start, 0, mode);
+        let crosses = bytes.len() > paging::PAGE_SIZE as usize;
+        let limit = if crosses { 1 } else { limit };
+        let page = &bytes[..paging::PAGE_SIZE as usize];
+        let mut decoder = decoder_at(bytes, start, 0, mode);
         let mut items: Vec<Item> = Vec::new();
         let mut ops = Vec::new();
         while items.len() < limit && decoder.can_decode() {
@@ -114,7 +120,7 @@ impl Trace {
             }
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
-        let mut trace = Self { start, items, ops: ops.into(), vectors };
+        let mut trace = Self { start, items, ops: ops.into(), vectors, crosses };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }

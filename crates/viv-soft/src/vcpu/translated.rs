@@ -45,6 +45,11 @@ impl Translated {
         self.edge = None;
     }
 
+    /// Moves when traces are dropped.
+    fn version(&self) -> Option<u64> {
+        self.translator.as_ref().map(Translator::version)
+    }
+
     /// Instructions translated and not dropped.
     pub fn instructions(&self) -> usize {
         self.translator.as_ref().map_or(0, Translator::instructions)
@@ -111,16 +116,29 @@ impl SoftVcpu {
             return Hot::Cold;
         }
         let mode = Mode::of(&self.cpu);
+        if let Some((known, trace, version)) = block.trace
+            && known == mode
+            && Some(version) == self.translated.version()
+        {
+            return Hot::Trace(trace, mode);
+        }
         if !mode.is_translated() || block.is_left_alone {
             return Hot::Cold;
         }
         let phys = block.source.phys | self.cpu.exec.rip & viv_arch::paging::PAGE_OFFSET;
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
-        if let Some(trace) = translator.find(phys, mode) {
-            return Hot::Trace(trace, mode);
-        }
-        match translator.translate(&mut self.cpu, phys, mode, usize::MAX) {
-            Ok(Some(trace)) => Hot::Trace(trace, mode),
+        let found = match translator.find(phys, mode) {
+            Some(trace) => Ok(Some(trace)),
+            None => {
+                let second = block.second.as_ref().map(|second| second.phys);
+                translator.translate(&mut self.cpu, phys, second, mode, usize::MAX)
+            }
+        };
+        match found {
+            Ok(Some(trace)) => {
+                block.trace = Some((mode, trace, translator.version()));
+                Hot::Trace(trace, mode)
+            }
             Ok(None) => {
                 block.is_left_alone = true;
                 Hot::Cold
@@ -137,6 +155,11 @@ impl SoftVcpu {
         let linear = cpu.exec.rip;
         let global = cpu.translate_fetch(linear)?.global;
         let Translated { translator: Some(translator), edge, .. } = &mut self.translated else { return Ok(()) };
+        if translator.crosses(trace) {
+            let next = cpu.next_code_page(linear);
+            let global = cpu.translate_fetch(next)?.global;
+            translator.map_second(trace, next, global);
+        }
         translator.map(trace, linear, global);
         if let Some(edge) = edge.take() {
             translator.link(edge, trace);
