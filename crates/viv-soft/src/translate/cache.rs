@@ -174,11 +174,21 @@ impl Translator {
         self.instructions
     }
 
-    /// The trace at physical address `phys`.
-    pub fn find(&self, phys: u64, mode: Mode) -> Option<TraceId> {
+    /// The trace at physical address `phys`, whose instruction runs into the page at `second`, if into any.
+    pub fn find(&mut self, phys: u64, second: Option<u64>, mode: Mode) -> Option<TraceId> {
         let slot = *self.by_page.get(&page_key(phys & !paging::PAGE_OFFSET, mode))?;
         let page = self.pages[slot as usize].as_ref()?;
-        page.traces.get(&((phys & paging::PAGE_OFFSET) as u16)).copied()
+        let trace = *page.traces.get(&((phys & paging::PAGE_OFFSET) as u16))?;
+        let runs_into = self.traces[trace as usize].as_ref()?.second;
+        let found = runs_into.and_then(|slot| self.pages[slot as usize].as_ref()).map(|page| page.source.phys);
+        if found == second {
+            return Some(trace);
+        }
+        // The same page lies before another one now.
+        self.version += 1;
+        self.drop_trace(trace);
+        self.unmap(true);
+        None
     }
 
     /// Translates a trace of the page that `source` names and `page` holds. `None`: it cannot be translated.

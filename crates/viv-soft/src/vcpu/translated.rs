@@ -127,12 +127,10 @@ impl SoftVcpu {
         }
         let phys = block.source.phys | self.cpu.exec.rip & viv_arch::paging::PAGE_OFFSET;
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
-        let found = match translator.find(phys, mode) {
+        let second = block.second.as_ref().map(|second| second.phys);
+        let found = match translator.find(phys, second, mode) {
             Some(trace) => Ok(Some(trace)),
-            None => {
-                let second = block.second.as_ref().map(|second| second.phys);
-                translator.translate(&mut self.cpu, phys, second, mode, usize::MAX)
-            }
+            None => translator.translate(&mut self.cpu, phys, second, mode, usize::MAX),
         };
         match found {
             Ok(Some(trace)) => {
