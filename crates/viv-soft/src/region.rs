@@ -16,7 +16,7 @@ use crate::mmu::{TLB_SIZE, TLB_TABLES, TlbTables};
 /// Code pages that can be entered from another page at a time.
 pub const PAGE_SLOTS: usize = 8192;
 /// Entries of a cache of indirect branch targets.
-pub const JUMP_TARGETS: usize = 2048;
+pub const JUMP_TARGETS: usize = 4096;
 
 /// What generated code looks up.
 #[repr(C)]
@@ -40,20 +40,12 @@ pub struct JumpTarget {
     pub negated: u64,
     /// The host code for it.
     pub host: u64,
-    /// The page that the address is in.
-    pub page: u64,
-    reserved: u64,
 }
 
 impl JumpTarget {
     /// The entry for `linear`.
     pub const fn new(linear: u64, host: u64) -> Self {
-        Self {
-            negated: linear.wrapping_neg(),
-            host,
-            page: linear & !viv_arch::paging::PAGE_OFFSET,
-            reserved: 0,
-        }
+        Self { negated: linear.wrapping_neg(), host }
     }
 
     /// An entry that no branch takes: an address that is not canonical.

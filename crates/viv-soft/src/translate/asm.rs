@@ -304,6 +304,12 @@ impl Asm {
         self.modrm_mem(to, mask);
     }
 
+    /// crc32 r64, r64: no flags
+    pub fn checksum(&mut self, to: Reg, from: Reg) {
+        self.byte(0xf2);
+        self.rr(true, &[0x0f, 0x38, 0xf1], to, from);
+    }
+
     /// The prefix of a 64-bit VEX instruction on registers, in opcode map `map` with prefix `prefix`.
     fn vex(&mut self, reg: Reg, second: Reg, rm: Reg, map: u8, prefix: u8) {
         let first = u8::from(reg < 8) << 7 | 1 << 6 | u8::from(rm < 8) << 5 | map;
@@ -419,6 +425,7 @@ mod tests {
         asm.alu_immediate(false, alu::AND, 10, 0xffe0);
         asm.rotate_right(10, 11, 7);
         asm.extract_bits(10, 11, Mem::at(RSP, 0x200));
+        asm.checksum(10, 11);
         asm.immediate(14, 0x1234_5678_9abc);
         asm.immediate(RAX, !0);
         asm.compare_byte(Mem::at(10, 0), 0);
@@ -433,7 +440,7 @@ mod tests {
             text,
             "mov r12,[r13]\nmov [rsp+r10+12345h],r9\nmovzx ecx,byte ptr [r10]\nlea r11,[rbp+r12*8-8h]\n\
              xor r11,[rsp+r10+1000h]\ncmp r11,0FF8h\nand r10d,0FFE0h\nrorx r10,r11,7h\n\
-             pext r10,r11,[rsp+200h]\nmov r14,123456789ABCh\nmov rax,0FFFFFFFFFFFFFFFFh\n\
+             pext r10,r11,[rsp+200h]\ncrc32 r10,r11\nmov r14,123456789ABCh\nmov rax,0FFFFFFFFFFFFFFFFh\n\
              cmp byte ptr [r10],0h\njne 1000h\n"
         );
     }

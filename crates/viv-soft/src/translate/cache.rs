@@ -37,7 +37,8 @@ struct Record {
     slot: Slot,
     /// The page that its instruction runs into.
     second: Option<Slot>,
-    /// Where its code is.
+    /// Where its code is for indirect branches, and for others.
+    start: u64,
     entry: u64,
     /// What leads to it.
     incoming: Vec<EdgeId>,
@@ -107,7 +108,8 @@ impl Translator {
     /// # Errors
     /// When there is no memory for code.
     pub fn new(tables: *mut Tables, interpret: Interpret) -> Result<Option<Self>, ArenaError> {
-        if !std::arch::is_x86_feature_detected!("bmi2") {
+        use std::arch::is_x86_feature_detected as has;
+        if !has!("bmi2") || !has!("sse4.2") {
             return Ok(None);
         }
         let fault_sites = Arc::new(FaultSites::new(MAX_FAULT_SITES));
@@ -211,7 +213,7 @@ impl Translator {
         };
         let base = self.arena.next_address();
         let first_edge = self.edges.len() as EdgeId;
-        let Some(Emitted { code, edges, fault_sites }) =
+        let Some(Emitted { code, entry, edges, fault_sites }) =
             emit::emit(&trace, page, second, mode, &self.thunks, base, first_edge)
         else {
             return Ok(None);
@@ -219,8 +221,8 @@ impl Translator {
         if !self.fault_sites.has_room(fault_sites.len()) {
             return Err(full());
         }
-        let entry = self.arena.push(&code)?.as_ptr() as u64;
-        let offset = self.arena.offset_of(entry);
+        let start = self.arena.push(&code)?.as_ptr() as u64;
+        let offset = self.arena.offset_of(start);
         for (at, go_on) in fault_sites {
             self.fault_sites.push(offset + at, offset + go_on);
         }
@@ -245,7 +247,8 @@ impl Translator {
         self.traces.push(Some(Record {
             slot,
             second,
-            entry,
+            start,
+            entry: start + entry as u64,
             incoming: Vec::new(),
             first_edge,
             edges: count,
@@ -349,7 +352,7 @@ impl Translator {
     /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace.
     pub fn map(&mut self, id: TraceId, linear: u64, global: bool) {
         let Some(record) = &self.traces[id as usize] else { return };
-        let (slot, entry) = (record.slot, record.entry);
+        let (slot, start) = (record.slot, record.start);
         self.map_page(slot, linear, global);
         let Some(page) = &self.pages[slot as usize] else { return };
         let view = page.mode.view();
@@ -363,7 +366,7 @@ impl Translator {
             // The entry may be down as global.
             self.targets.push((view, index as u16, false));
         }
-        *target = JumpTarget::new(linear, entry);
+        *target = JumpTarget::new(linear, start);
     }
 
     /// Forgets where pages are mapped: those that are not global, or all.

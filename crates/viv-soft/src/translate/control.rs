@@ -141,24 +141,28 @@ impl Emitter<'_> {
     /// known where that is, or something waits. The flags are in the flags register and stay there.
     pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
         let view = self.mode.view();
-        let entry = |field| Mem::indexed(RSP, SCRATCH, 3, field);
-        let hit = self.asm.label();
-        self.asm.extract_bits(SCRATCH, ADDRESS, frame::TARGET_BITS);
-        // Entries have 32 bytes: four here, eight by the scale.
-        self.asm.rotate_right(SCRATCH, SCRATCH, 62);
+        let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
+        let known = self.asm.label();
+        let go = self.asm.label();
+        self.asm.immediate(SCRATCH, 0);
+        self.asm.checksum(SCRATCH, ADDRESS);
+        self.asm.extract_bits(SCRATCH, SCRATCH, frame::TARGET_BITS);
+        // Entries have 16 bytes.
+        self.asm.rotate_right(SCRATCH, SCRATCH, 60);
         self.asm.copy(FLAGS, RCX);
         self.asm.load(RCX, entry(frame::target_negated(view)));
         self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
-        self.asm.load(ADDRESS, frame::ATTENTION);
-        self.asm.load_byte(ADDRESS, Mem::at(ADDRESS, 0));
-        self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
-        self.asm.jump_if_rcx_is_zero(hit);
+        self.asm.jump_if_rcx_is_zero(known);
+        let leave = self.asm.here();
         self.asm.copy(RCX, FLAGS);
         self.asm.jump(miss);
-        self.asm.bind(hit);
+        self.asm.bind(known);
+        self.asm.load(RCX, frame::ATTENTION);
+        self.asm.load_byte(RCX, Mem::at(RCX, 0));
+        self.asm.jump_if_rcx_is_zero(go);
+        self.asm.short_jump(leave);
+        self.asm.bind(go);
         self.asm.copy(RCX, FLAGS);
-        self.asm.load(ADDRESS, entry(frame::target_page(view)));
-        self.asm.store(frame::PAGE, ADDRESS);
         if release != 0 {
             self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, release));
         }

@@ -33,6 +33,9 @@ pub struct EdgeDraft {
 /// Host code of a trace.
 pub struct Emitted {
     pub code: Vec<u8>,
+    /// Where it is entered by branches that know which page runs. Indirect ones come in at its beginning, with the
+    /// linear address in [`ADDRESS`].
+    pub entry: usize,
     pub edges: Vec<EdgeDraft>,
     /// Instructions that may fault on the host: where they are, and where to go then.
     pub fault_sites: Vec<(u32, u32)>,
@@ -103,6 +106,9 @@ pub fn emit(
         head,
         first_edge,
     };
+    emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
+    emitter.asm.store(frame::PAGE, ADDRESS);
+    let entry = emitter.asm.position();
     if let Some(slot) = second {
         emitter.check_next_page(slot, trace.live_in());
     }
@@ -116,7 +122,7 @@ pub fn emit(
         emitter.restore_flags();
         emitter.edge(last.instruction.next_ip(), last.live);
     }
-    emitter.finish()
+    emitter.finish(entry)
 }
 
 impl Emitter<'_> {
@@ -485,7 +491,7 @@ impl Emitter<'_> {
         (edge, exit)
     }
 
-    fn finish(mut self) -> Option<Emitted> {
+    fn finish(mut self, entry: usize) -> Option<Emitted> {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
                 Cold::Interpret { label, item, flags_saved, resume } => {
@@ -510,6 +516,7 @@ impl Emitter<'_> {
         let (code, places) = self.asm.finish()?;
         Some(Emitted {
             code,
+            entry,
             edges: edges
                 .into_iter()
                 .map(|edge| {

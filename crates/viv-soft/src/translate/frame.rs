@@ -1,5 +1,7 @@
 //! What translated code keeps in the CPU besides the guest's registers, and where everything is.
+#![allow(unsafe_code, reason = "a hash is computed by the instruction that generated code uses")]
 
+use std::arch::asm;
 use std::mem::offset_of;
 use std::sync::atomic::AtomicBool;
 
@@ -31,7 +33,7 @@ pub struct Frame {
     pub host_mxcsr: u32,
     /// Whether the guest's vector registers are in the host's.
     pub vectors_live: u8,
-    /// Bits of a branch address that choose its place in [`Tables::targets`].
+    /// Bits of a branch address's hash that choose its place in [`Tables::targets`].
     pub target_mask: u64,
     /// What the code that runs was translated for.
     pub mode: super::Mode,
@@ -58,14 +60,18 @@ impl Frame {
     }
 }
 
-/// The low bits of an address tell branch targets in a page apart, a few of the page number those in different
-/// pages. Bit 0 is among them, so that neighbours never share a place.
-const TARGET_MASK: u64 = 0x70ff;
-const _: () = assert!(1 << TARGET_MASK.count_ones() == JUMP_TARGETS);
+/// The bits of a hash that choose.
+const TARGET_MASK: u64 = JUMP_TARGETS as u64 - 1;
 
-/// Where branches to `address` are remembered.
+/// Where branches to `address` are remembered: a part of its checksum, which generated code computes, too.
 pub fn target_index(address: u64) -> usize {
-    ((address & 0xff) | (address >> 12 & 7) << 8) as usize
+    let mut hash = 0u64;
+    // SAFETY: the instruction needs SSE4.2, without which there is no translator.
+    unsafe {
+        asm!("crc32 {hash}, {address}", hash = inout(reg) hash, address = in(reg) address,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    (hash & TARGET_MASK) as usize
 }
 
 const fn of_cpu(offset: usize) -> Mem {
@@ -133,8 +139,4 @@ pub const fn target_negated(view: View) -> i32 {
 
 pub const fn target_host(view: View) -> i32 {
     target(view, offset_of!(JumpTarget, host))
-}
-
-pub const fn target_page(view: View) -> i32 {
-    target(view, offset_of!(JumpTarget, page))
 }
