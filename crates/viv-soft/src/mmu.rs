@@ -10,10 +10,13 @@
     reason = "the current table is kept as a pointer, so that a hit is one load and one compare"
 )]
 
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::ptr::NonNull;
 
 use viv_arch::{Cr0, Cr4, Efer, Exception, Rflags, Vector, paging};
 
+use crate::block::AddressHasher;
 use crate::cpu::{Cpu, Fault, Pending};
 
 /// Entries in a table.
@@ -69,6 +72,10 @@ pub struct Entry {
 
 const ENTRY_GLOBAL: u64 = 1;
 const ENTRY_LARGE: u64 = 2;
+/// The entry was emptied but is still on the list of those that were filled.
+const ENTRY_LISTED: u64 = 4;
+/// A large page is 1 GiB at the most: its translation is forgotten by the region that it lies in.
+const REGION_SHIFT: u32 = 30;
 
 impl Entry {
     /// The entry at `index` that no access hits: it names a page that belongs at another index, and that is not the
@@ -89,8 +96,9 @@ impl Entry {
         self.host | (address & paging::PAGE_OFFSET)
     }
 
-    fn is_empty(&self, index: usize) -> bool {
-        self.read == Self::no_tag(index)
+    /// Whether it is on the list of filled entries.
+    fn is_listed(&self, index: usize) -> bool {
+        self.read != Self::no_tag(index) || self.phys & ENTRY_LISTED != 0
     }
 }
 
@@ -119,6 +127,11 @@ pub struct Tlb {
     /// Whether accesses must be aligned: the current table is then the one that stays empty.
     pub checks_alignment: bool,
     tables: NonNull<TlbTables>,
+    /// Regions of which there are entries of large pages.
+    large_regions: Vec<u64>,
+    /// Pages that instructions were fetched from since the generation moved, and regions of which that was a large one.
+    fetched: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    fetched_regions: Vec<u64>,
     /// Which entries were filled since they were last emptied, so that a flush costs what was used.
     filled: Vec<(View, u16)>,
     fetch: Box<[FetchEntry; FETCH_SIZE]>,
@@ -152,6 +165,9 @@ impl Tlb {
             view: View::Supervisor,
             checks_alignment: false,
             tables,
+            large_regions: Vec::new(),
+            fetched: HashSet::default(),
+            fetched_regions: Vec::new(),
             filled: Vec::with_capacity(4096),
             fetch: Box::new([empty; FETCH_SIZE]),
             generation: 1,
@@ -173,6 +189,8 @@ impl Tlb {
 
     /// Makes everything that holds for a generation void.
     pub fn next_generation(&mut self) {
+        self.fetched.clear();
+        self.fetched_regions.clear();
         self.generation += 1;
         self.global_generation = self.generation;
     }
@@ -196,9 +214,12 @@ impl Tlb {
 
     fn fill(&mut self, view: View, entry: Entry, address: u64) {
         let index = Self::index(address);
+        if entry.phys & ENTRY_LARGE != 0 {
+            insert(&mut self.large_regions, address >> REGION_SHIFT);
+        }
         // SAFETY: as for `table`.
         let slot = unsafe { &mut self.tables.as_mut()[view as usize][index] };
-        if slot.is_empty(index) {
+        if !slot.is_listed(index) {
             self.filled.push((view, index as u16));
         }
         *slot = entry;
@@ -222,6 +243,7 @@ impl Tlb {
     /// Forgets everything, global pages included.
     pub fn flush_all(&mut self) {
         self.retain(|_| false);
+        self.large_regions.clear();
         self.next_generation();
     }
 
@@ -234,12 +256,25 @@ impl Tlb {
     /// Forgets the translation of one page; for a large page, all of it.
     pub fn flush_page(&mut self, address: u64) {
         let page = address & !paging::PAGE_OFFSET;
-        self.retain(|entry| {
-            let distance = entry.read ^ page;
-            // A large page is 1 GiB at the most.
-            if entry.phys & ENTRY_LARGE != 0 { distance >> 30 != 0 } else { distance != 0 }
-        });
-        self.next_generation();
+        let region = address >> REGION_SHIFT;
+        if self.large_regions.contains(&region) {
+            self.retain(|entry| {
+                let distance = entry.read ^ page;
+                if entry.phys & ENTRY_LARGE != 0 { distance >> REGION_SHIFT != 0 } else { distance != 0 }
+            });
+        } else {
+            let index = Self::index(address);
+            // SAFETY: as for `table`.
+            let tables = unsafe { self.tables.as_mut() };
+            for table in tables {
+                if table[index].read == page {
+                    table[index] = Entry { phys: ENTRY_LISTED, ..Entry::empty(index) };
+                }
+            }
+        }
+        if self.fetched.contains(&page) || self.fetched_regions.contains(&region) {
+            self.next_generation();
+        }
     }
 
     /// Makes writes to a guest-physical page pass by its record again.
@@ -330,7 +365,11 @@ impl Cpu {
             }
         }
         let view = if user { View::User } else { View::Supervisor };
-        let Translation { phys, global, .. } = self.walk(address, Access::Fetch, view)?;
+        let Translation { phys, global, large, .. } = self.walk(address, Access::Fetch, view)?;
+        self.tlb.fetched.insert(page);
+        if large {
+            insert(&mut self.tlb.fetched_regions, address >> REGION_SHIFT);
+        }
         let fetched = Fetched { phys: phys & !paging::PAGE_OFFSET, global };
         self.tlb.fetch[index] = FetchEntry { page, generation: self.tlb.generation, user, fetched };
         Ok(Fetched { phys, global })
@@ -456,6 +495,13 @@ impl Cpu {
             self.op_end = std::ptr::null();
         }
         self.ram.update_entry(at, old, new)
+    }
+}
+
+/// Adds `value` if it is not there.
+fn insert(values: &mut Vec<u64>, value: u64) {
+    if !values.contains(&value) {
+        values.push(value);
     }
 }
 

@@ -6,7 +6,7 @@
 //! unlinked and forgotten; their memory is used again when the arena is full and everything is dropped.
 #![allow(unsafe_code, reason = "the CPU's tables are reached by pointer")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
@@ -92,6 +92,8 @@ pub struct Translator {
     /// Which branch targets are set, with whether their pages are global.
     targets: Vec<(View, u16, bool)>,
     tables: *mut Tables,
+    /// Where indirect branches may still lead although the traces are gone.
+    dropped: HashSet<u64, BuildHasherDefault<AddressHasher>>,
     /// Instructions translated since everything was dropped.
     instructions: usize,
     /// Moves when a trace is dropped.
@@ -127,6 +129,7 @@ impl Translator {
             mapped: Vec::new(),
             targets: Vec::new(),
             tables,
+            dropped: HashSet::default(),
             instructions: 0,
             version: 0,
         };
@@ -189,7 +192,7 @@ impl Translator {
         // The same page lies before another one now.
         self.version += 1;
         self.drop_trace(trace);
-        self.unmap(true);
+        self.forget_targets();
         None
     }
 
@@ -405,8 +408,22 @@ impl Translator {
         for slot in outdated {
             self.drop_page(slot);
         }
-        // Branch targets may be in what has gone.
-        self.unmap(true);
+        self.forget_targets();
+    }
+
+    /// Makes no indirect branch lead to what was dropped.
+    fn forget_targets(&mut self) {
+        // SAFETY: as for `map_page`.
+        let tables = unsafe { &mut *self.tables };
+        let dropped = std::mem::take(&mut self.dropped);
+        self.targets.retain(|&(view, index, _)| {
+            let target = &mut tables.targets[view as usize][index as usize];
+            let stays = !dropped.contains(&target.host);
+            if !stays {
+                *target = JumpTarget::NONE;
+            }
+            stays
+        });
     }
 
     fn drop_page(&mut self, slot: Slot) {
@@ -423,6 +440,7 @@ impl Translator {
 
     fn drop_trace(&mut self, trace: TraceId) {
         let Some(record) = self.traces[trace as usize].take() else { return };
+        self.dropped.insert(record.start);
         for edge in record.incoming {
             self.unlink(edge);
         }
