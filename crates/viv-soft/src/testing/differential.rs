@@ -123,6 +123,14 @@ impl Layout {
         layout
     }
 
+    /// The pages that differ in another layout, with what may be done with them here.
+    pub(super) fn changes(&self, other: &Self) -> impl Iterator<Item = (u64, Protection)> {
+        self.pages()
+            .zip(other.pages())
+            .filter(|(wanted, present)| wanted != present)
+            .map(|(wanted, _)| wanted)
+    }
+
     pub(super) fn pages(&self) -> impl Iterator<Item = (u64, Protection)> {
         let data = (DATA.start..).step_by(PAGE_SIZE as usize).zip(self.data);
         data.chain([(CODE.start + PAGE_SIZE, self.second_code)])
@@ -173,11 +181,9 @@ impl Sides {
     }
 
     fn set_layout(&mut self, layout: &Layout) {
-        for ((page, wanted), (_, present)) in layout.pages().zip(self.layout.pages()) {
-            if wanted != present {
-                self.native.protect(page, wanted);
-                self.interpreter.space().protect(page, PAGE_SIZE, wanted);
-            }
+        for (page, protection) in layout.changes(&self.layout) {
+            self.native.protect(page, protection);
+            self.interpreter.space().protect(page, PAGE_SIZE, protection);
         }
         self.layout = layout.clone();
     }

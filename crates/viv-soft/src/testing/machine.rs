@@ -137,7 +137,9 @@ impl Machine {
     /// # Errors
     /// Why it did not complete. `state` is then as the instruction left it.
     pub fn step(&mut self, state: &mut ExecState) -> Result<(), Pending> {
-        if self.space.take_changed() || self.is_stale {
+        let alignment = Rflags::from_bits_retain(state.rflags) & Rflags::AC;
+        if self.space.take_changed() || self.is_stale || alignment != self.system.rflags & Rflags::AC {
+            self.system.rflags.set(Rflags::AC, !alignment.is_empty());
             self.vcpu.load(&self.system).expect("the state is a user program's");
             self.is_stale = false;
         }

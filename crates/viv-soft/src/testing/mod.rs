@@ -5,6 +5,7 @@
 //! instruction on the engine, and [`differential`] says where the two differ. Only tests and the project's own
 //! chores see this module (feature `testing`).
 
+pub mod blocks;
 mod case;
 pub mod differential;
 mod exclusions;
