@@ -5,7 +5,9 @@
 //! reports to the record by itself, so that neither dirty tracking nor self-modifying code by DMA needs a
 //! word from a device.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
@@ -22,10 +24,20 @@ const CODE: u8 = 1 << 1;
 ///
 /// A page's *code generation* moves whenever a page that holds decoded code is written. An engine notes the
 /// generation when it decodes and compares it before it runs what it decoded.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PageRecord {
     flags: Box<[AtomicU8]>,
     generations: Box<[AtomicU32]>,
+    code_writes: RwLock<Option<CodeWrites>>,
+}
+
+/// What is called after a page that held decoded code was written. It may be called on any thread.
+pub type CodeWrites = Arc<dyn Fn() + Send + Sync>;
+
+impl fmt::Debug for PageRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageRecord").field("pages", &self.flags.len()).finish_non_exhaustive()
+    }
 }
 
 impl PageRecord {
@@ -63,7 +75,16 @@ impl PageRecord {
             && let Some(generation) = self.generations.get(page)
         {
             generation.fetch_add(1, Ordering::AcqRel);
+            let listener = self.code_writes.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(tell) = &*listener {
+                tell();
+            }
         }
+    }
+
+    /// Has `tell` called whenever a page's generation has moved, and nobody who was to be called before.
+    pub fn on_code_writes(&self, tell: CodeWrites) {
+        *self.code_writes.write().unwrap_or_else(PoisonError::into_inner) = Some(tell);
     }
 
     /// Whether `page` can be written with no further word to the record: it is dirty already and holds no code.
@@ -107,6 +128,7 @@ impl NewBitmap for PageRecord {
         Self {
             flags: (0..pages).map(|_| AtomicU8::new(0)).collect(),
             generations: (0..pages).map(|_| AtomicU32::new(0)).collect(),
+            code_writes: RwLock::default(),
         }
     }
 }

@@ -63,7 +63,10 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Removes a directory with all its content, if it exists; refuses if something is mounted inside, since
 /// that would be emptied too.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// If it refuses, or something cannot be removed.
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Some(mount) = mount_below(&mounts, &path) {

@@ -22,7 +22,7 @@ impl Cpu {
         if address.wrapping_add(T::SIZE - 1) & !paging::PAGE_OFFSET == entry.read {
             // SAFETY: the entry says that the page is mapped; the value's last byte is in it, and so is its
             // first, for the next page's tag is in another slot.
-            return Ok(unsafe { T::load(address.wrapping_add(entry.addend) as *const u8) });
+            return Ok(unsafe { T::load(entry.at(address) as *const u8) });
         }
         self.load_slow(address)
     }
@@ -34,7 +34,7 @@ impl Cpu {
         let entry = unsafe { &*self.tlb.current.add((address >> 12) as usize & (TLB_SIZE - 1)) };
         if address.wrapping_add(T::SIZE - 1) & !paging::PAGE_OFFSET == entry.write {
             // SAFETY: as in `load`, for writing.
-            unsafe { T::store(address.wrapping_add(entry.addend) as *mut u8, value) };
+            unsafe { T::store(entry.at(address) as *mut u8, value) };
             return Ok(());
         }
         self.store_slow(address, value)
@@ -47,7 +47,7 @@ impl Cpu {
         // SAFETY: the index is within the table.
         let entry = unsafe { &*self.tlb.current.add((address >> 12) as usize & (TLB_SIZE - 1)) };
         if address.wrapping_add(size - 1) & !paging::PAGE_OFFSET == entry.write {
-            return Ok(Some(address.wrapping_add(entry.addend) as *mut u8));
+            return Ok(Some(entry.at(address) as *mut u8));
         }
         self.pointer_slow(address, size, Access::Write)
     }
@@ -58,7 +58,7 @@ impl Cpu {
         // SAFETY: the index is within the table.
         let entry = unsafe { &*self.tlb.current.add((address >> 12) as usize & (TLB_SIZE - 1)) };
         if address.wrapping_add(size - 1) & !paging::PAGE_OFFSET == entry.read {
-            return Ok(Some(address.wrapping_add(entry.addend) as *mut u8));
+            return Ok(Some(entry.at(address) as *mut u8));
         }
         self.pointer_slow(address, size, Access::Read)
     }

@@ -29,7 +29,7 @@ impl Source {
 
     #[inline]
     #[allow(unsafe_code, reason = "the cell's life is longer than the block's")]
-    fn is_current(&self) -> bool {
+    pub fn is_current(&self) -> bool {
         // SAFETY: the cell is in guest RAM's page record, which the vCPU that owns the block keeps alive.
         unsafe { (*self.cell).load(Ordering::Acquire) == self.generation }
     }
@@ -43,6 +43,10 @@ pub struct Block {
     pub source: Source,
     /// The page that its only instruction runs into.
     pub second: Option<Source>,
+    /// How often it was interpreted.
+    pub heat: u32,
+    /// Whether there is no point in translating it.
+    pub is_left_alone: bool,
 }
 
 // SAFETY: the pointers in `Source` name atomics that any thread may read.
@@ -114,6 +118,12 @@ impl BlockCache {
         &self.blocks[id as usize]
     }
 
+    /// The block with this id, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, id: BlockId) -> &mut Block {
+        &mut self.blocks[id as usize]
+    }
+
     /// Keeps a block. An outdated one in its place goes.
     pub fn insert(&mut self, phys: u64, bitness: Bitness, block: Block) -> BlockId {
         self.ops += block.ops.len();
@@ -128,9 +138,9 @@ impl BlockCache {
         id
     }
 
-    /// Whether it has grown so large that it should be emptied.
-    pub fn is_full(&self) -> bool {
-        self.ops >= MAX_OPS
+    /// Whether it has, together with `others` instructions kept elsewhere, grown so large that it should be emptied.
+    pub fn is_full(&self, others: usize) -> bool {
+        self.ops + others >= MAX_OPS
     }
 
     /// Forgets all blocks.
@@ -167,10 +177,10 @@ mod tests {
         let cell = AtomicU32::new(0);
         let mut cache = BlockCache::default();
         for _ in 0..MAX_OPS / 64 {
-            assert!(!cache.is_full());
-            let block = Block { ops: vec![op; 64].into(), source: Source::new(0x1000, &cell), second: None };
+            assert!(!cache.is_full(0));
+            let block = Block { ops: vec![op; 64].into(), source: Source::new(0x1000, &cell), second: None, heat: 0, is_left_alone: false };
             cache.insert(0x1000, Bitness::Bits64, block);
         }
-        assert!(cache.is_full());
+        assert!(cache.is_full(0));
     }
 }

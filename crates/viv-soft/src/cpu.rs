@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
-use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment};
+use viv_arch::{
+    Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector,
+};
 use viv_engine::Platform;
 
+use crate::access::NOT_CANONICAL;
 use crate::apic::LocalApic;
 use crate::debug::DebugRegisters;
 use crate::hostexec::ExecState;
@@ -17,6 +20,7 @@ use crate::msr::Msrs;
 use crate::op::Op;
 use crate::ops::host::HostCode;
 use crate::ram::{Int, Ram};
+use crate::translate::Frame;
 use crate::tsc::GuestTsc;
 use crate::vm::Shared;
 
@@ -70,6 +74,8 @@ pub enum Bitness {
 pub struct Cpu {
     /// General, flag, vector and x87 registers. While a block runs, `exec.rip` is where the block begins.
     pub exec: ExecState,
+    /// What translated code keeps here.
+    pub frame: Frame,
     /// The block's end: handlers cut it short when what follows is outdated.
     pub op_end: *const Op,
     pub tlb: Tlb,
@@ -215,6 +221,24 @@ impl Cpu {
     pub fn this_rip(&self, op: &Op) -> u64 {
         let rip = self.exec.rip.wrapping_add(u64::from(op.end)).wrapping_sub(u64::from(op.len));
         if self.bitness == Bitness::Bits64 { rip } else { rip & 0xffff_ffff }
+    }
+
+    /// Makes RIP and the exception right after an instruction that did not complete.
+    #[cold]
+    #[inline(never)]
+    pub fn stop_at(&mut self, op: &Op) {
+        self.exec.rip = self.this_rip(op);
+        if !matches!(self.pending, Some(Pending::Restart)) {
+            // A trap comes only after an instruction that completes.
+            self.debug.take_hits();
+        }
+        if let Some(Pending::Exception(exception)) = &mut self.pending
+            && exception.vector == Vector::GeneralProtection
+            && exception.address == NOT_CANONICAL
+            && op.segment == SegmentRegister::Ss as u8
+        {
+            *exception = Exception::new(Vector::StackFault);
+        }
     }
 
     /// Whether the processor is in long mode, compatibility mode included.

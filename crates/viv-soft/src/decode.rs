@@ -51,15 +51,15 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeErro
         }
     }
     if !ops.is_empty() {
-        return Ok(Block { ops: ops.into(), source, second: None });
+        return Ok(Block { ops: ops.into(), source, second: None, heat: 0, is_left_alone: false });
     }
     // The first instruction runs into the next page, which is fetched only now that it is needed.
-    let next_phys = cpu.translate_fetch(cpu.next_code_page(linear))?;
+    let next_phys = cpu.translate_fetch(cpu.next_code_page(linear))?.phys;
     let second = note_source(cpu, next_phys)?;
     cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
     let (instruction, _) = decode_one(&bytes[..in_page + MAX_LENGTH], 0, bitness);
     let Lowered { op, .. } = lower_one(cpu, &instruction)?;
-    Ok(Block { ops: Box::new([op]), source, second: Some(second) })
+    Ok(Block { ops: Box::new([op]), source, second: Some(second), heat: 0, is_left_alone: true })
 }
 
 fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, DecoderError) {
@@ -89,7 +89,7 @@ fn too_long(cpu: &mut Cpu, _: &Op) -> Exec {
 }
 
 /// Notes that the page holds code from now on, so that writes to it are seen.
-fn note_source(cpu: &mut Cpu, phys: u64) -> Result<Source, DecodeError> {
+pub fn note_source(cpu: &mut Cpu, phys: u64) -> Result<Source, DecodeError> {
     let ram = std::sync::Arc::clone(&cpu.ram);
     let Some(page) = ram.page(phys) else {
         cpu.pending = Some(Pending::Unsupported(format!("instructions in device memory at {phys:#x}")));

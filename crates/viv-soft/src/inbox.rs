@@ -79,6 +79,12 @@ impl Inbox {
         self.attention.load(Ordering::Relaxed)
     }
 
+    /// What [`Inbox::attention`] reads, for generated code.
+    #[must_use]
+    pub fn attention_cell(&self) -> *const AtomicBool {
+        &raw const self.attention
+    }
+
     /// Takes everything that was posted.
     pub fn take(&self) -> Taken {
         // Cleared first: a request that is stored after its word was read sets it again.
@@ -98,7 +104,7 @@ impl Inbox {
         }
     }
 
-    /// Makes the vCPU look for events, with nothing posted. For the vCPU's own thread, which does not sleep.
+    /// Makes the vCPU look for events before it runs more code, with nothing posted. A vCPU that sleeps goes on sleeping.
     #[inline]
     pub fn raise(&self) {
         self.attention.store(true, Ordering::Release);

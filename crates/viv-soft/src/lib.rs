@@ -40,9 +40,11 @@ mod ops;
 mod options;
 pub mod pvclock;
 mod ram;
+mod region;
 mod signals;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod translate;
 pub mod tsc;
 mod vcpu;
 mod vm;

@@ -10,17 +10,23 @@
     reason = "the current table is kept as a pointer, so that a hit is one load and one compare"
 )]
 
+use std::ptr::NonNull;
+
 use viv_arch::{Cr0, Cr4, Efer, Exception, Rflags, Vector, paging};
 
 use crate::cpu::{Cpu, Fault, Pending};
 
 /// Entries in a table.
 pub const TLB_SIZE: usize = 2048;
+/// Tables: one for each [`View`], and the empty one.
+pub const TLB_TABLES: usize = 4;
+/// All tables.
+pub type TlbTables = [[Entry; TLB_SIZE]; TLB_TABLES];
 const FETCH_SIZE: usize = 256;
 /// The table that stays empty, so that every access takes the slow path, where alignment is checked.
 const EMPTY_TABLE: usize = 3;
-/// A tag that no page has.
-const NONE: u64 = u64::MAX;
+/// A tag that no page has: its low bits are not clear.
+const NO_PAGE: u64 = u64::MAX;
 /// The width of guest-physical addresses, as CPUID tells it.
 pub const PHYSICAL_BITS: u32 = 46;
 
@@ -55,8 +61,8 @@ pub struct Entry {
     pub read: u64,
     /// Linear page address if it may be written.
     pub write: u64,
-    /// What to add to a linear address to get the host's.
-    pub addend: u64,
+    /// Where the page lies in the host.
+    pub host: u64,
     /// Guest-physical page address, and flags below.
     phys: u64,
 }
@@ -65,7 +71,27 @@ const ENTRY_GLOBAL: u64 = 1;
 const ENTRY_LARGE: u64 = 2;
 
 impl Entry {
-    const EMPTY: Self = Self { read: NONE, write: NONE, addend: 0, phys: 0 };
+    /// The entry at `index` that no access hits: it names a page that belongs at another index, and that is not the
+    /// next one, where an access from this one may end. (Generated code compares pages by what an exclusive or leaves
+    /// of an address, so that low bits cannot tell.)
+    pub const fn empty(index: usize) -> Self {
+        let tag = Self::no_tag(index);
+        Self { read: tag, write: tag, host: 0, phys: 0 }
+    }
+
+    const fn no_tag(index: usize) -> u64 {
+        ((index ^ 2) << 12) as u64
+    }
+
+    /// The host address of an address in the page.
+    #[inline(always)]
+    pub const fn at(&self, address: u64) -> u64 {
+        self.host | (address & paging::PAGE_OFFSET)
+    }
+
+    fn is_empty(&self, index: usize) -> bool {
+        self.read == Self::no_tag(index)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +99,16 @@ struct FetchEntry {
     page: u64,
     generation: u64,
     user: bool,
-    phys: u64,
+    fetched: Fetched,
+}
+
+/// Where instructions at an address come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetched {
+    /// The guest-physical address.
+    pub phys: u64,
+    /// Whether a change of address space leaves it as it is.
+    pub global: bool,
 }
 
 /// The TLB.
@@ -83,15 +118,17 @@ pub struct Tlb {
     view: View,
     /// Whether accesses must be aligned: the current table is then the one that stays empty.
     pub checks_alignment: bool,
-    tables: Box<[[Entry; TLB_SIZE]; 4]>,
+    tables: NonNull<TlbTables>,
     /// Which entries were filled since they were last emptied, so that a flush costs what was used.
     filled: Vec<(View, u16)>,
     fetch: Box<[FetchEntry; FETCH_SIZE]>,
-    /// Moves whenever a translation of code may have changed.
-    pub generation: u64,
+    /// Moves whenever a translation may have changed.
+    generation: u64,
+    /// The generation when a translation of a global page may last have changed.
+    global_generation: u64,
 }
 
-// SAFETY: `current` points into `tables`, which the TLB owns.
+// SAFETY: `current` points into `tables`, which lie in the region of the CPU that owns the TLB, and are its alone.
 unsafe impl Send for Tlb {}
 
 /// A translated address.
@@ -105,10 +142,11 @@ pub struct Translation {
 }
 
 impl Tlb {
-    pub fn new() -> Self {
-        let mut tables = Box::new([[Entry::EMPTY; TLB_SIZE]; 4]);
-        let current = tables[0].as_mut_ptr();
-        let empty = FetchEntry { page: NONE, generation: 0, user: false, phys: 0 };
+    /// A TLB that keeps its entries, empty now, in `tables`, which outlive it and are nobody else's.
+    pub fn new(tables: NonNull<TlbTables>) -> Self {
+        let current = tables.as_ptr().cast::<Entry>();
+        let fetched = Fetched { phys: 0, global: false };
+        let empty = FetchEntry { page: NO_PAGE, generation: 0, user: false, fetched };
         Self {
             current,
             view: View::Supervisor,
@@ -117,14 +155,38 @@ impl Tlb {
             filled: Vec::with_capacity(4096),
             fetch: Box::new([empty; FETCH_SIZE]),
             generation: 1,
+            global_generation: 1,
         }
+    }
+
+    /// Moves whenever a translation may have changed.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The generation when translations of global pages may last have changed.
+    #[inline]
+    pub fn global_generation(&self) -> u64 {
+        self.global_generation
+    }
+
+    /// Makes everything that holds for a generation void.
+    pub fn next_generation(&mut self) {
+        self.generation += 1;
+        self.global_generation = self.generation;
     }
 
     fn set_view(&mut self, view: View, checks_alignment: bool) {
         self.view = view;
         self.checks_alignment = checks_alignment;
         let table = if checks_alignment { EMPTY_TABLE } else { view as usize };
-        self.current = self.tables[table].as_mut_ptr();
+        self.current = self.table(table);
+    }
+
+    fn table(&mut self, table: usize) -> *mut Entry {
+        // SAFETY: the tables are there as long as the TLB is, and nobody else has a reference to them.
+        unsafe { self.tables.as_mut()[table].as_mut_ptr() }
     }
 
     #[inline(always)]
@@ -134,8 +196,9 @@ impl Tlb {
 
     fn fill(&mut self, view: View, entry: Entry, address: u64) {
         let index = Self::index(address);
-        let slot = &mut self.tables[view as usize][index];
-        if slot.read == NONE && slot.write == NONE {
+        // SAFETY: as for `table`.
+        let slot = unsafe { &mut self.tables.as_mut()[view as usize][index] };
+        if slot.is_empty(index) {
             self.filled.push((view, index as u16));
         }
         *slot = entry;
@@ -143,27 +206,29 @@ impl Tlb {
 
     /// Forgets entries for which `keep` is false.
     fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
-        let tables = &mut self.tables;
+        // SAFETY: as for `table`.
+        let tables = unsafe { self.tables.as_mut() };
         self.filled.retain(|&(view, index)| {
             let entry = &mut tables[view as usize][index as usize];
             if keep(entry) {
                 true
             } else {
-                *entry = Entry::EMPTY;
+                *entry = Entry::empty(index as usize);
                 false
             }
         });
-        self.generation += 1;
     }
 
     /// Forgets everything, global pages included.
     pub fn flush_all(&mut self) {
         self.retain(|_| false);
+        self.next_generation();
     }
 
     /// Forgets everything but global pages.
     pub fn flush_non_global(&mut self) {
         self.retain(|entry| entry.phys & ENTRY_GLOBAL != 0);
+        self.generation += 1;
     }
 
     /// Forgets the translation of one page; for a large page, all of it.
@@ -174,14 +239,17 @@ impl Tlb {
             // A large page is 1 GiB at the most.
             if entry.phys & ENTRY_LARGE != 0 { distance >> 30 != 0 } else { distance != 0 }
         });
+        self.next_generation();
     }
 
     /// Makes writes to a guest-physical page pass by its record again.
     pub fn protect(&mut self, phys: u64) {
+        // SAFETY: as for `table`.
+        let tables = unsafe { self.tables.as_mut() };
         for &(view, index) in &self.filled {
-            let entry = &mut self.tables[view as usize][index as usize];
+            let entry = &mut tables[view as usize][index as usize];
             if entry.phys & !paging::PAGE_OFFSET == phys & !paging::PAGE_OFFSET {
-                entry.write = NONE;
+                entry.write = Entry::no_tag(index as usize);
             }
         }
     }
@@ -235,8 +303,12 @@ impl Cpu {
             | if translation.large { ENTRY_LARGE } else { 0 };
         let entry = Entry {
             read: tag,
-            write: if translation.writable && page.record.is_plain(page.index) { tag } else { NONE },
-            addend: (page.host as u64).wrapping_sub(tag),
+            write: if translation.writable && page.record.is_plain(page.index) {
+                tag
+            } else {
+                Entry::no_tag(Tlb::index(address))
+            },
+            host: page.host as u64,
             phys: (phys & !paging::PAGE_OFFSET) | flags,
         };
         self.tlb.fill(view, entry, address);
@@ -245,18 +317,23 @@ impl Cpu {
 
     /// Translates the address of an instruction.
     #[inline]
-    pub fn translate_fetch(&mut self, address: u64) -> Result<u64, Fault> {
+    pub fn translate_fetch(&mut self, address: u64) -> Result<Fetched, Fault> {
         let user = self.cpl == 3;
         let page = address & !paging::PAGE_OFFSET;
-        let slot = &self.tlb.fetch[(address >> 12) as usize & (FETCH_SIZE - 1)];
-        if slot.page == page && slot.generation == self.tlb.generation && slot.user == user {
-            return Ok(slot.phys | (address & paging::PAGE_OFFSET));
+        let index = (address >> 12) as usize & (FETCH_SIZE - 1);
+        let slot = &self.tlb.fetch[index];
+        if slot.page == page && slot.user == user {
+            let Fetched { phys, global } = slot.fetched;
+            let since = if global { self.tlb.global_generation } else { self.tlb.generation };
+            if slot.generation >= since {
+                return Ok(Fetched { phys: phys | (address & paging::PAGE_OFFSET), global });
+            }
         }
         let view = if user { View::User } else { View::Supervisor };
-        let phys = self.translate(address, Access::Fetch, view)?;
-        self.tlb.fetch[(address >> 12) as usize & (FETCH_SIZE - 1)] =
-            FetchEntry { page, generation: self.tlb.generation, user, phys: phys & !paging::PAGE_OFFSET };
-        Ok(phys)
+        let Translation { phys, global, .. } = self.walk(address, Access::Fetch, view)?;
+        let fetched = Fetched { phys: phys & !paging::PAGE_OFFSET, global };
+        self.tlb.fetch[index] = FetchEntry { page, generation: self.tlb.generation, user, fetched };
+        Ok(Fetched { phys, global })
     }
 
     fn page_fault<T>(&mut self, address: u64, code: u32, access: Access, view: View) -> Result<T, Fault> {

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use viv_arch::state::{PendingEvents, RunState};
-use viv_arch::{Exception, Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
+use viv_arch::{Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
 use viv_engine::{EngineError, Exit, Kick, Platform, Vcpu};
 
-use crate::access::NOT_CANONICAL;
 use crate::apic::{ApicAddress, LocalApic};
 use crate::block::{BlockCache, BlockId};
 use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending, Shadow};
@@ -16,13 +15,17 @@ use crate::decode::{DecodeError, decode};
 use crate::hostexec::{ExecState, FpuState};
 use crate::mmu::{PHYSICAL_BITS, Tlb};
 use crate::msr::Msrs;
-use crate::op::Op;
 use crate::ops::host::HostCode;
+use crate::region::CpuRegion;
+use crate::translate::Frame;
 use crate::tsc::GuestTsc;
 use crate::vm::Shared;
 
+use translated::Translated;
+
 #[cfg(any(test, feature = "testing"))]
 mod single;
+mod translated;
 
 const JUMP_CACHE_SIZE: usize = 8192;
 
@@ -37,9 +40,10 @@ struct Jump {
 
 /// A vCPU of the software engine.
 pub struct SoftVcpu {
-    cpu: Box<Cpu>,
+    cpu: CpuRegion,
     blocks: BlockCache,
     jumps: Box<[Jump; JUMP_CACHE_SIZE]>,
+    translated: Translated,
 }
 
 // SAFETY: the one pointer in `Cpu` that is not `Send` by itself, `op_end`, is only meaningful while `run` is on the
@@ -72,10 +76,12 @@ impl SoftVcpu {
             source: std::io::Error::other(error),
         })?;
         let reset = VcpuState::reset();
-        let cpu = Box::new(Cpu {
+        let attention = shared.inbox(index).attention_cell();
+        let make = |tables| Cpu {
             exec: ExecState::default(),
+            frame: Frame::new(attention),
             op_end: std::ptr::null(),
-            tlb: Tlb::new(),
+            tlb: Tlb::new(tables),
             ram: Arc::clone(&shared.ram),
             segments: reset.segments,
             ldtr: reset.ldtr,
@@ -108,9 +114,13 @@ impl SoftVcpu {
             index,
             bounce: Box::new(Bounce([0; 1024])),
             retired: 0,
-        });
+        };
+        let mut cpu = CpuRegion::new(make)
+            .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;
         let jump = Jump { linear: 0, key: u64::MAX, block: 0 };
-        let mut vcpu = Self { cpu, blocks: BlockCache::default(), jumps: Box::new([jump; JUMP_CACHE_SIZE]) };
+        let translated = Translated::new(&mut cpu)?;
+        let jumps = Box::new([jump; JUMP_CACHE_SIZE]);
+        let mut vcpu = Self { cpu, blocks: BlockCache::default(), jumps, translated };
         let run_state = if index == 0 { RunState::Running } else { RunState::WaitForSipi };
         vcpu.load_state(&VcpuState { run_state, ..reset })?;
         vcpu.cpu.tsc = GuestTsc::with_offset(vcpu.cpu.shared.timebase, vcpu.cpu.shared.tsc_offset);
@@ -122,7 +132,7 @@ impl SoftVcpu {
     fn find(&mut self) -> Result<BlockId, Fault> {
         let cpu = &mut *self.cpu;
         let linear = cpu.code_address();
-        let key = cpu.tlb.generation << 3 | u64::from(cpu.cpl == 3) << 2 | cpu.bitness as u64;
+        let key = cpu.tlb.generation() << 3 | u64::from(cpu.cpl == 3) << 2 | cpu.bitness as u64;
         let slot = (linear ^ (linear >> 13)) as usize & (JUMP_CACHE_SIZE - 1);
         let jump = self.jumps[slot];
         if jump.linear == linear && jump.key == key && self.blocks.get(jump.block).is_current() {
@@ -130,7 +140,7 @@ impl SoftVcpu {
         }
         let block = self.find_slow(linear)?;
         // Making room may have moved the generation.
-        let key = self.cpu.tlb.generation << 3 | (key & 7);
+        let key = self.cpu.tlb.generation() << 3 | (key & 7);
         self.jumps[slot] = Jump { linear, key, block };
         Ok(block)
     }
@@ -140,18 +150,18 @@ impl SoftVcpu {
     fn find_slow(&mut self, linear: u64) -> Result<BlockId, Fault> {
         let cpu = &mut *self.cpu;
         cpu.check_code_start()?;
-        let phys = cpu.translate_fetch(linear)?;
+        let phys = cpu.translate_fetch(linear)?.phys;
         if let Some(id) = self.blocks.find(phys, cpu.bitness) {
             let Some(second) = self.blocks.get(id).second.as_ref().map(|second| second.phys) else {
                 return Ok(id);
             };
-            if cpu.translate_fetch(cpu.next_code_page(linear))? == second {
+            if cpu.translate_fetch(cpu.next_code_page(linear))?.phys == second {
                 return Ok(id);
             }
             // The block will be replaced, and remembered jumps may lead to the one that was.
-            cpu.tlb.generation += 1;
+            cpu.tlb.next_generation();
         }
-        if self.blocks.is_full() {
+        if self.blocks.is_full(self.translated.instructions()) {
             self.drop_code();
         }
         let block = match decode(&mut self.cpu, linear, phys) {
@@ -175,9 +185,10 @@ impl SoftVcpu {
     /// Drops everything decoded.
     fn drop_code(&mut self) {
         self.blocks.clear();
+        self.translated.clear();
         self.cpu.host.clear();
         // Blocks are numbered afresh, so no remembered jump may be taken.
-        self.cpu.tlb.generation += 1;
+        self.cpu.tlb.next_generation();
     }
 
     /// Runs a block, or its first instruction only.
@@ -195,7 +206,7 @@ impl SoftVcpu {
             // reaches the block cache.
             let op = unsafe { &*at };
             if (op.run)(cpu, op).is_err() {
-                self.stop_at(op);
+                cpu.stop_at(op);
                 return Err(Fault);
             }
             // SAFETY: at most one past the end.
@@ -212,25 +223,6 @@ impl SoftVcpu {
             cpu.exec.rip = cpu.next_rip(last);
         }
         Ok(())
-    }
-
-    /// Makes RIP and the exception right after an instruction that did not complete.
-    #[cold]
-    #[inline(never)]
-    fn stop_at(&mut self, op: &Op) {
-        let cpu = &mut *self.cpu;
-        cpu.exec.rip = cpu.this_rip(op);
-        if !matches!(cpu.pending, Some(Pending::Restart)) {
-            // A trap comes only after an instruction that completes.
-            cpu.debug.take_hits();
-        }
-        if let Some(Pending::Exception(exception)) = &mut cpu.pending
-            && exception.vector == Vector::GeneralProtection
-            && exception.address == NOT_CANONICAL
-            && op.segment == SegmentRegister::Ss as u8
-        {
-            *exception = Exception::new(Vector::StackFault);
-        }
     }
 
     /// Deals with what is pending after a fault, RIP being right.
@@ -259,6 +251,7 @@ impl SoftVcpu {
         let inbox = Arc::clone(self.cpu.shared.inbox(self.cpu.index));
         loop {
             if inbox.attention() {
+                self.translated.forget_edge();
                 match self.events() {
                     Next::Run => {}
                     Next::Look => continue,
@@ -271,11 +264,12 @@ impl SoftVcpu {
                     Next::Exit(exit) => return exit,
                 }
             }
-            let result = self.find().and_then(|id| self.execute(id, false));
-            if result.is_err()
-                && let Some(exit) = self.resolve()
-            {
-                return exit;
+            let result = self.find().and_then(|id| self.advance(id));
+            if result.is_err() {
+                self.translated.forget_edge();
+                if let Some(exit) = self.resolve() {
+                    return exit;
+                }
             }
         }
     }

@@ -9,6 +9,8 @@ use viv_engine::{
     VmParameters, memory,
 };
 
+use vm_memory::GuestMemoryBackend;
+
 use crate::alarm::Alarm;
 use crate::apic::{ApicAddress, Interconnect, Message};
 use crate::inbox::Inbox;
@@ -51,6 +53,8 @@ pub struct Shared {
     pub options: Options,
     pub ram: Arc<Ram>,
     inboxes: Box<[Arc<Inbox>]>,
+    /// Moves when code that was decoded has been written.
+    code_writes: Arc<AtomicU64>,
     progress: Box<[Progress]>,
     pub interconnect: Interconnect,
     pub alarm: Alarm,
@@ -66,6 +70,12 @@ impl Shared {
     #[inline]
     pub fn inbox(&self, index: u32) -> &Arc<Inbox> {
         &self.inboxes[index as usize]
+    }
+
+    /// Moves when code that was decoded has been written, by whomever.
+    #[inline]
+    pub fn code_writes(&self) -> u64 {
+        self.code_writes.load(Ordering::Acquire)
     }
 
     /// How many vCPUs there are.
@@ -150,12 +160,24 @@ impl SoftVm {
         let alarm = Alarm::new(inboxes.iter().cloned())
             .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
         let ram = Arc::new(Ram::new(&parameters.memory));
+        let code_writes = Arc::new(AtomicU64::new(0));
+        let tell: memory::CodeWrites = {
+            let (code_writes, inboxes) = (Arc::clone(&code_writes), inboxes.clone());
+            Arc::new(move || {
+                code_writes.fetch_add(1, Ordering::AcqRel);
+                inboxes.iter().for_each(|inbox| inbox.raise());
+            })
+        };
+        for region in parameters.memory.iter() {
+            memory::record(region).on_code_writes(Arc::clone(&tell));
+        }
         Ok(Self {
             memory: parameters.memory,
             addresses,
             shared: Arc::new(Shared {
                 options,
                 ram,
+                code_writes,
                 progress: inboxes.iter().map(|_| Progress::default()).collect(),
                 inboxes,
                 interconnect,

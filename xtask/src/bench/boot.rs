@@ -5,15 +5,18 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use viv_image::initrd;
 
 use super::Bench;
-use super::archive::Archive;
-use super::contender::{Contender, Guest, MEMORY_BYTES};
+use super::contender::{Contender, Guest};
 use super::init;
 use super::memory::resident_over_guest;
 use super::report::{row, table};
 use super::sample::Sample;
 use super::session::Session;
+
+/// Guest RAM in MiB.
+const MEMORY: u64 = 512;
 
 /// What was measured of one contender.
 #[derive(Debug)]
@@ -43,11 +46,11 @@ struct Run {
 
 /// Boots alternately, as often as was asked for.
 pub fn measure(bench: &Bench) -> Result<Boot> {
-    let mut archive = Archive::default();
-    archive.program("/init".as_ref(), &init::program());
     let initrd = bench.directory.join("boot.initrd");
-    fs::write(&initrd, archive.finish()).with_context(|| format!("writing {}", initrd.display()))?;
-    let guest = Guest { bench, initrd: &initrd };
+    // It needs no device, and so no modules.
+    let content = initrd::assemble(&init::program(), &[]).context("building an initial RAM disk")?;
+    fs::write(&initrd, content).with_context(|| format!("writing {}", initrd.display()))?;
+    let guest = Guest { bench, initrd: &initrd, disk: None, arguments: &[], memory: MEMORY };
     let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
     for number in 1..=bench.runs {
         for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
@@ -80,23 +83,26 @@ fn boot(contender: Contender, guest: &Guest<'_>) -> Result<Run> {
     let (reached, line) = line.context("the guest ended before its first process said anything")?;
     ensure!(line == init::READY, "the guest said {line}");
     // The guest waits: this is in no time but the whole one, of which it is a few milliseconds.
-    let resident = resident_over_guest(session.pid(), MEMORY_BYTES)? as f64 / f64::from(1 << 20);
+    let resident = resident_over_guest(session.pid(), MEMORY << 20)? as f64 / f64::from(1 << 20);
     session.press_return()?;
     let ended = session.end()?;
     let instructions = match contender {
-        Contender::Viv => Some(rate(&ended.errors)?),
+        Contender::Viv => rate(&ended.errors)?,
         Contender::Tcg => None,
     };
     Ok(Run { reached, whole: ended.whole, resident, instructions })
 }
 
-/// Millions of instructions, and millions a second, from what `viv run --stats=json` says.
-pub fn rate(stats: &str) -> Result<(f64, f64)> {
-    let stats: Value = serde_json::from_str(stats.trim()).context("reading viv's figures")?;
-    let figures = &stats["figures"];
-    let number = |name: &str| figures[name].as_f64().with_context(|| format!("viv gives no {name}: {stats}"));
-    let millions = number("instructions")? / 1e6;
-    Ok((millions, millions / (number("vcpu_nanoseconds")? / 1e9)))
+/// Millions of instructions, and millions a second, from what `viv run --stats=json` says; nothing if it did not count
+/// them.
+pub fn rate(stats: &str) -> Result<Option<(f64, f64)>> {
+    // It is the last thing that it says.
+    let line = stats.trim_end().lines().next_back().unwrap_or_default();
+    let stats: Value =
+        serde_json::from_str(line).with_context(|| format!("reading viv's figures: {line}"))?;
+    let figure = |name: &str| stats["figures"][name].as_f64();
+    let counted = figure("instructions").zip(figure("vcpu_nanoseconds").filter(|&time| time > 0.0));
+    Ok(counted.map(|(instructions, time)| (instructions / 1e6, instructions * 1e3 / time)))
 }
 
 impl Boot {
@@ -135,5 +141,29 @@ impl fmt::Display for Boot {
             rows.push(vec!["millions of them a second".to_owned(), format!("{rate:.0}")]);
         }
         f.write_str(&table(&rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_of_processor_time() {
+        let stats = r#"{"figures":{"instructions":90000000,"vcpu_nanoseconds":2000000000}}"#;
+        assert_eq!(rate(&format!("viv: a word before\n{stats}\n")).unwrap(), Some((90.0, 45.0)));
+    }
+
+    #[test]
+    fn what_was_not_counted_has_no_rate() {
+        for stats in [
+            r#"{"figures":{"instructions":null,"vcpu_nanoseconds":2}}"#,
+            r#"{"figures":{"vcpu_nanoseconds":2}}"#,
+            r#"{"figures":{"instructions":1,"vcpu_nanoseconds":0}}"#,
+            r#"{"figures":null}"#,
+        ] {
+            assert_eq!(rate(stats).unwrap(), None, "{stats}");
+        }
+        assert!(rate("").is_err());
     }
 }

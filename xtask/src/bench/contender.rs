@@ -10,15 +10,15 @@ use super::Bench;
 #[derive(Debug)]
 pub struct Guest<'a> {
     pub bench: &'a Bench,
-    /// Its initial RAM disk, from which it runs.
+    /// Its initial RAM disk, with its first process.
     pub initrd: &'a Path,
+    /// Its disk, which it can only read.
+    pub disk: Option<&'a Path>,
+    /// Words for its first process.
+    pub arguments: &'a [String],
+    /// Its RAM in MiB.
+    pub memory: u64,
 }
-
-/// Guest RAM in MiB.
-const MEMORY: u64 = 512;
-
-/// Guest RAM in bytes.
-pub const MEMORY_BYTES: u64 = MEMORY << 20;
 
 /// As for images of `viv run`: output to the serial port, little of the kernel's, no waiting after a panic, and no
 /// self-tests of ciphers, which otherwise are most of what is measured.
@@ -38,25 +38,50 @@ impl Contender {
 
     /// The command that runs `guest` with its serial port as standard input and output, until it powers off.
     pub fn command(self, guest: &Guest<'_>) -> Command {
-        let Bench { viv, kernel, processor, .. } = guest.bench;
+        let Guest { bench: Bench { viv, kernel, processor, engine_options, .. }, initrd, disk, .. } = guest;
+        let memory = format!("{}M", guest.memory);
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", &processor.to_string()]);
         match self {
-            Self::Viv => command
-                .arg(viv)
-                .args(["run", "--engine", "soft", "--stats=json", "--no-reboot", "--cpus", "1"])
-                .args(["--memory", &format!("{MEMORY}M")]),
-            Self::Tcg => command
-                .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-no-reboot"])
-                .args(["-m", &format!("{MEMORY}M")])
-                .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]),
-        };
+            Self::Viv => {
+                command.arg(viv).args(["run", "--engine", "soft"]);
+                for option in engine_options {
+                    command.args(["--engine-opt", option]);
+                }
+                command.args(["--stats=json", "--no-reboot", "--cpus", "1", "--memory", &memory]);
+                if let Some(disk) = disk {
+                    command.arg("--disk").arg(format!("{},readonly", disk.display()));
+                }
+            }
+            Self::Tcg => {
+                command
+                    .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-no-reboot"])
+                    .args(["-m", &memory])
+                    .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]);
+                if let Some(disk) = disk {
+                    // A comma in the name ends it unless there are two.
+                    let file = disk.display().to_string().replace(',', ",,");
+                    command
+                        .arg("-drive")
+                        .arg(format!("if=none,id=disk,format=raw,read-only=on,file={file}"))
+                        .args(["-device", "virtio-blk-pci,drive=disk"]);
+                }
+            }
+        }
         // The options for a direct boot differ in the number of dashes.
         let dashes = if self == Self::Viv { "--" } else { "-" };
         command.arg(format!("{dashes}kernel")).arg(kernel);
-        command.arg(format!("{dashes}initrd")).arg(guest.initrd);
-        command.args([format!("{dashes}append"), APPEND.to_owned()]);
+        command.arg(format!("{dashes}initrd")).arg(initrd);
+        command.args([format!("{dashes}append"), command_line(guest.arguments)]);
         command
+    }
+}
+
+/// The kernel's command line. What stands after the dashes is the first process's.
+fn command_line(arguments: &[String]) -> String {
+    match arguments {
+        [] => APPEND.to_owned(),
+        _ => format!("{APPEND} -- {}", arguments.join(" ")),
     }
 }
 
@@ -66,5 +91,47 @@ impl fmt::Display for Contender {
             Self::Viv => "viv",
             Self::Tcg => "TCG",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(contender: Contender, disk: Option<&Path>, arguments: &[&str]) -> Vec<String> {
+        let bench = Bench {
+            viv: "viv".into(),
+            kernel: "k".into(),
+            engine_options: vec!["tier=interp".into()],
+            ..Bench::default()
+        };
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let guest = Guest { bench: &bench, initrd: Path::new("i"), disk, arguments: &arguments, memory: 64 };
+        let command = contender.command(&guest);
+        command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    fn follows(words: &[String], pair: [&str; 2]) -> bool {
+        words.windows(2).any(|window| window == pair)
+    }
+
+    #[test]
+    fn both_get_the_same_guest() {
+        let disk = Path::new("a,b");
+        let viv = words(Contender::Viv, Some(disk), &["xz", "gcc"]);
+        let tcg = words(Contender::Tcg, Some(disk), &["xz", "gcc"]);
+        assert!(follows(&viv, ["--disk", "a,b,readonly"]), "{viv:?}");
+        assert!(follows(&tcg, ["-drive", "if=none,id=disk,format=raw,read-only=on,file=a,,b"]), "{tcg:?}");
+        assert!(follows(&viv, ["--kernel", "k"]) && follows(&tcg, ["-kernel", "k"]));
+        assert!(follows(&viv, ["--memory", "64M"]) && follows(&tcg, ["-m", "64M"]));
+        assert!(viv.last() == tcg.last() && viv.last().is_some_and(|line| line.ends_with(" -- xz gcc")));
+    }
+
+    #[test]
+    fn options_of_the_engine_are_vivs_alone() {
+        assert!(follows(&words(Contender::Viv, None, &[]), ["--engine-opt", "tier=interp"]));
+        let tcg = words(Contender::Tcg, None, &[]);
+        assert!(!tcg.iter().any(|word| word.contains("tier") || word.contains("drive")), "{tcg:?}");
+        assert_eq!(tcg.last().map(String::as_str), Some(APPEND));
     }
 }

@@ -1,156 +1,71 @@
-//! Pieces of work in a guest, under both contenders, and on the host itself.
+//! Pieces of work in a guest, under both contenders, and on the host itself: the same root file system everywhere.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 
 use super::Bench;
 use super::boot;
 use super::contender::{Contender, Guest};
-use super::report::{row, table};
-use super::sample::Sample;
+use super::figures::{Place, Runs, Workloads};
+use super::rootfs;
 use super::session::Session;
-use super::workloads::{self, Timed};
+use super::workloads;
+use crate::packages;
 
-/// Seconds of one workload in one place, by both clocks.
-#[derive(Debug)]
-struct Seconds {
-    inside: Sample,
-    outside: Sample,
-}
+/// Guest RAM in MiB: what programs are read from and write to stays in it.
+const MEMORY: u64 = 1024;
 
-/// One workload everywhere.
-#[derive(Debug)]
-struct Workload {
-    name: String,
-    native: Seconds,
-    viv: Seconds,
-    tcg: Seconds,
-}
-
-/// The figures.
-#[derive(Debug)]
-pub struct Workloads {
-    workloads: Vec<Workload>,
-    /// Millions of guest instructions a second over a whole run under `viv`.
-    rate: Sample,
-}
-
-/// Where a workload runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Native,
-    Viv,
-    Tcg,
-}
+/// Mounts the disk in `$1` on `$2` and becomes the program in `$3`.
+const MOUNT: &str = r#"
+disk=$1 root=$2 program=$3
+shift 3
+mount -o loop,ro "$disk" "$root" && exec "$program" "$root" "$@"
+"#;
 
 /// Runs everything alternately, as often as was asked for.
 pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
+    ensure!(
+        packages::is_root(),
+        "the workloads need root, who alone can mount and change the root directory"
+    );
     let program = workloads::build(root, &bench.directory)?;
+    workloads::check_rows(&program, &bench.rows)?;
+    let disk = rootfs::provide(root, &bench.directory, super::image_name()?)?;
     let initrd = bench.directory.join("guest.initrd");
-    fs::write(&initrd, workloads::initrd(&program)?)
-        .with_context(|| format!("writing {}", initrd.display()))?;
-    let guest = Guest { bench, initrd: &initrd };
-    let mut runs: BTreeMap<Place, Vec<Vec<Timed>>> = BTreeMap::new();
-    let mut rates = Vec::new();
+    let content = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
+    fs::write(&initrd, bench.initrd(&content)?).with_context(|| format!("writing {}", initrd.display()))?;
+    let guest = Guest { bench, initrd: &initrd, disk: Some(&disk), arguments: &bench.rows, memory: MEMORY };
+    let mut runs = Runs::default();
     for number in 1..=bench.runs {
-        for place in [Place::Native, Place::Viv, Place::Tcg] {
+        for place in Place::ALL {
             let mut command = match place {
-                Place::Native => native(bench, &program),
+                Place::Native => native(bench, &program, &disk)?,
                 Place::Viv => Contender::Viv.command(&guest),
                 Place::Tcg => Contender::Tcg.command(&guest),
             };
             let mut session = Session::start(&mut command)?;
-            let timed = workloads::follow(&mut session).with_context(|| format!("workloads, {place:?}"))?;
-            let ended = session.end().with_context(|| format!("workloads, {place:?}"))?;
-            if place == Place::Viv {
-                rates.push(boot::rate(&ended.errors)?.1);
-            }
-            eprintln!("workloads {number} of {}, {place:?}: {:.1} s", bench.runs, ended.whole);
-            runs.entry(place).or_default().push(timed);
+            let timed = workloads::follow(&mut session).with_context(|| format!("workloads, {place}"))?;
+            let ended = session.end().with_context(|| format!("workloads, {place}"))?;
+            let rate = if place == Place::Viv { boot::rate(&ended.errors)? } else { None };
+            eprintln!("workloads {number} of {}, {place}: {:.1} s", bench.runs, ended.whole);
+            runs.add(place, timed, rate.map(|(_, rate)| rate));
         }
     }
-    Ok(Workloads { workloads: sum(&runs)?, rate: Sample::new(rates) })
+    runs.sum()
 }
 
-/// The program on the host, whose clock is then the guest's too.
-fn native(bench: &Bench, program: &Path) -> Command {
+/// The program on the host, whose clock is then the guest's too. What it mounts is gone with it.
+fn native(bench: &Bench, program: &Path, disk: &Path) -> Result<Command> {
+    let root = bench.directory.join("root");
+    fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
     let mut command = Command::new("taskset");
-    command.args(["--cpu-list", &bench.processor.to_string()]).arg(program);
     command
-}
-
-fn sum(runs: &BTreeMap<Place, Vec<Vec<Timed>>>) -> Result<Vec<Workload>> {
-    let first = &runs[&Place::Native][0];
-    let seconds = |place: Place, name: &str, result: &str| -> Result<Seconds> {
-        let of = |run: &Vec<Timed>| run.iter().find(|timed| timed.name == name).cloned();
-        let timed: Option<Vec<Timed>> = runs[&place].iter().map(of).collect();
-        let timed = timed.with_context(|| format!("{name} did not run everywhere"))?;
-        for timed in &timed {
-            ensure!(
-                timed.result == result,
-                "{name} came to {} in {place:?}, but to {result} on the host",
-                timed.result
-            );
-        }
-        Ok(Seconds {
-            inside: Sample::new(timed.iter().map(|timed| timed.inside).collect()),
-            outside: Sample::new(timed.iter().map(|timed| timed.outside).collect()),
-        })
-    };
-    let workload = |Timed { name, result, .. }: &Timed| {
-        Ok(Workload {
-            name: name.clone(),
-            native: seconds(Place::Native, name, result)?,
-            viv: seconds(Place::Viv, name, result)?,
-            tcg: seconds(Place::Tcg, name, result)?,
-        })
-    };
-    first.iter().map(workload).collect()
-}
-
-impl Workloads {
-    pub fn to_json(&self) -> Value {
-        let seconds = |seconds: &Seconds| json!({ "guest_seconds": seconds.inside.to_json(), "host_seconds": seconds.outside.to_json() });
-        let workload = |workload: &Workload| {
-            let Workload { name, native, viv, tcg } = workload;
-            json!({ "name": name, "native": seconds(native), "viv": seconds(viv), "tcg": seconds(tcg) })
-        };
-        json!({
-            "workloads": self.workloads.iter().map(workload).collect::<Vec<_>>(),
-            "million_instructions_a_second": self.rate.to_json(),
-        })
-    }
-}
-
-impl fmt::Display for Workloads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![row([
-            "workload; seconds by the guest's clock",
-            "native",
-            "viv",
-            "TCG",
-            "viv by host's clock",
-            "viv/native",
-            "viv/TCG",
-        ])];
-        for Workload { name, native, viv, tcg } in &self.workloads {
-            let median = viv.inside.median();
-            rows.push(vec![
-                name.clone(),
-                format!("{:.3}", native.inside.median()),
-                format!("{:.3}", viv.inside),
-                format!("{:.3}", tcg.inside),
-                format!("{:.3}", viv.outside.median()),
-                format!("{:.1}", median / native.inside.median()),
-                format!("{:.2}", median / tcg.inside.median()),
-            ]);
-        }
-        write!(f, "{}\nmillions of guest instructions a second, all of it: {:.0}", table(&rows), self.rate)
-    }
+        .args(["--cpu-list", &bench.processor.to_string()])
+        .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, "workloads"])
+        .args([disk, &root, program])
+        .args(&bench.rows);
+    Ok(command)
 }

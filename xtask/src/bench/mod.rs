@@ -2,32 +2,37 @@
 //!
 //! - [`boot`]: from a process's start to the guest's first user-space instruction and to its end, memory, and
 //!   instructions a second. [`guest`]: pieces of work inside a guest, also against the host itself.
-//! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, memory and number of
+//! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, disk, memory and number of
 //!   processors. [`session`]: one run of it, on one processor, watched by its serial port.
-//! - [`init`], [`workloads`]: what runs in the guests. [`archive`]: the initial RAM disks around it.
-//! - [`host`], [`memory`], [`sample`], [`report`]: what the machine is, who has how much memory, medians, tables.
+//! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
+//!   the host's too for as long as they run there.
+//! - [`host`], [`memory`], [`sample`], [`figures`], [`report`]: what the machine is, who has how much memory, medians,
+//!   ratios, tables.
 //!
 //! Runs alternate between the contenders, so that a machine that is slower for a while is so for both. Figures of
 //! one machine mean little; what is to be quoted is the ratio.
 
-mod archive;
 mod boot;
 mod contender;
+mod figures;
 mod guest;
 mod host;
 mod init;
 mod memory;
 mod report;
+mod rootfs;
 mod sample;
 mod session;
 mod workloads;
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
+use viv_image::{ImageHandle, ImageName, Store, initrd};
 
 use crate::{packages, step};
 
@@ -43,9 +48,25 @@ pub struct BenchArgs {
     /// Form of the figures
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Kernel for the guests; without it, that of the image `debian`, which is built if need be
-    #[arg(long)]
+    /// Rows of the part `guest`, by name; all if it is not given. Without a part, only that one
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Option for viv's engine, handed to `viv run`
+    #[arg(long = "engine-opt", value_name = "KEY=VALUE")]
+    engine_options: Vec<String>,
+    /// The viv to measure; without it, it is built from here
+    #[arg(long, value_name = "FILE")]
+    viv: Option<PathBuf>,
+    /// Kernel for the guests, with its drivers built in; without it, that of the image `debian`, which is built if
+    /// need be
+    #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    fn wants(&self, part: Part) -> bool {
+        self.part.map_or(part == Part::Guest || self.rows.is_empty(), |only| only == part)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,32 +86,63 @@ enum Output {
 }
 
 /// What all parts need.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Bench {
     viv: PathBuf,
+    engine_options: Vec<String>,
     kernel: PathBuf,
+    /// The image that the kernel is from, if it is from one.
+    image: Option<ImageHandle>,
     runs: u32,
+    /// Rows of the workloads; all if there is none.
+    rows: Vec<String>,
     /// The processor that everything runs on.
     processor: u32,
     /// Where guests are put together.
     directory: PathBuf,
 }
 
+impl Bench {
+    fn new(root: &Path, args: &BenchArgs) -> Result<Self> {
+        let viv = match &args.viv {
+            Some(viv) => viv.clone(),
+            None => build(root)?,
+        };
+        let image = match &args.kernel {
+            Some(_) => None,
+            None => Some(Store::open()?.ensure(image_name()?, &rootfs::Told)?),
+        };
+        let kernel = args.kernel.clone().or_else(|| image.as_ref().map(ImageHandle::kernel));
+        let directory = root.join("target/bench");
+        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        Ok(Self {
+            viv,
+            engine_options: args.engine_options.clone(),
+            kernel: kernel.unwrap_or_default(),
+            image,
+            runs: args.runs,
+            rows: args.rows.clone(),
+            processor: host::last_processor()?,
+            directory,
+        })
+    }
+
+    /// An initial RAM disk with this program as the first process, and the modules that it has to load.
+    fn initrd(&self, program: &[u8]) -> Result<Vec<u8>> {
+        match &self.image {
+            Some(image) => Ok(image.initrd(program)?),
+            None => initrd::assemble(program, &[]).context("building an initial RAM disk"),
+        }
+    }
+}
+
 /// Takes the figures and prints them.
 pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     packages::ensure(&["qemu-system-x86", "util-linux"])?;
-    let viv = build(root)?;
-    let kernel = match &args.kernel {
-        Some(kernel) => kernel.clone(),
-        None => image(&viv)?.join("kernel"),
-    };
-    let directory = root.join("target/bench");
-    std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let bench = Bench { viv, kernel, runs: args.runs, processor: host::last_processor()?, directory };
+    let bench = Bench::new(root, args)?;
     let host = host::Host::read(bench.processor)?;
-    let wants = |part| args.part.is_none_or(|only| only == part);
-    let boot = wants(Part::Boot).then(|| boot::measure(&bench)).transpose()?;
-    let guest = wants(Part::Guest).then(|| guest::measure(root, &bench)).transpose()?;
+    let boot = args.wants(Part::Boot).then(|| boot::measure(&bench)).transpose()?;
+    let guest = args.wants(Part::Guest).then(|| guest::measure(root, &bench)).transpose()?;
     match args.output {
         Output::Table => {
             println!("\n{host}");
@@ -101,6 +153,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
             let figures = json!({
                 "host": host.to_json(),
                 "runs": args.runs,
+                "engine_options": bench.engine_options,
                 "boot": boot.map(|boot| boot.to_json()),
                 "guest": guest.map(|guest| guest.to_json()),
             });
@@ -118,22 +171,39 @@ pub fn build(root: &Path) -> Result<PathBuf> {
     Ok(root.join("target/release/viv"))
 }
 
-/// The directory of the image `debian`, which is built if need be.
-fn image(viv: &Path) -> Result<PathBuf> {
-    ensure!(
-        step::run(Command::new(viv).args(["image", "build", "debian"]).stdout(Stdio::null()))?,
-        "the image debian cannot be built; give --kernel FILE to do without it"
-    );
-    Ok(store(viv)?.join("images/debian-bookworm"))
+/// The image whose kernel and whose release of Debian the guests have.
+fn image_name() -> Result<ImageName> {
+    Ok("debian".parse()?)
 }
 
-/// The directory of all images.
-pub fn store(viv: &Path) -> Result<PathBuf> {
-    let output =
-        Command::new(viv).args(["image", "ls", "--output", "json"]).output().context("listing images")?;
-    let listing: Value = serde_json::from_slice(&output.stdout).context("reading the list of images")?;
-    match listing["store"].as_str() {
-        Some(store) => Ok(store.into()),
-        None => bail!("viv image ls does not say where images are: {listing}"),
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn args(words: &[&str]) -> BenchArgs {
+        Cli::try_parse_from([&["bench"], words].concat()).unwrap().bench
+    }
+
+    #[test]
+    fn rows_are_separated_by_commas_and_are_the_guests() {
+        let some = args(&["--rows", "xz,gcc", "--engine-opt", "tier=interp", "--engine-opt", "a=b"]);
+        assert_eq!((some.rows.clone(), some.engine_options.len()), (vec!["xz".into(), "gcc".into()], 2));
+        assert!(some.wants(Part::Guest) && !some.wants(Part::Boot));
+    }
+
+    #[test]
+    fn all_parts_run_unless_one_is_named() {
+        let all = args(&[]);
+        assert!(all.wants(Part::Guest) && all.wants(Part::Boot));
+        let boot = args(&["boot"]);
+        assert!(boot.wants(Part::Boot) && !boot.wants(Part::Guest));
     }
 }

@@ -40,7 +40,9 @@ impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (min, max) = self.range();
         let digits = f.precision().unwrap_or(3);
-        write!(f, "{:.digits$} ({min:.digits$} to {max:.digits$})", self.median())
+        write!(f, "{:.digits$}", self.median())?;
+        // Of a single value there is no more to say.
+        if self.sorted.len() > 1 { write!(f, " ({min:.digits$} to {max:.digits$})") } else { Ok(()) }
     }
 }
 
@@ -53,6 +55,7 @@ mod tests {
         let sample = Sample::new(vec![3.0, 1.0, 2.0]);
         assert_eq!((sample.median(), sample.range()), (2.0, (1.0, 3.0)));
         assert_eq!(Sample::new(vec![4.0, 1.0, 2.0, 3.0]).median(), 2.5);
-        assert_eq!(format!("{:.1}", Sample::new(vec![0.5])), "0.5 (0.5 to 0.5)");
+        assert_eq!(format!("{:.1}", Sample::new(vec![0.5, 1.5, 1.0])), "1.0 (0.5 to 1.5)");
+        assert_eq!(format!("{:.1}", Sample::new(vec![0.5])), "0.5");
     }
 }

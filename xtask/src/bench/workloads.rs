@@ -1,26 +1,12 @@
-//! The program `guest/workloads.rs`: built, packed as a guest's only one, and followed.
+//! The program in `guest/workloads`: built, and followed.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::archive::Archive;
 use super::session::Session;
 use crate::step;
-
-/// The system's programs that it runs, if they are there.
-const PROGRAMS: &[&str] = &[
-    "/usr/bin/bash",
-    "/usr/bin/gzip",
-    "/usr/bin/perl",
-    "/usr/bin/sha256sum",
-    "/usr/bin/sort",
-    "/usr/bin/true",
-    "/usr/bin/xz",
-];
 
 /// One workload of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,33 +28,24 @@ pub fn build(root: &Path, directory: &Path) -> Result<PathBuf> {
         .args(["--edition", "2024", "-O", "--target", "x86_64-unknown-linux-gnu"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
         .arg(&program)
-        .arg(root.join("xtask/guest/workloads.rs"));
+        .arg(root.join("xtask/guest/workloads/main.rs"));
     ensure!(step::run(&mut rustc)?, "the workloads cannot be built; the messages are above");
     Ok(program)
 }
 
-/// An initial RAM disk with the program as first process, and this host's own programs for it to run.
-pub fn initrd(program: &Path) -> Result<Vec<u8>> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let mut archive = Archive::default();
-    archive.program("/init".as_ref(), &read(program)?);
-    archive.device("null", 1, 3);
-    let mut files = BTreeSet::new();
-    for program in PROGRAMS.iter().map(Path::new).filter(|program| program.exists()) {
-        files.insert(program.to_owned());
-        files.extend(libraries(program)?);
-    }
-    for file in files {
-        archive.program(&file, &read(&file)?);
-    }
-    Ok(archive.finish())
+/// Fails if the program lacks one of these rows.
+pub fn check_rows(program: &Path, wanted: &[String]) -> Result<()> {
+    let output =
+        Command::new(program).arg("--list").output().context("asking the workloads for their rows")?;
+    known(&String::from_utf8_lossy(&output.stdout), wanted)
 }
 
-/// The shared libraries of a program of this host, its loader included.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
-    let output = String::from_utf8_lossy(&output.stdout);
-    Ok(output.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+fn known(list: &str, wanted: &[String]) -> Result<()> {
+    let rows: Vec<&str> = list.lines().collect();
+    match wanted.iter().find(|row| !rows.contains(&row.as_str())) {
+        Some(row) => bail!("there is no row {row}; there are {}", rows.join(", ")),
+        None => Ok(()),
+    }
 }
 
 /// Follows a run of the program to its end.
@@ -84,6 +61,10 @@ pub fn follow(session: &mut Session) -> Result<Vec<Timed>> {
                 outside: at - before,
                 result: (*result).to_owned(),
             }),
+            (["@failed", why @ ..], begun) => {
+                let name = begun.map_or("what is before the first row".to_owned(), |(_, name)| name);
+                bail!("{name} failed: {}", why.join(" "));
+            }
             _ => bail!("the workloads said what makes no sense here: {line}"),
         }
     }
@@ -113,5 +94,18 @@ mod tests {
     fn one_that_does_not_end_is_an_error() {
         assert!(said("@begin a\\n").unwrap_err().to_string().contains("a did not end"));
         assert!(said("@begin a\\n@end b 1 0\\n").is_err());
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_reason() {
+        let error = said("@begin a\\n@failed no file there\\n").unwrap_err().to_string();
+        assert_eq!(error, "a failed: no file there");
+    }
+
+    #[test]
+    fn rows_that_do_not_exist_are_refused_with_those_that_do() {
+        known("a\nb\n", &["b".to_owned()]).unwrap();
+        let error = known("a\nb\n", &["b".to_owned(), "c".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "there is no row c; there are a, b");
     }
 }

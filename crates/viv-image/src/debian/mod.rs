@@ -124,7 +124,7 @@ fn assemble(
             stop.fetch_or(fetched.is_err(), Ordering::Relaxed);
             fetched
         });
-        let installed = root::install(&root, name.suite(), &apt, &runner, progress);
+        let installed = root::install(&root, name.suite(), &root::PACKAGES, &apt, &runner, progress);
         stop.fetch_or(installed.is_err(), Ordering::Relaxed);
         let fetched = kernel.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // If one failed the other was interrupted, and the cause is the one to tell.

@@ -16,8 +16,20 @@ use super::kernel::Kernel;
 pub(crate) const MODULES: &str = "usr/lib/modules";
 
 /// What a person expects of a small system, beyond the packages Debian marks as essential.
-const PACKAGES: &str =
-    "apt,bash,ca-certificates,e2fsprogs,iproute2,kmod,less,login,mount,nano,procps,util-linux";
+pub(crate) const PACKAGES: [&str; 12] = [
+    "apt",
+    "bash",
+    "ca-certificates",
+    "e2fsprogs",
+    "iproute2",
+    "kmod",
+    "less",
+    "login",
+    "mount",
+    "nano",
+    "procps",
+    "util-linux",
+];
 
 /// What is left out of packages, as minimal images do; licences stay.
 const LEFT_OUT: [&str; 7] = [
@@ -43,13 +55,14 @@ const HOSTNAME: &str = "debian";
 const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n\
                      ::1\t\tlocalhost ip6-localhost ip6-loopback\nff02::1\t\tip6-allnodes\nff02::2\t\tip6-allrouters\n";
 
-/// Installs Debian into a directory that does not exist yet.
+/// Installs Debian into a directory that does not exist yet: the packages it marks as essential, and these.
 ///
 /// # Errors
 /// If `mmdebstrap` fails or is called off.
 pub fn install(
     root: &Path,
     suite: &str,
+    packages: &[&str],
     apt: &Apt,
     runner: &Runner<'_>,
     progress: &dyn Progress,
@@ -63,7 +76,7 @@ pub fn install(
             "--architectures=amd64",
             "--verbose",
         ])
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={}", packages.join(",")))
         .arg(format!("--aptopt={}", apt.acquire().display()))
         // The directory is thrown away if the host crashes; dpkg need not guard against that.
         .arg("--dpkgopt=force-unsafe-io");

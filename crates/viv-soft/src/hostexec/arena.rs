@@ -3,11 +3,12 @@
 
 use std::io;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::fault;
+use super::fault::{self, FaultSites};
 
 /// Code memory: one file mapped twice, once to be written, once to be executed.
 ///
@@ -20,6 +21,8 @@ pub struct CodeArena {
     size: usize,
     used: usize,
     registration: fault::Registration,
+    /// Kept alive for the registration.
+    _sites: Option<Arc<FaultSites>>,
 }
 
 /// Why there is no arena, or no room in it.
@@ -61,6 +64,18 @@ impl CodeArena {
     /// # Errors
     /// [`ArenaError::Map`].
     pub fn new(size: usize) -> Result<Self, ArenaError> {
+        Self::map(size, None)
+    }
+
+    /// An arena whose code's faults are found by a table.
+    ///
+    /// # Errors
+    /// [`ArenaError::Map`].
+    pub fn with_fault_sites(size: usize, sites: Arc<FaultSites>) -> Result<Self, ArenaError> {
+        Self::map(size, Some(sites))
+    }
+
+    fn map(size: usize, sites: Option<Arc<FaultSites>>) -> Result<Self, ArenaError> {
         let size = size.next_multiple_of(rustix::param::page_size());
         let error =
             |what| move |source: rustix::io::Errno| ArenaError::Map { what, size, source: source.into() };
@@ -84,8 +99,9 @@ impl CodeArena {
                 let _ = unsafe { rustix::mm::munmap(writable.as_ptr().cast(), size) };
             })?;
         let start = executable.as_ptr() as usize;
-        let registration = fault::Registration::new(start..start + size);
-        Ok(Self { writable, executable, size, used: 0, registration })
+        let registration =
+            fault::Registration::new(start..start + size, sites.as_ref().map_or(ptr::null(), Arc::as_ptr));
+        Ok(Self { writable, executable, size, used: 0, registration, _sites: sites })
     }
 
     /// Appends a piece of code and returns its address in the executable mapping.
@@ -104,6 +120,27 @@ impl CodeArena {
             ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(start), code.len());
             self.used = end;
             Ok(self.executable.add(start))
+        }
+    }
+
+    /// Where the next piece will be in the executable mapping.
+    #[must_use]
+    pub fn next_address(&self) -> u64 {
+        self.executable.as_ptr() as u64 + self.used.next_multiple_of(Self::ALIGNMENT) as u64
+    }
+
+    /// How far an address in the executable mapping is from its beginning.
+    #[must_use]
+    pub fn offset_of(&self, address: u64) -> u32 {
+        address.wrapping_sub(self.executable.as_ptr() as u64) as u32
+    }
+
+    /// Replaces four bytes of code at offset `at`. Nothing happens if that is not inside the code.
+    pub fn patch(&mut self, at: u32, bytes: [u8; 4]) {
+        let at = at as usize;
+        if at.saturating_add(4) <= self.used {
+            // SAFETY: inside the writable mapping. The code is run by the thread that holds `&mut self`, so not now.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.writable.as_ptr().add(at), 4) };
         }
     }
 

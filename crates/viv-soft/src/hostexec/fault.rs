@@ -4,11 +4,14 @@
 //! raises an exception at an address inside an arena, the signal handler continues the thread at the recovery
 //! address with RAX holding the exception, encoded by [`encode`]; all other registers are as the faulting
 //! instruction left them. The code there puts the host's state back and returns RAX.
+//!
+//! An arena of translated code has a table instead, [`FaultSites`], that says for each instruction that may fault
+//! where to go on; no register is changed.
 #![allow(unsafe_code, reason = "a list that signal handlers walk, and the stack of a faulting thread")]
 
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use viv_arch::Vector;
@@ -47,7 +50,54 @@ pub(super) fn decode(value: u64) -> Result<(), HostFault> {
 struct Node {
     start: AtomicUsize,
     end: AtomicUsize,
+    /// The table of its faults; null where recovery addresses are on the stack.
+    sites: AtomicPtr<FaultSites>,
     next: *const Node,
+}
+
+/// Where instructions of an arena may fault, and where to go on then. One thread at a time runs the arena's code and
+/// changes the table, so a signal handler that looks into it finds it whole.
+#[derive(Debug)]
+pub struct FaultSites {
+    len: AtomicUsize,
+    /// Offsets of instructions, ascending, in the upper halves; offsets to go on at in the lower.
+    entries: Box<[AtomicU64]>,
+}
+
+impl FaultSites {
+    /// An empty table with room for `capacity` instructions.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { len: AtomicUsize::new(0), entries: (0..capacity).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Whether there is room for `more` instructions.
+    #[must_use]
+    pub fn has_room(&self, more: usize) -> bool {
+        self.len.load(Ordering::Relaxed) + more <= self.entries.len()
+    }
+
+    /// Adds an instruction, which lies behind all that were added before. One that finds no room is not recovered
+    /// from.
+    pub fn push(&self, at: u32, go_on: u32) {
+        let len = self.len.load(Ordering::Relaxed);
+        if let Some(entry) = self.entries.get(len) {
+            entry.store(u64::from(at) << 32 | u64::from(go_on), Ordering::Relaxed);
+            self.len.store(len + 1, Ordering::Release);
+        }
+    }
+
+    /// Forgets all instructions.
+    pub fn clear(&self) {
+        self.len.store(0, Ordering::Release);
+    }
+
+    fn find(&self, at: u32) -> Option<u32> {
+        let entries = &self.entries[..self.len.load(Ordering::Acquire)];
+        let index =
+            entries.binary_search_by_key(&at, |entry| (entry.load(Ordering::Relaxed) >> 32) as u32).ok()?;
+        Some(entries[index].load(Ordering::Relaxed) as u32)
+    }
 }
 
 // SAFETY: `next` is set before the node is published and never changes; it points to a leaked node.
@@ -74,14 +124,15 @@ const TAKEN: usize = usize::MAX;
 pub(super) struct Registration(&'static Node);
 
 impl Registration {
-    /// Registers a range.
-    pub fn new(range: Range<usize>) -> Self {
+    /// Registers a range. `sites`, if not null, lives until it is revoked.
+    pub fn new(range: Range<usize>, sites: *const FaultSites) -> Self {
         static HANDLERS: Once = Once::new();
         HANDLERS.call_once(|| signals::claim(recover));
         let free = nodes()
             .find(|node| node.start.compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok());
         let node = free.unwrap_or_else(Self::add_node);
         node.end.store(range.end, Ordering::Relaxed);
+        node.sites.store(sites.cast_mut(), Ordering::Relaxed);
         node.start.store(range.start, Ordering::Release);
         Self(node)
     }
@@ -92,6 +143,7 @@ impl Registration {
         let node = Box::leak(Box::new(Node {
             start: AtomicUsize::new(TAKEN),
             end: AtomicUsize::new(TAKEN),
+            sites: AtomicPtr::new(ptr::null_mut()),
             next: NODES.load(Ordering::Relaxed),
         }));
         NODES.store(node, Ordering::Release);
@@ -104,9 +156,9 @@ impl Registration {
     }
 }
 
-/// Whether an address is in generated code.
-fn is_generated(address: usize) -> bool {
-    nodes().any(|node| {
+/// The registered range that an address is in.
+fn find(address: usize) -> Option<&'static Node> {
+    nodes().find(|node| {
         let start = node.start.load(Ordering::Acquire);
         start != 0 && (start..node.end.load(Ordering::Relaxed)).contains(&address)
     })
@@ -115,13 +167,19 @@ fn is_generated(address: usize) -> bool {
 /// Continues a thread that faulted in generated code at its recovery address.
 fn recover(trap: &mut Trap<'_>) -> bool {
     let registers = &mut trap.context.uc_mcontext.gregs;
-    if !is_generated(registers[libc::REG_RIP as usize] as usize) {
-        return false;
+    let rip = registers[libc::REG_RIP as usize] as usize;
+    let Some(node) = find(rip) else { return false };
+    // SAFETY: a table lives as long as the registration of its arena, whose code this thread runs.
+    if let Some(sites) = unsafe { node.sites.load(Ordering::Relaxed).as_ref() } {
+        let start = node.start.load(Ordering::Relaxed);
+        let Some(go_on) = sites.find((rip - start) as u32) else { return false };
+        registers[libc::REG_RIP as usize] = (start + go_on as usize) as i64;
+        return true;
     }
-    // SAFETY: generated code never loads RSP, so it points into the thread's own stack, where the code
-    // has put the recovery address.
+    // SAFETY: generated code without a table never loads RSP, so it points into the thread's own stack, where the
+    // code has put the recovery address.
     let recovery = unsafe { *(registers[libc::REG_RSP as usize] as *const usize) };
-    if !is_generated(recovery) {
+    if find(recovery).is_none_or(|other| !ptr::eq(other, node)) {
         return false;
     }
     registers[libc::REG_RIP as usize] = recovery as i64;
@@ -144,12 +202,12 @@ mod tests {
 
     #[test]
     fn a_revoked_range_is_free_for_the_next() {
-        let registration = Registration::new(0x10..0x20);
-        assert!(is_generated(0x1f) && !is_generated(0x20) && !is_generated(0xf));
+        let registration = Registration::new(0x10..0x20, ptr::null());
+        assert!(find(0x1f).is_some() && find(0x20).is_none() && find(0xf).is_none());
         registration.revoke();
-        assert!(!is_generated(0x1f));
-        let next = Registration::new(0x30..0x40);
-        assert!(is_generated(0x30));
+        assert!(find(0x1f).is_none());
+        let next = Registration::new(0x30..0x40, ptr::null());
+        assert!(find(0x30).is_some());
         next.revoke();
     }
 }

@@ -13,7 +13,7 @@ const ARENA_SIZE: usize = 16 << 20;
 
 /// What must be switched on for an instruction to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needs {
+pub enum Needs {
     Nothing,
     X87,
     Mmx,
@@ -100,7 +100,7 @@ impl HostCode {
     }
 }
 
-fn needs(instruction: &Instruction) -> Needs {
+pub fn needs(instruction: &Instruction) -> Needs {
     let features = instruction.cpuid_features();
     let has = |wanted: &[CpuidFeature]| features.iter().any(|feature| wanted.contains(feature));
     use CpuidFeature::{

@@ -28,7 +28,9 @@ use watchdog::Watchdog;
 
 /// The engine under test.
 pub fn engine() -> impl Engine {
-    viv_soft::SoftEngine::default()
+    let options = std::env::var("VIV_ENGINE_OPT").unwrap_or_default();
+    let options = viv_soft::Options::parse(options.split_whitespace()).unwrap();
+    viv_soft::SoftEngine::with_options(options)
 }
 
 /// What a run came to.

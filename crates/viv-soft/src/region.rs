@@ -1,0 +1,158 @@
+//! Where a CPU lives: in one mapping with what generated code reaches at fixed distances from it.
+//!
+//! While translated code runs, the host's RSP points at the [`Cpu`]. Below it is room for the calls that such code
+//! makes and for a signal that comes meanwhile, and below that a page that faults; above it are the [`Tables`].
+#![allow(unsafe_code, reason = "maps memory and keeps a value in it")]
+
+use std::mem::offset_of;
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
+
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+
+use crate::cpu::Cpu;
+use crate::mmu::{TLB_SIZE, TLB_TABLES, TlbTables};
+
+/// Code pages that can be entered from another page at a time.
+pub const PAGE_SLOTS: usize = 8192;
+/// Entries of a cache of indirect branch targets.
+pub const JUMP_TARGETS: usize = 2048;
+
+/// What generated code looks up.
+#[repr(C)]
+pub struct Tables {
+    pub tlb: TlbTables,
+    /// By the number of a code page: less the linear address at which it is known to be mapped now, or
+    /// [`NOT_MAPPED`].
+    pub pages: [u64; PAGE_SLOTS],
+    /// Targets of indirect branches, for each view of memory.
+    pub targets: [[JumpTarget; JUMP_TARGETS]; 3],
+}
+
+/// In [`Tables::pages`]: the page has no address. No page address is less one.
+pub const NOT_MAPPED: u64 = 1;
+
+/// Where an indirect branch goes.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct JumpTarget {
+    /// Less the linear address.
+    pub negated: u64,
+    /// The host code for it.
+    pub host: u64,
+    /// The page that the address is in.
+    pub page: u64,
+    reserved: u64,
+}
+
+impl JumpTarget {
+    /// The entry for `linear`.
+    pub const fn new(linear: u64, host: u64) -> Self {
+        Self {
+            negated: linear.wrapping_neg(),
+            host,
+            page: linear & !viv_arch::paging::PAGE_OFFSET,
+            reserved: 0,
+        }
+    }
+
+    /// An entry that no branch takes: an address that is not canonical.
+    pub const NONE: Self = Self::new(1 << 63, 0);
+}
+
+#[repr(C)]
+struct Region {
+    cpu: Cpu,
+    tables: Tables,
+}
+
+/// Offset of the tables from the CPU.
+pub const TABLES: usize = offset_of!(Region, tables);
+
+/// Room below the CPU: a signal frame with all of the host's vector state, and a handler's own needs.
+const STACK: usize = 256 << 10;
+
+/// A CPU in its place.
+pub struct CpuRegion {
+    region: NonNull<Region>,
+}
+
+// SAFETY: the region is owned like a box.
+unsafe impl Send for CpuRegion {}
+
+impl CpuRegion {
+    fn size() -> usize {
+        let page = rustix::param::page_size();
+        page + STACK + size_of::<Region>().next_multiple_of(page)
+    }
+
+    /// Maps a region, and puts there the CPU that `make` returns for its TLB's tables.
+    pub fn new(make: impl FnOnce(NonNull<TlbTables>) -> Cpu) -> std::io::Result<Self> {
+        let page = rustix::param::page_size();
+        // SAFETY: a new mapping at an address of the kernel's choice, whose first page loses its rights.
+        let base = unsafe {
+            let base = rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                Self::size(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?;
+            rustix::mm::mprotect(base, page, MprotectFlags::empty())?;
+            base
+        };
+        // SAFETY: the offset is inside the mapping, and pages are aligned more than the region demands.
+        let region = unsafe { base.cast::<u8>().add(page + STACK).cast::<Region>() };
+        // SAFETY: the fields are valid for writes, and all of them are written before the region is used.
+        unsafe {
+            let tables = &raw mut (*region).tables;
+            for (table, index) in (0..TLB_TABLES).flat_map(|t| (0..TLB_SIZE).map(move |i| (t, i))) {
+                (&raw mut (*tables).tlb[table][index]).write(crate::mmu::Entry::empty(index));
+            }
+            (&raw mut (*tables).pages).write([NOT_MAPPED; PAGE_SLOTS]);
+            for cache in 0..3 {
+                (&raw mut (*tables).targets[cache]).write([JumpTarget::NONE; JUMP_TARGETS]);
+            }
+            (&raw mut (*region).cpu).write(make(NonNull::new_unchecked(&raw mut (*tables).tlb)));
+            Ok(Self { region: NonNull::new_unchecked(region) })
+        }
+    }
+
+    /// The CPU's address, as generated code gets it.
+    pub fn as_ptr(&mut self) -> *mut Cpu {
+        self.region.as_ptr().cast()
+    }
+
+    /// The tables above the CPU, but for the TLB's, which the CPU has itself.
+    pub fn tables(&mut self) -> *mut Tables {
+        // SAFETY: the region is mapped.
+        unsafe { &raw mut (*self.region.as_ptr()).tables }
+    }
+}
+
+impl Deref for CpuRegion {
+    type Target = Cpu;
+    fn deref(&self) -> &Cpu {
+        // SAFETY: `new` has written it.
+        unsafe { &(*self.region.as_ptr()).cpu }
+    }
+}
+
+impl DerefMut for CpuRegion {
+    fn deref_mut(&mut self) -> &mut Cpu {
+        // SAFETY: as for `deref`, and `&mut self` makes it unique.
+        unsafe { &mut (*self.region.as_ptr()).cpu }
+    }
+}
+
+impl Drop for CpuRegion {
+    fn drop(&mut self) {
+        let page = rustix::param::page_size();
+        // SAFETY: the CPU was written by `new` and is not used after this; the mapping is that of `new`. A failure
+        // leaks the memory, which is all that can be done about it.
+        unsafe {
+            ptr::drop_in_place(self.as_ptr());
+            let base = self.region.as_ptr().cast::<u8>().sub(page + STACK);
+            let _ = rustix::mm::munmap(base.cast(), Self::size());
+        }
+    }
+}

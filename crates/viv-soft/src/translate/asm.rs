@@ -1,0 +1,440 @@
+//! Machine code with labels, for an address that is known beforehand.
+
+/// A host register by its encoding number.
+pub type Reg = u8;
+
+pub const RAX: Reg = 0;
+pub const RCX: Reg = 1;
+pub const RBX: Reg = 3;
+pub const RSP: Reg = 4;
+pub const RBP: Reg = 5;
+pub const RSI: Reg = 6;
+pub const RDI: Reg = 7;
+
+/// A memory operand of host code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mem {
+    pub base: Reg,
+    /// Index register and the shift of it.
+    pub index: Option<(Reg, u8)>,
+    pub disp: i32,
+}
+
+impl Mem {
+    /// `[base + disp]`
+    pub const fn at(base: Reg, disp: i32) -> Self {
+        Self { base, index: None, disp }
+    }
+
+    /// `[base + index << shift + disp]`
+    pub const fn indexed(base: Reg, index: Reg, shift: u8, disp: i32) -> Self {
+        Self { base, index: Some((index, shift)), disp }
+    }
+}
+
+/// A place in the code, perhaps not yet reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label(usize);
+
+/// Condition codes as in Jcc (SDM vol. 1, appendix B).
+pub mod condition {
+    pub const EQUAL: u8 = 4;
+    pub const NOT_EQUAL: u8 = 5;
+    pub const ABOVE: u8 = 7;
+}
+
+/// Operations of two operands, as the opcode has them in its upper bits.
+pub mod alu {
+    pub const ADD: u8 = 0;
+    pub const AND: u8 = 4;
+    pub const XOR: u8 = 6;
+    pub const CMP: u8 = 7;
+}
+
+/// Code being written.
+pub struct Asm {
+    code: Vec<u8>,
+    base: u64,
+    labels: Vec<Option<usize>>,
+    fixups: Vec<Fixup>,
+}
+
+struct Fixup {
+    /// Where the displacement is.
+    at: usize,
+    kind: FixupKind,
+    label: Label,
+}
+
+/// Where labels are.
+pub struct Places(Vec<Option<usize>>);
+
+impl Places {
+    /// The offset of a label.
+    pub fn of(&self, label: Label) -> Option<usize> {
+        self.0[label.0]
+    }
+}
+
+enum FixupKind {
+    /// 32 bits, relative to its own end.
+    Near,
+    /// 8 bits, relative to its own end.
+    Short,
+    /// 32 bits, relative to another place.
+    From(usize),
+}
+
+impl Asm {
+    /// Code that will lie at `base`.
+    pub fn new(base: u64) -> Self {
+        Self { code: Vec::with_capacity(1024), base, labels: Vec::new(), fixups: Vec::new() }
+    }
+
+    /// The offset of the next byte.
+    pub fn position(&self) -> usize {
+        self.code.len()
+    }
+
+    /// The address of the next byte.
+    pub fn address(&self) -> u64 {
+        self.base + self.code.len() as u64
+    }
+
+    pub fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// Says that `label` is here.
+    pub fn bind(&mut self, label: Label) {
+        self.labels[label.0] = Some(self.code.len());
+    }
+
+    /// A label that is here.
+    pub fn here(&mut self) -> Label {
+        let label = self.label();
+        self.bind(label);
+        label
+    }
+
+    /// The code, with all labels resolved, and where they are. `None` if one was not bound, or a short jump does not
+    /// reach.
+    pub fn finish(mut self) -> Option<(Vec<u8>, Places)> {
+        for fixup in &self.fixups {
+            let target = self.labels[fixup.label.0]? as i64;
+            match fixup.kind {
+                FixupKind::Near => {
+                    let rel = (target - (fixup.at as i64 + 4)) as i32;
+                    self.code[fixup.at..fixup.at + 4].copy_from_slice(&rel.to_le_bytes());
+                }
+                FixupKind::Short => {
+                    let rel = i8::try_from(target - (fixup.at as i64 + 1)).ok()?;
+                    self.code[fixup.at] = rel as u8;
+                }
+                FixupKind::From(origin) => {
+                    let rel = (target - origin as i64) as i32;
+                    self.code[fixup.at..fixup.at + 4].copy_from_slice(&rel.to_le_bytes());
+                }
+            }
+        }
+        Some((self.code, Places(self.labels)))
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.code.extend_from_slice(bytes);
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.code.push(byte);
+    }
+
+    fn rex(&mut self, wide: bool, reg: Reg, index: Reg, base: Reg) {
+        let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        if rex != 0x40 {
+            self.byte(rex);
+        }
+    }
+
+    fn modrm_mem(&mut self, reg: Reg, mem: Mem) {
+        let reg = (reg & 7) << 3;
+        // RBP and R13 as base mean something else without a displacement.
+        let (mode, size) = match mem.disp {
+            0 if mem.base & 7 != RBP => (0x00, 0),
+            disp if i8::try_from(disp).is_ok() => (0x40, 1),
+            _ => (0x80, 4),
+        };
+        match mem.index {
+            Some((index, shift)) => {
+                self.byte(mode | reg | RSP);
+                self.byte(shift << 6 | (index & 7) << 3 | mem.base & 7);
+            }
+            None if mem.base & 7 == RSP => {
+                self.byte(mode | reg | RSP);
+                self.byte(0x24);
+            }
+            None => self.byte(mode | reg | mem.base & 7),
+        }
+        self.bytes(&mem.disp.to_le_bytes()[..size]);
+    }
+
+    /// An instruction with a register, or an opcode extension, and a memory operand.
+    pub fn rm(&mut self, wide: bool, opcode: &[u8], reg: Reg, mem: Mem) {
+        self.rex(wide, reg, mem.index.map_or(0, |(index, _)| index), mem.base);
+        self.bytes(opcode);
+        self.modrm_mem(reg, mem);
+    }
+
+    /// An instruction with two registers.
+    pub fn rr(&mut self, wide: bool, opcode: &[u8], reg: Reg, rm: Reg) {
+        self.rex(wide, reg, 0, rm);
+        self.bytes(opcode);
+        self.byte(0xc0 | (reg & 7) << 3 | rm & 7);
+    }
+
+    pub fn load(&mut self, to: Reg, from: Mem) {
+        self.rm(true, &[0x8b], to, from);
+    }
+
+
+    pub fn store(&mut self, to: Mem, from: Reg) {
+        self.rm(true, &[0x89], from, to);
+    }
+
+
+
+    /// mov qword/dword [to], sign-extended immediate
+    pub fn store_immediate(&mut self, wide: bool, to: Mem, value: i32) {
+        self.rm(wide, &[0xc7], 0, to);
+        self.bytes(&value.to_le_bytes());
+    }
+
+
+    /// mov byte [to], immediate
+    pub fn store_immediate_8(&mut self, to: Mem, value: u8) {
+        self.rm(false, &[0xc6], 0, to);
+        self.byte(value);
+    }
+
+    /// movzx r32, byte [from]
+    pub fn load_byte(&mut self, to: Reg, from: Mem) {
+        self.rm(false, &[0x0f, 0xb6], to, from);
+    }
+
+    pub fn copy(&mut self, to: Reg, from: Reg) {
+        self.rr(true, &[0x89], from, to);
+    }
+
+    pub fn copy_32(&mut self, to: Reg, from: Reg) {
+        self.rr(false, &[0x89], from, to);
+    }
+
+    pub fn lea(&mut self, to: Reg, mem: Mem) {
+        self.rm(true, &[0x8d], to, mem);
+    }
+
+    pub fn lea_32(&mut self, to: Reg, mem: Mem) {
+        self.rm(false, &[0x8d], to, mem);
+    }
+
+    /// xchg r64, r64
+    pub fn exchange(&mut self, a: Reg, b: Reg) {
+        self.rr(true, &[0x87], a, b);
+    }
+
+    /// An operation of [`alu`] on a register and memory.
+    pub fn alu_load(&mut self, operation: u8, to: Reg, from: Mem) {
+        self.rm(true, &[operation << 3 | 3], to, from);
+    }
+
+    /// An operation of [`alu`] on two registers.
+    pub fn alu(&mut self, operation: u8, to: Reg, from: Reg) {
+        self.rr(true, &[operation << 3 | 3], to, from);
+    }
+
+    /// An operation of [`alu`] on a register and a sign-extended immediate.
+    pub fn alu_immediate(&mut self, wide: bool, operation: u8, to: Reg, value: i32) {
+        self.rex(wide, 0, 0, to);
+        if let Ok(value) = i8::try_from(value) {
+            self.bytes(&[0x83, 0xc0 | operation << 3 | to & 7, value as u8]);
+        } else {
+            self.bytes(&[0x81, 0xc0 | operation << 3 | to & 7]);
+            self.bytes(&value.to_le_bytes());
+        }
+    }
+
+    /// cmp byte [mem], immediate
+    pub fn compare_byte(&mut self, mem: Mem, value: u8) {
+        self.rm(false, &[0x80], alu::CMP, mem);
+        self.byte(value);
+    }
+
+
+    /// mov r64, immediate, in its shortest form
+    pub fn immediate(&mut self, to: Reg, value: u64) {
+        if let Ok(value) = u32::try_from(value) {
+            self.rex(false, 0, 0, to);
+            self.byte(0xb8 | to & 7);
+            self.bytes(&value.to_le_bytes());
+        } else if let Ok(value) = i32::try_from(value as i64) {
+            self.rex(true, 0, 0, to);
+            self.bytes(&[0xc7, 0xc0 | to & 7]);
+            self.bytes(&value.to_le_bytes());
+        } else {
+            self.rex(true, 0, 0, to);
+            self.byte(0xb8 | to & 7);
+            self.bytes(&value.to_le_bytes());
+        }
+    }
+
+    /// rorx r64, r64, count: no flags
+    pub fn rotate_right(&mut self, to: Reg, from: Reg, count: u8) {
+        self.vex(to, 0, from, 3, 3);
+        self.bytes(&[0xf0, 0xc0 | (to & 7) << 3 | from & 7, count]);
+    }
+
+    /// pext r64, r64, [mask]: no flags
+    pub fn extract_bits(&mut self, to: Reg, from: Reg, mask: Mem) {
+        let second = 0x80 | (!from & 15) << 3 | 2;
+        let first = u8::from(to < 8) << 7
+            | u8::from(mask.index.is_none_or(|(index, _)| index < 8)) << 6
+            | u8::from(mask.base < 8) << 5
+            | 2;
+        self.bytes(&[0xc4, first, second, 0xf5]);
+        self.modrm_mem(to, mask);
+    }
+
+    /// The prefix of a 64-bit VEX instruction on registers, in opcode map `map` with prefix `prefix`.
+    fn vex(&mut self, reg: Reg, second: Reg, rm: Reg, map: u8, prefix: u8) {
+        let first = u8::from(reg < 8) << 7 | 1 << 6 | u8::from(rm < 8) << 5 | map;
+        self.bytes(&[0xc4, first, 0x80 | (!second & 15) << 3 | prefix]);
+    }
+
+    pub fn push(&mut self, reg: Reg) {
+        self.rex(false, 0, 0, reg);
+        self.byte(0x50 | reg & 7);
+    }
+
+    pub fn pop(&mut self, reg: Reg) {
+        self.rex(false, 0, 0, reg);
+        self.byte(0x58 | reg & 7);
+    }
+
+    /// A near conditional jump; gives where its displacement is.
+    pub fn jump_if(&mut self, condition: u8, label: Label) -> usize {
+        self.bytes(&[0x0f, 0x80 | condition]);
+        self.near(label)
+    }
+
+    /// A near jump; gives where its displacement is.
+    pub fn jump(&mut self, label: Label) -> usize {
+        self.byte(0xe9);
+        self.near(label)
+    }
+
+    /// A short conditional jump.
+    pub fn short_jump_if(&mut self, condition: u8, label: Label) {
+        self.byte(0x70 | condition);
+        self.short(label);
+    }
+
+    /// A short jump.
+    pub fn short_jump(&mut self, label: Label) {
+        self.byte(0xeb);
+        self.short(label);
+    }
+
+    /// jrcxz
+    pub fn jump_if_rcx_is_zero(&mut self, label: Label) {
+        self.byte(0xe3);
+        self.short(label);
+    }
+
+    pub fn jump_to(&mut self, address: u64) {
+        self.byte(0xe9);
+        self.relative(address);
+    }
+
+    pub fn call_to(&mut self, address: u64) {
+        self.byte(0xe8);
+        self.relative(address);
+    }
+
+
+    fn relative(&mut self, address: u64) {
+        let rel = address.wrapping_sub(self.address() + 4) as i32;
+        self.bytes(&rel.to_le_bytes());
+    }
+
+    fn near(&mut self, label: Label) -> usize {
+        let at = self.code.len();
+        self.fixups.push(Fixup { at, kind: FixupKind::Near, label });
+        self.bytes(&[0; 4]);
+        at
+    }
+
+    fn short(&mut self, label: Label) {
+        self.fixups.push(Fixup { at: self.code.len(), kind: FixupKind::Short, label });
+        self.byte(0);
+    }
+
+    /// 32 bits that say how far `label` is from the offset `origin`.
+    pub fn distance(&mut self, origin: usize, label: Label) {
+        self.fixups.push(Fixup { at: self.code.len(), kind: FixupKind::From(origin), label });
+        self.bytes(&[0; 4]);
+    }
+
+    /// jmp [mem]
+    pub fn jump_indirect(&mut self, mem: Mem) {
+        self.rm(false, &[0xff], 4, mem);
+    }
+
+    /// The flags in AX: AH as LAHF has them, AL the overflow flag.
+    pub fn flags_to_ax(&mut self) {
+        self.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
+    }
+
+    /// The opposite of [`Asm::flags_to_ax`]. RAX is lost.
+    pub fn flags_from_ax(&mut self) {
+        self.bytes(&[0x04, 0x7f, 0x9e]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Decoder, DecoderOptions, FastFormatter};
+
+    use super::*;
+
+    #[test]
+    fn says_what_it_means() {
+        let mut asm = Asm::new(0x1000);
+        let start = asm.here();
+        asm.load(12, Mem::at(13, 0));
+        asm.store(Mem::indexed(RSP, 10, 0, 0x12345), 9);
+        asm.load_byte(RCX, Mem::at(10, 0));
+        asm.lea(11, Mem::indexed(RBP, 12, 3, -8));
+        asm.alu_load(alu::XOR, 11, Mem::indexed(RSP, 10, 0, 0x1000));
+        asm.alu_immediate(true, alu::CMP, 11, 0xff8);
+        asm.alu_immediate(false, alu::AND, 10, 0xffe0);
+        asm.rotate_right(10, 11, 7);
+        asm.extract_bits(10, 11, Mem::at(RSP, 0x200));
+        asm.immediate(14, 0x1234_5678_9abc);
+        asm.immediate(RAX, !0);
+        asm.compare_byte(Mem::at(10, 0), 0);
+        asm.jump_if(condition::NOT_EQUAL, start);
+        let (code, _) = asm.finish().unwrap();
+        let mut text = String::new();
+        for instruction in Decoder::with_ip(64, &code, 0x1000, DecoderOptions::NONE) {
+            FastFormatter::new().format(&instruction, &mut text);
+            text.push('\n');
+        }
+        assert_eq!(
+            text,
+            "mov r12,[r13]\nmov [rsp+r10+12345h],r9\nmovzx ecx,byte ptr [r10]\nlea r11,[rbp+r12*8-8h]\n\
+             xor r11,[rsp+r10+1000h]\ncmp r11,0FF8h\nand r10d,0FFE0h\nrorx r10,r11,7h\n\
+             pext r10,r11,[rsp+200h]\nmov r14,123456789ABCh\nmov rax,0FFFFFFFFFFFFFFFFh\n\
+             cmp byte ptr [r10],0h\njne 1000h\n"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! Branches out of a trace.
+
+use iced_x86::ConditionCode;
+use viv_arch::paging;
+
+use super::asm::{Label, Mem, RCX, RSP, alu, condition};
+use super::emit::Emitter;
+use super::flags::Flags;
+use super::frame;
+use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH};
+use super::trace::Item;
+
+impl Emitter<'_> {
+    /// Jcc.
+    pub(super) fn conditional(&mut self, item: &Item) {
+        let i = &item.instruction;
+        let cc = match i.condition_code() {
+            ConditionCode::None => 0,
+            code => code as u8 - 1,
+        };
+        self.restore_flags();
+        let target = i.near_branch_target().wrapping_add(self.trace.start as u64) as i64;
+        let here = self.trace.start as i64 + i.ip() as i64;
+        let in_page = (0..paging::PAGE_SIZE as i64).contains(&target);
+        if in_page && target > here {
+            let (edge, exit) = self.new_edge(target);
+            let site = self.asm.jump_if(cc, exit);
+            self.edges[edge].site = Some(site);
+            return;
+        }
+        let over = self.asm.label();
+        self.asm.jump_if(cc ^ 1, over);
+        let live = self.trace.live_at(self.page, i.near_branch_target(), self.mode);
+        self.edge(i.near_branch_target(), live);
+        self.asm.bind(over);
+    }
+
+    /// Goes to `target`, an offset from the trace's start, where flags `live` are needed. The flags are in the flags
+    /// register.
+    pub(super) fn edge(&mut self, target: u64, live: Flags) {
+        let target = target.wrapping_add(self.trace.start as u64) as i64;
+        if !(0..paging::PAGE_SIZE as i64).contains(&target) {
+            return self.edge_to_other_page(target, live);
+        }
+        let to_head = target == self.trace.start as i64;
+        let here = self.trace.start as i64 + self.trace.items.last().map_or(0, |item| item.instruction.ip() as i64);
+        let (edge, exit) = self.new_edge(target);
+        if target <= here {
+            let target = if to_head { self.head } else { exit };
+            let site = self.jump_unless_attention(target, exit, live);
+            self.edges[edge].site = (!to_head).then_some(site);
+        } else {
+            let site = self.asm.jump(exit);
+            self.edges[edge].site = Some(site);
+        }
+    }
+
+    /// Jumps to `target`, but to `exit` if something waits; gives where the displacement to `target` is.
+    fn jump_unless_attention(&mut self, target: Label, exit: Label, live: Flags) -> usize {
+        self.asm.load(SCRATCH, frame::ATTENTION);
+        if live == 0 {
+            self.asm.compare_byte(Mem::at(SCRATCH, 0), 0);
+            let site = self.asm.jump_if(condition::EQUAL, target);
+            self.asm.jump(exit);
+            return site;
+        }
+        let go = self.asm.label();
+        self.asm.copy(ADDRESS, RCX);
+        self.asm.load_byte(RCX, Mem::at(SCRATCH, 0));
+        self.asm.jump_if_rcx_is_zero(go);
+        self.asm.copy(RCX, ADDRESS);
+        self.asm.jump(exit);
+        self.asm.bind(go);
+        self.asm.copy(RCX, ADDRESS);
+        self.asm.jump(target)
+    }
+
+    /// A branch to another page goes straight to its trace if the page of that trace is mapped where the branch
+    /// leads, and nothing waits.
+    fn edge_to_other_page(&mut self, target: i64, live: Flags) {
+        let (edge, exit) = self.new_edge(target);
+        let page = target & !(paging::PAGE_OFFSET as i64);
+        self.asm.load(ADDRESS, frame::PAGE);
+        match i32::try_from(page) {
+            Ok(page) => self.asm.lea(ADDRESS, Mem::at(ADDRESS, page)),
+            Err(_) => {
+                self.asm.immediate(SCRATCH, page as u64);
+                self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+            }
+        }
+        self.asm.load(SCRATCH, frame::ATTENTION);
+        self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
+        // Less the page's address, plus the address here, plus whether something waits, is 0 if all is well. The
+        // displacement of the page's slot is filled in when the trace is known; slot 0 is no page's.
+        let slot = frame::page_slot(0);
+        if live == 0 {
+            self.asm.alu(alu::ADD, SCRATCH, ADDRESS);
+            self.asm.alu_load(alu::ADD, SCRATCH, slot);
+            self.edges[edge].page_site = Some(self.asm.position() - 4);
+            self.asm.jump_if(condition::NOT_EQUAL, exit);
+        } else {
+            let go = self.asm.label();
+            self.asm.copy(FLAGS, RCX);
+            self.asm.load(RCX, slot);
+            self.edges[edge].page_site = Some(self.asm.position() - 4);
+            self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
+            self.asm.lea(RCX, Mem::indexed(RCX, SCRATCH, 0, 0));
+            self.asm.jump_if_rcx_is_zero(go);
+            self.asm.copy(RCX, FLAGS);
+            self.asm.jump(exit);
+            self.asm.bind(go);
+            self.asm.copy(RCX, FLAGS);
+        }
+        self.asm.store(frame::PAGE, ADDRESS);
+        let site = self.asm.jump(exit);
+        self.edges[edge].site = Some(site);
+    }
+
+    /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer by `release`, or goes to `miss` if it is not
+    /// known where that is, or something waits. The flags are in the flags register and stay there.
+    pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
+        let view = self.mode.view();
+        let entry = |field| Mem::indexed(RSP, SCRATCH, 3, field);
+        let hit = self.asm.label();
+        self.asm.extract_bits(SCRATCH, ADDRESS, frame::TARGET_BITS);
+        // Entries have 32 bytes: four here, eight by the scale.
+        self.asm.rotate_right(SCRATCH, SCRATCH, 62);
+        self.asm.copy(FLAGS, RCX);
+        self.asm.load(RCX, entry(frame::target_negated(view)));
+        self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
+        self.asm.load(ADDRESS, frame::ATTENTION);
+        self.asm.load_byte(ADDRESS, Mem::at(ADDRESS, 0));
+        self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
+        self.asm.jump_if_rcx_is_zero(hit);
+        self.asm.copy(RCX, FLAGS);
+        self.asm.jump(miss);
+        self.asm.bind(hit);
+        self.asm.copy(RCX, FLAGS);
+        self.asm.load(ADDRESS, entry(frame::target_page(view)));
+        self.asm.store(frame::PAGE, ADDRESS);
+        if release != 0 {
+            self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, release));
+        }
+        self.asm.jump_indirect(entry(frame::target_host(view)));
+    }
+}

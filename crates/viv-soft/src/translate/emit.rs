@@ -1,0 +1,529 @@
+//! From a trace to host code.
+//!
+//! The guest's arithmetic flags are in the host's, except where a TLB lookup would destroy flags that are still needed:
+//! from there to the next instruction that has to do with flags they are in [`FLAGS`]. Whatever an instruction
+//! needs of memory is looked up before it changes anything, so that one that misses, or faults on the host, can be left
+//! to the interpreter as a whole.
+
+use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
+use viv_arch::paging;
+
+use super::asm::{Asm, Label, Mem, RAX, RBP, RCX, RSI, RSP, alu, condition};
+use super::flags::Flags;
+use super::frame;
+use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH, host, slot};
+use super::thunks::{Detour, Thunks};
+use super::trace::{Host, Item, Kind, Trace};
+use super::{Mode, rewrite};
+
+/// A branch to a place outside the trace.
+#[derive(Debug, Clone, Copy)]
+pub struct EdgeDraft {
+    /// Where the displacement is that leads to the exit, and may lead to a trace. `None`: the branch only leaves to have
+    /// events looked at.
+    pub site: Option<usize>,
+    /// Where the page number is, for a branch to another page.
+    pub page_site: Option<usize>,
+    /// The exit.
+    pub exit: usize,
+    /// Where it goes, relative to the page.
+    pub target: i64,
+}
+
+/// Host code of a trace.
+pub struct Emitted {
+    pub code: Vec<u8>,
+    pub edges: Vec<EdgeDraft>,
+    /// Instructions that may fault on the host: where they are, and where to go then.
+    pub fault_sites: Vec<(u32, u32)>,
+}
+
+/// What is emitted after the code that usually runs.
+enum Cold {
+    /// The interpretation of an instruction.
+    Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
+    /// Leaving by an edge.
+    Exit { label: Label, edge: usize },
+    /// Loading the vector registers at the trace's start.
+    LoadVectors { label: Label },
+}
+
+/// A site and an exit before their labels are known.
+pub(super) struct PendingEdge {
+    pub site: Option<usize>,
+    pub page_site: Option<usize>,
+    pub exit: Label,
+    pub target: i64,
+}
+
+pub(super) struct Emitter<'a> {
+    pub asm: Asm,
+    pub trace: &'a Trace,
+    pub page: &'a [u8],
+    pub mode: Mode,
+    thunks: &'a Thunks,
+    encoder: Encoder,
+    info: InstructionInfoFactory,
+    cold: Vec<Cold>,
+    pub edges: Vec<PendingEdge>,
+    fault_sites: Vec<(usize, Label)>,
+    /// Whether the flags are in [`FLAGS`].
+    flags_saved: bool,
+    /// Where the first instruction begins.
+    pub head: Label,
+    /// The number of the first edge.
+    first_edge: u32,
+}
+
+/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. `None`: it cannot be
+/// translated.
+pub fn emit(
+    trace: &Trace,
+    page: &[u8],
+    mode: Mode,
+    thunks: &Thunks,
+    base: u64,
+    first_edge: u32,
+) -> Option<Emitted> {
+    let mut asm = Asm::new(base);
+    let head = asm.label();
+    let mut emitter = Emitter {
+        asm,
+        trace,
+        page,
+        mode,
+        thunks,
+        encoder: Encoder::new(64),
+        info: InstructionInfoFactory::new(),
+        cold: Vec::new(),
+        edges: Vec::new(),
+        fault_sites: Vec::new(),
+        flags_saved: false,
+        head,
+        first_edge,
+    };
+    emitter.enter();
+    for (n, item) in trace.items.iter().enumerate() {
+        emitter.item(n, item);
+    }
+    if let Some(last) = trace.items.last()
+        && !last.ends
+    {
+        emitter.restore_flags();
+        emitter.edge(last.instruction.next_ip(), last.live);
+    }
+    emitter.finish()
+}
+
+impl Emitter<'_> {
+    /// The trace's start: vector registers are made live.
+    fn enter(&mut self) {
+        if self.trace.vectors {
+            let label = self.asm.label();
+            if self.trace.live_in() != 0 {
+                let load = self.asm.label();
+                self.asm.copy(SCRATCH, RCX);
+                self.asm.load_byte(RCX, frame::VECTORS_LIVE);
+                self.asm.jump_if_rcx_is_zero(load);
+                self.asm.copy(RCX, SCRATCH);
+                self.asm.short_jump(self.head);
+                self.asm.bind(load);
+                self.asm.copy(RCX, SCRATCH);
+                self.asm.jump(label);
+            } else {
+                self.asm.compare_byte(frame::VECTORS_LIVE, 0);
+                self.asm.jump_if(condition::EQUAL, label);
+            }
+            self.cold.push(Cold::LoadVectors { label });
+        }
+        self.asm.bind(self.head);
+    }
+
+    fn item(&mut self, n: usize, item: &Item) {
+        match item.kind {
+            Kind::Nothing => {}
+            Kind::Host(host) => self.computation(n, item, host),
+            Kind::Lea => self.load_effective_address(&item.instruction),
+            Kind::Push => self.push(n, item),
+            Kind::Pop => self.pop(n, item),
+            Kind::Leave => self.leave(n, item),
+            Kind::Branch => self.conditional(item),
+            Kind::Jump => {
+                self.restore_flags();
+                self.edge(item.instruction.near_branch_target(), item.live);
+            }
+            Kind::Call => self.call(n, item),
+            Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => self.indirect(n, item),
+            Kind::Interpret => self.interpret(n, item),
+        }
+    }
+
+    /// Puts the flags where a lookup does not destroy them, if any of `needed` are.
+    pub fn guard_flags(&mut self, needed: Flags) {
+        if needed != 0 && !self.flags_saved {
+            self.asm.copy(FLAGS, RAX);
+            self.asm.flags_to_ax();
+            self.asm.exchange(RAX, FLAGS);
+            self.flags_saved = true;
+        }
+    }
+
+    /// Puts the flags back into the flags register.
+    pub fn restore_flags(&mut self) {
+        if self.flags_saved {
+            self.asm.exchange(RAX, FLAGS);
+            self.asm.flags_from_ax();
+            self.asm.copy(RAX, FLAGS);
+            self.flags_saved = false;
+        }
+    }
+
+    /// Before an instruction that has to do with flags, of which `needed` must be right.
+    fn settle_flags(&mut self, needed: Flags) {
+        if needed != 0 {
+            self.restore_flags();
+        }
+        self.flags_saved = false;
+    }
+
+    /// Loads the value of a guest register that an address or a branch needs; gives the register that holds it.
+    pub fn value(&mut self, guest: u8, scratch: u8) -> u8 {
+        host(guest).unwrap_or_else(|| {
+            self.asm.load(scratch, slot(guest));
+            scratch
+        })
+    }
+
+    /// The linear address of the memory operand into [`ADDRESS`]. Flags stay unless there is a segment base.
+    fn address(&mut self, i: &Instruction) {
+        self.offset(i, ADDRESS);
+        if i.memory_segment() == Register::FS || i.memory_segment() == Register::GS {
+            let number = if i.memory_segment() == Register::FS { 4 } else { 5 };
+            self.asm.load(SCRATCH, frame::segment_base(number));
+            self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+        }
+    }
+
+    /// The offset that the memory operand names into `to`, which is no guest register's unless nothing else of it
+    /// is needed. Flags stay.
+    fn offset(&mut self, i: &Instruction, to: u8) {
+        if i.is_ip_rel_memory_operand() {
+            let offset = i.memory_displacement64().wrapping_add(self.trace.start as u64);
+            self.asm.load(ADDRESS, frame::PAGE);
+            if let Ok(offset) = i32::try_from(offset as i64) {
+                self.asm.lea(to, Mem::at(ADDRESS, offset));
+            } else {
+                self.asm.immediate(SCRATCH, offset);
+                self.asm.lea(to, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+            }
+            if i.memory_base() == Register::EIP {
+                self.asm.copy_32(to, to);
+            }
+            return;
+        }
+        let narrow = is_narrow(i);
+        let disp = i.memory_displacement64() as i32;
+        let number = |register: Register| register.full_register().number() as u8;
+        let base = (i.memory_base() != Register::None).then(|| number(i.memory_base()));
+        let index = (i.memory_index() != Register::None).then(|| number(i.memory_index()));
+        let shift = i.memory_index_scale().trailing_zeros() as u8;
+        let base = base.map(|guest| self.value(guest, ADDRESS));
+        let index = index.map(|guest| self.value(guest, SCRATCH));
+        match (base, index) {
+            (Some(base), None) if disp == 0 && !narrow => self.asm.copy(to, base),
+            (Some(base), None) => self.lea(narrow, to, Mem::at(base, disp)),
+            (Some(base), Some(index)) => self.lea(narrow, to, Mem::indexed(base, index, shift, disp)),
+            (None, Some(index)) => {
+                self.asm.immediate(ADDRESS, 0);
+                self.lea(narrow, to, Mem::indexed(ADDRESS, index, shift, disp));
+            }
+            (None, None) if narrow => self.asm.immediate(to, u64::from(disp as u32)),
+            (None, None) => self.asm.immediate(to, disp as i64 as u64),
+        }
+    }
+
+    fn lea(&mut self, narrow: bool, to: u8, mem: Mem) {
+        if narrow { self.asm.lea_32(to, mem) } else { self.asm.lea(to, mem) }
+    }
+
+    /// Turns the linear address in [`ADDRESS`] into the host's, for `size` bytes, or goes to `miss`. Flags are lost.
+    fn lookup(&mut self, size: usize, write: bool, miss: Label) {
+        let view = self.mode.view();
+        let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
+        self.asm.rotate_right(SCRATCH, ADDRESS, 7);
+        self.asm.alu_immediate(false, alu::AND, SCRATCH, 0xffe0);
+        self.asm.alu_load(alu::XOR, ADDRESS, entry(frame::tlb_tag(view, write)));
+        self.asm.alu_immediate(true, alu::CMP, ADDRESS, (paging::PAGE_SIZE as usize - size) as i32);
+        self.asm.jump_if(condition::ABOVE, miss);
+        self.asm.alu_load(alu::ADD, ADDRESS, entry(frame::tlb_host(view)));
+    }
+
+    /// A place where instruction `n` is interpreted, with the flags where they are now; then goes on at `resume`.
+    fn miss(&mut self, n: usize, resume: Label) -> Label {
+        let label = self.asm.label();
+        self.cold.push(Cold::Interpret { label, item: n, flags_saved: self.flags_saved, resume });
+        label
+    }
+
+    fn computation(&mut self, n: usize, item: &Item, host: Host) {
+        let needed = item.flags.before(item.live);
+        let resume = self.asm.label();
+        let i = &item.instruction;
+        let Some(rewritten) = rewrite::rewrite(i, host.access.is_some(), &mut self.info) else {
+            return self.interpret(n, item);
+        };
+        let Ok(_) = self.encoder.encode(&rewritten.instruction, 0) else {
+            return self.interpret(n, item);
+        };
+        let encoded = self.encoder.take_buffer();
+        if let Some(access) = host.access {
+            self.guard_flags(needed);
+            self.address(i);
+            let miss = self.miss(n, resume);
+            self.lookup(access.size, access.write, miss);
+        }
+        if item.flags.touches {
+            self.settle_flags(needed);
+        }
+        if rewritten.uses_flags_register {
+            self.restore_flags();
+        }
+        for (guest, scratch) in rewritten.loads() {
+            self.asm.load(scratch, slot(guest));
+        }
+        if rewritten.legacy_address {
+            self.asm.copy(SCRATCH, RSI);
+            self.asm.copy(RSI, ADDRESS);
+        }
+        if host.may_fault {
+            let label = self.miss(n, resume);
+            self.fault_sites.push((self.asm.position(), label));
+        }
+        self.asm.bytes(&encoded);
+        if rewritten.legacy_address {
+            self.asm.copy(RSI, SCRATCH);
+        }
+        for (guest, scratch) in rewritten.stores() {
+            self.asm.store(slot(guest), scratch);
+        }
+        self.asm.bind(resume);
+        self.encoder.set_buffer({
+            let mut buffer = encoded;
+            buffer.clear();
+            buffer
+        });
+    }
+
+    fn load_effective_address(&mut self, i: &Instruction) {
+        let to = i.op0_register().full_register().number() as u8;
+        let wide = i.op0_register().size() == 8;
+        let register = host(to).unwrap_or(ADDRESS);
+        self.offset(i, register);
+        if !wide {
+            self.asm.copy_32(register, register);
+        }
+        if host(to).is_none() {
+            self.asm.store(slot(to), register);
+        }
+    }
+
+    fn push(&mut self, n: usize, item: &Item) {
+        let i = &item.instruction;
+        let resume = self.asm.label();
+        self.guard_flags(item.live);
+        let from_memory = i.op0_kind() == OpKind::Memory;
+        if from_memory {
+            self.address(i);
+            let miss = self.miss(n, resume);
+            self.lookup(8, false, miss);
+            // It waits for the second lookup.
+            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
+            self.asm.store(frame::TARGET, ADDRESS);
+        }
+        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
+        let miss = self.miss(n, resume);
+        self.lookup(8, true, miss);
+        let top = Mem::at(ADDRESS, 0);
+        if from_memory {
+            self.asm.load(SCRATCH, frame::TARGET);
+            self.asm.store(top, SCRATCH);
+        } else if i.op0_kind() == OpKind::Register {
+            let value = self.value(i.op0_register().number() as u8, SCRATCH);
+            self.asm.store(top, value);
+        } else {
+            self.asm.store_immediate(true, top, i.immediate(0) as i32);
+        }
+        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
+        self.asm.bind(resume);
+    }
+
+    fn pop(&mut self, n: usize, item: &Item) {
+        let resume = self.asm.label();
+        self.guard_flags(item.live);
+        self.asm.copy(ADDRESS, GUEST_RSP);
+        let miss = self.miss(n, resume);
+        self.lookup(8, false, miss);
+        let guest = item.instruction.op0_register().number() as u8;
+        // POP RSP loads what was on top.
+        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8));
+        match host(guest) {
+            Some(register) => self.asm.load(register, Mem::at(ADDRESS, 0)),
+            None => {
+                self.asm.load(SCRATCH, Mem::at(ADDRESS, 0));
+                self.asm.store(slot(guest), SCRATCH);
+            }
+        }
+        self.asm.bind(resume);
+    }
+
+    fn leave(&mut self, n: usize, item: &Item) {
+        let resume = self.asm.label();
+        self.guard_flags(item.live);
+        self.asm.copy(ADDRESS, RBP);
+        let miss = self.miss(n, resume);
+        self.lookup(8, false, miss);
+        self.asm.lea(GUEST_RSP, Mem::at(RBP, 8));
+        self.asm.load(RBP, Mem::at(ADDRESS, 0));
+        self.asm.bind(resume);
+    }
+
+    fn call(&mut self, n: usize, item: &Item) {
+        let resume = self.asm.label();
+        self.guard_flags(item.live);
+        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
+        let miss = self.miss(n, resume);
+        self.lookup(8, true, miss);
+        self.push_return_address(&item.instruction);
+        self.restore_flags();
+        self.edge(item.instruction.near_branch_target(), item.live);
+        self.asm.bind(resume);
+    }
+
+    /// Stores where `i` ends at the host address in [`ADDRESS`].
+    fn push_return_address(&mut self, i: &Instruction) {
+        let offset = self.trace.start as i32 + i.next_ip() as i32;
+        self.asm.load(SCRATCH, frame::PAGE);
+        self.asm.lea(SCRATCH, Mem::at(SCRATCH, offset));
+        self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
+        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
+    }
+
+    fn indirect(&mut self, n: usize, item: &Item) {
+        let i = &item.instruction;
+        let resume = self.asm.label();
+        if item.kind == Kind::Return || i.op0_kind() == OpKind::Memory {
+            self.guard_flags(item.live);
+            if item.kind == Kind::Return {
+                self.asm.copy(ADDRESS, GUEST_RSP);
+            } else {
+                self.address(i);
+            }
+            let miss = self.miss(n, resume);
+            self.lookup(8, false, miss);
+            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
+        } else {
+            let guest = i.op0_register().number() as u8;
+            match host(guest) {
+                Some(register) => self.asm.copy(ADDRESS, register),
+                None => self.asm.load(ADDRESS, slot(guest)),
+            }
+        }
+        if item.kind == Kind::CallIndirect {
+            self.asm.store(frame::TARGET, ADDRESS);
+            self.guard_flags(item.live);
+            self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
+            let miss = self.miss(n, resume);
+            self.lookup(8, true, miss);
+            // The word below the stack is the processor's to write even if the branch faults after all.
+            let offset = self.trace.start as i32 + i.next_ip() as i32;
+            self.asm.load(SCRATCH, frame::PAGE);
+            self.asm.lea(SCRATCH, Mem::at(SCRATCH, offset));
+            self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
+            self.asm.load(ADDRESS, frame::TARGET);
+        }
+        self.restore_flags();
+        let miss = self.miss(n, resume);
+        let release = match item.kind {
+            Kind::Return => i.stack_pointer_increment(),
+            Kind::CallIndirect => -8,
+            _ => 0,
+        };
+        self.jump_to_address(miss, release);
+        self.asm.bind(resume);
+    }
+
+    fn interpret(&mut self, n: usize, item: &Item) {
+        let resume = self.asm.label();
+        self.detour(n, self.flags_saved, item.ends, resume);
+        self.flags_saved = false;
+        self.asm.bind(resume);
+    }
+
+    /// The call to the interpreter, and what it wants to know.
+    fn detour(&mut self, n: usize, flags_saved: bool, ends: bool, resume: Label) {
+        let thunk = self.thunks.interpret[usize::from(flags_saved)][usize::from(self.trace.vectors)];
+        self.asm.call_to(thunk);
+        let origin = self.asm.position();
+        self.asm.distance(origin, resume);
+        self.asm.bytes(&(self.trace.start as u16).to_le_bytes());
+        self.asm.bytes(&u16::from(ends).to_le_bytes());
+        let op = &raw const self.trace.ops[n];
+        self.asm.bytes(&(op as u64).to_le_bytes());
+        debug_assert_eq!(self.asm.position() - origin, size_of::<Detour>());
+    }
+
+    /// A new edge, and the label of its exit.
+    pub fn new_edge(&mut self, target: i64) -> (usize, Label) {
+        let exit = self.asm.label();
+        let edge = self.edges.len();
+        self.edges.push(PendingEdge { site: None, page_site: None, exit, target });
+        self.cold.push(Cold::Exit { label: exit, edge });
+        (edge, exit)
+    }
+
+    fn finish(mut self) -> Option<Emitted> {
+        for cold in std::mem::take(&mut self.cold) {
+            match cold {
+                Cold::Interpret { label, item, flags_saved, resume } => {
+                    self.asm.bind(label);
+                    let ends = self.trace.items[item].ends;
+                    self.detour(item, flags_saved, ends, resume);
+                }
+                Cold::Exit { label, edge } => {
+                    self.asm.bind(label);
+                    let number = self.first_edge + edge as u32;
+                    self.asm.store_immediate(false, frame::EDGE, number as i32);
+                    self.asm.jump_to(self.thunks.exit);
+                }
+                Cold::LoadVectors { label } => {
+                    self.asm.bind(label);
+                    self.asm.call_to(self.thunks.load_vectors);
+                    self.asm.jump(self.head);
+                }
+            }
+        }
+        let (edges, sites) = (self.edges, self.fault_sites);
+        let (code, places) = self.asm.finish()?;
+        Some(Emitted {
+            code,
+            edges: edges
+                .into_iter()
+                .map(|edge| {
+                    let PendingEdge { site, page_site, exit, target } = edge;
+                    Some(EdgeDraft { site, page_site, exit: places.of(exit)?, target })
+                })
+                .collect::<Option<_>>()?,
+            fault_sites: sites
+                .into_iter()
+                .map(|(at, label)| Some((at as u32, places.of(label)? as u32)))
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// Whether the address is cut to 32 bits.
+fn is_narrow(i: &Instruction) -> bool {
+    let register = if i.memory_base() == Register::None { i.memory_index() } else { i.memory_base() };
+    if register == Register::None { i.memory_displ_size() == 4 } else { register.size() == 4 }
+}
+

@@ -1,0 +1,140 @@
+//! What translated code keeps in the CPU besides the guest's registers, and where everything is.
+
+use std::mem::offset_of;
+use std::sync::atomic::AtomicBool;
+
+use viv_arch::{Segment, xsave};
+
+use super::asm::{Mem, RSP};
+use crate::cpu::Cpu;
+use crate::hostexec::{ExecState, FpuState};
+use crate::mmu::{Entry, TLB_SIZE, View};
+use crate::region::{JUMP_TARGETS, JumpTarget, TABLES, Tables};
+
+/// The part of a CPU that belongs to translated code.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    /// RSP of the function that entered translated code.
+    pub host_rsp: u64,
+    /// The linear address of the page whose code runs.
+    pub page: u64,
+    /// The arithmetic flags: AH of LAHF in bits 8 to 15, OF in bit 0.
+    pub flags: u64,
+    /// Where to go on.
+    pub target: u64,
+    /// Set by other threads when there is something to look at.
+    pub attention: *const AtomicBool,
+    /// The edge by which translated code was left, or 0.
+    pub edge: u32,
+    /// MXCSR of the host.
+    pub host_mxcsr: u32,
+    /// Whether the guest's vector registers are in the host's.
+    pub vectors_live: u8,
+    /// Bits of a branch address that choose its place in [`Tables::targets`].
+    pub target_mask: u64,
+    /// What the code that runs was translated for.
+    pub mode: super::Mode,
+    /// The translation generation that all of this holds for.
+    pub generation: u64,
+}
+
+impl Frame {
+    /// The frame of a CPU that `attention` belongs to.
+    pub fn new(attention: *const AtomicBool) -> Self {
+        Self {
+            host_rsp: 0,
+            page: 0,
+            flags: 0,
+            target: 0,
+            attention,
+            edge: 0,
+            host_mxcsr: xsave::MXCSR_INIT,
+            vectors_live: 0,
+            target_mask: TARGET_MASK,
+            mode: super::Mode::default(),
+            generation: 0,
+        }
+    }
+}
+
+/// The low bits of an address tell branch targets in a page apart, a few of the page number those in different
+/// pages. Bit 0 is among them, so that neighbours never share a place.
+const TARGET_MASK: u64 = 0x70ff;
+const _: () = assert!(1 << TARGET_MASK.count_ones() == JUMP_TARGETS);
+
+/// Where branches to `address` are remembered.
+pub fn target_index(address: u64) -> usize {
+    ((address & 0xff) | (address >> 12 & 7) << 8) as usize
+}
+
+const fn of_cpu(offset: usize) -> Mem {
+    Mem::at(RSP, offset as i32)
+}
+
+const fn of_frame(offset: usize) -> Mem {
+    of_cpu(offset_of!(Cpu, frame) + offset)
+}
+
+pub const HOST_RSP: Mem = of_frame(offset_of!(Frame, host_rsp));
+pub const PAGE: Mem = of_frame(offset_of!(Frame, page));
+pub const PACKED_FLAGS: Mem = of_frame(offset_of!(Frame, flags));
+pub const TARGET: Mem = of_frame(offset_of!(Frame, target));
+pub const ATTENTION: Mem = of_frame(offset_of!(Frame, attention));
+pub const EDGE: Mem = of_frame(offset_of!(Frame, edge));
+pub const HOST_MXCSR: Mem = of_frame(offset_of!(Frame, host_mxcsr));
+pub const VECTORS_LIVE: Mem = of_frame(offset_of!(Frame, vectors_live));
+pub const TARGET_BITS: Mem = of_frame(offset_of!(Frame, target_mask));
+
+const FPU: usize = offset_of!(Cpu, exec) + offset_of!(ExecState, fpu);
+
+/// The guest's MXCSR.
+pub const GUEST_MXCSR: Mem = of_cpu(FPU + offset_of!(FpuState, fx) + xsave::MXCSR);
+
+/// Guest vector register `number`.
+pub const fn ymm(number: u8) -> Mem {
+    of_cpu(FPU + offset_of!(FpuState, ymm) + 32 * number as usize)
+}
+
+/// The base of segment register `number`.
+pub const fn segment_base(number: u8) -> Mem {
+    of_cpu(
+        offset_of!(Cpu, segments) + size_of::<Segment>() * number as usize + offset_of!(Segment, base),
+    )
+}
+
+const fn tlb(view: View, field: usize) -> i32 {
+    (TABLES + offset_of!(Tables, tlb) + size_of::<Entry>() * TLB_SIZE * view as usize + field) as i32
+}
+
+/// The tag for reads or writes of the first TLB entry in a view.
+pub const fn tlb_tag(view: View, write: bool) -> i32 {
+    tlb(view, if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) })
+}
+
+/// The host page of the first TLB entry in a view.
+pub const fn tlb_host(view: View) -> i32 {
+    tlb(view, offset_of!(Entry, host))
+}
+
+/// Where the linear address of code page `slot` is.
+pub const fn page_slot(slot: u32) -> Mem {
+    of_cpu(TABLES + offset_of!(Tables, pages) + 8 * slot as usize)
+}
+
+const fn target(view: View, field: usize) -> i32 {
+    let table = size_of::<JumpTarget>() * JUMP_TARGETS * view as usize;
+    (TABLES + offset_of!(Tables, targets) + table + field) as i32
+}
+
+pub const fn target_negated(view: View) -> i32 {
+    target(view, offset_of!(JumpTarget, negated))
+}
+
+pub const fn target_host(view: View) -> i32 {
+    target(view, offset_of!(JumpTarget, host))
+}
+
+pub const fn target_page(view: View) -> i32 {
+    target(view, offset_of!(JumpTarget, page))
+}

@@ -1,0 +1,94 @@
+//! The translator: hot guest code becomes host code.
+//!
+//! Guest and host have the same instruction set, so most instructions stay what they are. Their registers are
+//! renamed where the host needs one for itself ([`regs`]), memory operands are looked up in the software TLB before
+//! them ([`emit`]), branches lead to other translated code ([`control`]), and what is privileged or rare is left to
+//! the interpreter, one instruction at a time ([`thunks`]).
+//!
+//! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
+//! - [`emit`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
+//! - [`frame`] says where everything is that generated code touches.
+//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes.
+//!
+//! Generated code reaches guest RAM through entries of the TLB, which the MMU fills after it has checked rights, and
+//! the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
+//! address only through the frame.
+
+mod asm;
+mod cache;
+mod control;
+mod emit;
+mod flags;
+pub mod frame;
+mod regs;
+mod rewrite;
+mod run;
+mod thunks;
+mod trace;
+
+pub use cache::{TraceId, Translator};
+pub use run::{Left, interpret};
+pub use frame::Frame;
+
+use viv_arch::{Cr0, Cr4, xsave};
+
+use crate::cpu::{Bitness, Cpu};
+use crate::mmu::View;
+
+/// What a translation was made for, besides the bytes that it was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mode(u8);
+
+const SSE: u8 = 1 << 4;
+const AVX: u8 = 1 << 5;
+const ALIGNED: u8 = 1 << 6;
+
+impl Mode {
+    /// The mode that a CPU is in.
+    pub fn of(cpu: &Cpu) -> Self {
+        let task_switched = cpu.cr0.contains(Cr0::TS);
+        let sse = !task_switched && !cpu.cr0.contains(Cr0::EM) && cpu.cr4.contains(Cr4::OSFXSR);
+        let enabled = xsave::SSE | xsave::AVX;
+        let avx = !task_switched && cpu.cr4.contains(Cr4::OSXSAVE) && cpu.xcr0 & enabled == enabled;
+        Self(
+            cpu.bitness as u8
+                | (cpu.view() as u8) << 2
+                | if sse { SSE } else { 0 }
+                | if avx { AVX } else { 0 }
+                | if cpu.tlb.checks_alignment { ALIGNED } else { 0 },
+        )
+    }
+
+    /// The width of the code.
+    pub const fn bitness(self) -> Bitness {
+        match self.0 & 3 {
+            0 => Bitness::Bits16,
+            1 => Bitness::Bits32,
+            _ => Bitness::Bits64,
+        }
+    }
+
+    /// How it looks at memory.
+    pub const fn view(self) -> View {
+        match self.0 >> 2 & 3 {
+            0 => View::Supervisor,
+            1 => View::SupervisorSmap,
+            _ => View::User,
+        }
+    }
+
+    /// Whether SSE instructions can run.
+    pub const fn sse(self) -> bool {
+        self.0 & SSE != 0
+    }
+
+    /// Whether AVX instructions can run.
+    pub const fn avx(self) -> bool {
+        self.0 & AVX != 0
+    }
+
+    /// Whether code for this mode is translated at all.
+    pub const fn is_translated(self) -> bool {
+        matches!(self.bitness(), Bitness::Bits64) && self.0 & ALIGNED == 0
+    }
+}

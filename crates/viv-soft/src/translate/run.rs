@@ -1,0 +1,118 @@
+//! Running translated code, and coming back from it.
+#![allow(unsafe_code, reason = "calls generated code, and is called by it")]
+
+use std::mem;
+
+use viv_arch::{Rflags, paging};
+
+use super::thunks::Detour;
+use super::{Mode, TraceId, Translator};
+use crate::cpu::Cpu;
+use crate::decode::note_source;
+use crate::hostexec::ArenaError;
+use crate::region::CpuRegion;
+use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Trace};
+
+/// How translated code was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// By an edge, whose number this is.
+    Edge(u32),
+    /// By an instruction that was interpreted, and after which RIP is right.
+    Interpreted,
+    /// An instruction faulted; the CPU has what is pending, and RIP is right.
+    Fault,
+}
+
+const LEFT_BY_EDGE: u32 = 0;
+const LEFT_INTERPRETED: u32 = 1;
+const LEFT_FAULT: u32 = 2;
+
+/// Interprets an instruction of a trace for translated code.
+pub extern "sysv64" fn interpret(cpu: *mut Cpu, detour: *const Detour) -> u32 {
+    // SAFETY: the thunk passes its CPU, which the run loop has lent to translated code, and the detour that it was called
+    // from.
+    let (cpu, detour) = unsafe { (&mut *cpu, detour.read_unaligned()) };
+    // SAFETY: a trace's instructions live as long as its code.
+    let op = unsafe { &*detour.op };
+    cpu.exec.rip = cpu.frame.page + u64::from(detour.start);
+    cpu.exec.rflags = cpu.exec.rflags & !Rflags::ARITHMETIC.bits() | unpack(cpu.frame.flags);
+    cpu.op_end = op;
+    if (op.run)(cpu, op).is_err() {
+        cpu.stop_at(op);
+        return LEFT_FAULT;
+    }
+    if op.sets_rip {
+        return LEFT_INTERPRETED;
+    }
+    let goes_on = detour.ends == 0
+        && !cpu.op_end.is_null()
+        && cpu.tlb.generation() == cpu.frame.generation
+        && Mode::of(cpu) == cpu.frame.mode;
+    if !goes_on {
+        cpu.exec.rip = cpu.next_rip(op);
+        return LEFT_INTERPRETED;
+    }
+    cpu.frame.flags = pack(cpu.exec.rflags);
+    LEFT_BY_EDGE
+}
+
+/// Arithmetic flags as translated code packs them.
+fn pack(rflags: u64) -> u64 {
+    (rflags & 0xff) << 8 | rflags >> 11 & 1
+}
+
+fn unpack(flags: u64) -> u64 {
+    (flags >> 8 | (flags & 1) << 11) & Rflags::ARITHMETIC.bits()
+}
+
+impl Translator {
+    /// Translates the trace at `phys`, of at most `limit` instructions. `None`: there is nothing there that can be
+    /// translated.
+    ///
+    /// # Errors
+    /// When there is no room: everything must be dropped.
+    pub fn translate(
+        &mut self,
+        cpu: &mut Cpu,
+        phys: u64,
+        mode: Mode,
+        limit: usize,
+    ) -> Result<Option<TraceId>, ArenaError> {
+        let Ok(source) = note_source(cpu, phys) else {
+            cpu.pending = None;
+            return Ok(None);
+        };
+        let mut page = [0; paging::PAGE_SIZE as usize];
+        cpu.read_physical(source.phys, &mut page);
+        let start = (phys & paging::PAGE_OFFSET) as usize;
+        let trace = Trace::decode(&page, start, mode, &mut cpu.host, limit.min(MAX_INSTRUCTIONS))?;
+        if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
+            return Ok(None);
+        }
+        self.add(source, &page, mode, trace)
+    }
+
+    /// Runs translated code from the trace that is at RIP, until it leaves.
+    pub fn run(&mut self, cpu: &mut CpuRegion, trace: TraceId, mode: Mode) -> Left {
+        let Some(entry) = self.entry(trace) else { return Left::Interpreted };
+        cpu.frame.page = cpu.exec.rip & !paging::PAGE_OFFSET;
+        cpu.frame.mode = mode;
+        cpu.frame.generation = cpu.tlb.generation();
+        cpu.frame.flags = pack(cpu.exec.rflags);
+        // SAFETY: the thunk is a function of this type, which runs translated code on the CPU in the region.
+        let enter: extern "sysv64" fn(*mut Cpu, u64) -> u32 = unsafe { mem::transmute(self.enter_thunk()) };
+        let left = enter(cpu.as_ptr(), entry);
+        match left {
+            LEFT_BY_EDGE => {
+                let edge = cpu.frame.edge;
+                cpu.exec.rip = cpu.frame.page.wrapping_add(self.target(edge) as u64);
+                cpu.exec.rflags = cpu.exec.rflags & !Rflags::ARITHMETIC.bits() | unpack(cpu.frame.flags);
+                Left::Edge(edge)
+            }
+            LEFT_FAULT => Left::Fault,
+            _ => Left::Interpreted,
+        }
+    }
+}
+

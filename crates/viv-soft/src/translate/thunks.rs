@@ -1,0 +1,169 @@
+//! The pieces of host code that all translations share: the way in, the way out, and the way to the interpreter and
+//! back.
+
+use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, condition};
+use super::frame;
+use super::regs::{ADDRESS, FLAGS, MAPPED, host, slot};
+use crate::cpu::Cpu;
+
+/// Where the thunks are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Thunks {
+    /// `extern "sysv64" fn(cpu, target)`: runs translated code from `target` until it leaves.
+    pub enter: u64,
+    /// Leaves; the flags are in the flags register.
+    pub exit: u64,
+    /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are in
+    /// [`FLAGS`] instead of the flags register, and whether vector registers must be live after it.
+    pub interpret: [[u64; 2]; 2],
+    /// Loads the vector registers. Called.
+    pub load_vectors: u64,
+}
+
+/// What follows a call to [`Thunks::interpret`].
+#[repr(C, packed)]
+#[derive(Debug, Clone, Copy)]
+pub struct Detour {
+    /// Where to go on, relative to this.
+    pub resume: i32,
+    /// Where the trace begins, as offset in its page.
+    pub start: u16,
+    /// Whether the trace ends with this instruction.
+    pub ends: u16,
+    /// The instruction.
+    pub op: *const crate::op::Op,
+}
+
+/// The function that interprets: not 0 if translated code is to be left.
+pub type Interpret = extern "sysv64" fn(*mut Cpu, *const Detour) -> u32;
+
+const CALLEE_SAVED: [u8; 6] = [RBX, RBP, 12, 13, 14, 15];
+
+/// Writes all thunks.
+pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
+    let store_vectors = asm.address();
+    vectors(asm, avx, 0x11);
+    asm.rm(false, &[0x0f, 0xae], 3, frame::GUEST_MXCSR.above_call()); // stmxcsr
+    asm.rm(false, &[0x0f, 0xae], 2, frame::HOST_MXCSR.above_call()); // ldmxcsr
+    asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 0);
+    if avx {
+        asm.bytes(&[0xc5, 0xf8, 0x77]); // vzeroupper
+    }
+    asm.bytes(&[0xc3]);
+
+    let load_vectors = asm.address();
+    vectors(asm, avx, 0x10);
+    asm.rm(false, &[0x0f, 0xae], 2, frame::GUEST_MXCSR.above_call()); // ldmxcsr
+    asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 1);
+    asm.bytes(&[0xc3]);
+
+    let enter = asm.address();
+    for register in CALLEE_SAVED {
+        asm.push(register);
+    }
+    asm.lea(RSP, Mem::at(RSP, -8));
+    asm.store(Mem { base: RDI, ..frame::HOST_RSP }, RSP);
+    asm.copy(RSP, RDI);
+    asm.store(frame::TARGET, RSI);
+    load_registers(asm);
+    asm.jump_indirect(frame::TARGET);
+
+    let exit = asm.address();
+    store_registers(asm, false);
+    spill_vectors(asm, store_vectors);
+    asm.bytes(&[0x31, 0xc0]); // xor eax, eax
+    let leave = asm.here();
+    asm.load(RSP, frame::HOST_RSP);
+    asm.lea(RSP, Mem::at(RSP, 8));
+    for register in CALLEE_SAVED.into_iter().rev() {
+        asm.pop(register);
+    }
+    asm.bytes(&[0xc3]);
+
+    let mut thunks = Thunks { enter, exit, load_vectors, ..Thunks::default() };
+    for saved in [false, true] {
+        for vectors in [false, true] {
+            thunks.interpret[usize::from(saved)][usize::from(vectors)] = asm.address();
+            asm.pop(ADDRESS);
+            store_registers(asm, saved);
+            spill_vectors(asm, store_vectors);
+            asm.copy(RDI, RSP);
+            asm.copy(RSI, ADDRESS);
+            // Rust code runs on the thread's own stack.
+            asm.copy(RBX, RSP);
+            asm.copy(RBP, ADDRESS);
+            asm.load(RSP, frame::HOST_RSP);
+            asm.immediate(RAX, interpret as *const () as u64);
+            asm.bytes(&[0xff, 0xd0]); // call rax
+            asm.copy(RSP, RBX);
+            asm.bytes(&[0x85, 0xc0]); // test eax, eax
+            asm.jump_if(condition::NOT_EQUAL, leave);
+            asm.rm(true, &[0x63], RAX, Mem::at(RBP, 0)); // movsxd rax, [rbp]
+            asm.lea(RBP, Mem::indexed(RBP, RAX, 0, 0));
+            asm.store(frame::TARGET, RBP);
+            if vectors {
+                asm.call_to(load_vectors);
+            }
+            load_registers(asm);
+            asm.load(FLAGS, frame::PACKED_FLAGS);
+            asm.jump_indirect(frame::TARGET);
+        }
+    }
+    thunks
+}
+
+impl Mem {
+    /// The operand in a function that was called with RSP at the CPU.
+    fn above_call(self) -> Self {
+        Self { disp: self.disp + 8, ..self }
+    }
+}
+
+/// Guest registers into host registers, and the flags.
+fn load_registers(asm: &mut Asm) {
+    asm.load(RAX, frame::PACKED_FLAGS);
+    asm.flags_from_ax();
+    for guest in MAPPED {
+        if let Some(host) = host(guest) {
+            asm.load(host, slot(guest));
+        }
+    }
+}
+
+/// Guest registers and flags out of host registers. RAX is lost.
+fn store_registers(asm: &mut Asm, flags_saved: bool) {
+    for guest in MAPPED {
+        if let Some(host) = host(guest) {
+            asm.store(slot(guest), host);
+        }
+    }
+    if flags_saved {
+        asm.store(frame::PACKED_FLAGS, FLAGS);
+    } else {
+        asm.flags_to_ax();
+        asm.store(frame::PACKED_FLAGS, RAX);
+    }
+}
+
+fn spill_vectors(asm: &mut Asm, store_vectors: u64) {
+    let done = asm.label();
+    asm.compare_byte(frame::VECTORS_LIVE, 0);
+    asm.short_jump_if(condition::EQUAL, done);
+    asm.call_to(store_vectors);
+    asm.bind(done);
+}
+
+/// Moves all vector registers by movups or, with AVX, vmovups.
+fn vectors(asm: &mut Asm, avx: bool, opcode: u8) {
+    for number in 0..16u8 {
+        let place = frame::ymm(number).above_call();
+        if avx {
+            let first = u8::from(number < 8) << 7 | 0x61;
+            asm.bytes(&[0xc4, first, 0x7c, opcode, 0x84 | (number & 7) << 3, 0x24]);
+            asm.bytes(&place.disp.to_le_bytes());
+        } else {
+            asm.rm(false, &[0x0f, opcode], number, place);
+        }
+    }
+}
+

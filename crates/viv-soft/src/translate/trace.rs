@@ -1,0 +1,236 @@
+//! Traces: the runs of guest instructions that are translated at a time.
+//!
+//! A trace begins where control came in, goes on past conditional branches that are not taken, and ends at a branch
+//! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page.
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use viv_arch::paging;
+
+use super::Mode;
+use super::flags::{self, FlagUse, Flags};
+use super::regs::is_high_byte;
+use crate::cpu::Bitness;
+use crate::hostexec::{ArenaError, MemoryAccess, is_host_executable, memory_access};
+use crate::lower::{Lowered, lower};
+use crate::op::Op;
+use crate::ops::host::{HostCode, Needs, needs};
+
+/// The most instructions in a trace.
+pub const MAX_INSTRUCTIONS: usize = 64;
+
+/// How an instruction is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It does nothing.
+    Nothing,
+    /// The host executes it, with other registers and another memory operand.
+    Host(Host),
+    Lea,
+    Push,
+    Pop,
+    Leave,
+    /// Jcc.
+    Branch,
+    /// JMP and CALL to a place that the instruction names.
+    Jump,
+    Call,
+    /// JMP and CALL to where a register or memory says.
+    JumpIndirect,
+    CallIndirect,
+    Return,
+    /// The interpreter executes it.
+    Interpret,
+}
+
+/// An instruction that the host executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host {
+    pub access: Option<MemoryAccess>,
+    /// Whether it uses vector registers.
+    pub vector: bool,
+    /// Whether the processor may raise an exception.
+    pub may_fault: bool,
+}
+
+/// An instruction of a trace.
+pub struct Item {
+    /// Its addresses are offsets from the trace's start.
+    pub instruction: Instruction,
+    pub kind: Kind,
+    /// Whether the trace ends with it.
+    pub ends: bool,
+    pub flags: FlagUse,
+    /// The flags that are needed after it.
+    pub live: Flags,
+}
+
+/// A decoded trace.
+pub struct Trace {
+    /// Where it begins, as offset in its page.
+    pub start: usize,
+    pub items: Vec<Item>,
+    /// The same instructions as the interpreter has them.
+    pub ops: Box<[Op]>,
+    /// Whether vector registers are used.
+    pub vectors: bool,
+}
+
+impl Trace {
+    /// Decodes the trace at offset `start` of a page that holds `page`. It is empty if its first instruction runs
+    /// into the next page.
+    ///
+    /// # Errors
+    /// When the memory for the interpreter's host-executed instructions is full.
+    pub fn decode(
+        page: &[u8],
+        start: usize,
+        mode: Mode,
+        host: &mut HostCode,
+        limit: usize,
+    ) -> Result<Self, ArenaError> {
+        let mut decoder = decoder_at(page, start, 0, mode);
+        let mut items: Vec<Item> = Vec::new();
+        let mut ops = Vec::new();
+        while items.len() < limit && decoder.can_decode() {
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                break;
+            }
+            let Lowered { op, ends_block } = lower(&instruction, mode.bitness(), host)?;
+            let kind = classify(&instruction, mode);
+            let ends = match kind {
+                Kind::Branch => false,
+                Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => true,
+                _ => ends_block,
+            };
+            let flags = match kind {
+                Kind::Interpret => FlagUse::UNKNOWN,
+                _ => FlagUse::of(&instruction),
+            };
+            items.push(Item { instruction, kind, ends, flags, live: flags::ALL });
+            ops.push(op);
+            if ends {
+                break;
+            }
+        }
+        let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
+        let mut trace = Self { start, items, ops: ops.into(), vectors };
+        trace.find_live_flags(page, mode);
+        Ok(trace)
+    }
+
+    /// Goes backwards through the trace.
+    fn find_live_flags(&mut self, page: &[u8], mode: Mode) {
+        let mut live = match self.items.last() {
+            Some(Item { ends: true, kind: Kind::Jump, instruction, .. }) => {
+                self.live_at(page, instruction.near_branch_target(), mode)
+            }
+            Some(Item { ends: false, instruction, .. }) => self.live_at(page, instruction.next_ip(), mode),
+            _ => flags::ALL,
+        };
+        for n in (0..self.items.len()).rev() {
+            if self.items[n].kind == Kind::Branch {
+                live |= self.live_at(page, self.items[n].instruction.near_branch_target(), mode);
+            }
+            let item = &mut self.items[n];
+            item.live = live;
+            live = item.flags.before(live);
+        }
+    }
+
+    /// The flags that are needed at an offset from the trace's start.
+    pub fn live_at(&self, page: &[u8], offset: u64, mode: Mode) -> Flags {
+        let at = offset.wrapping_add(self.start as u64);
+        if at >= paging::PAGE_SIZE {
+            return flags::ALL;
+        }
+        flags::live_at(decoder_at(page, at as usize, 0, mode))
+    }
+
+    /// The flags that are needed where it begins.
+    pub fn live_in(&self) -> Flags {
+        self.items.first().map_or(flags::ALL, |item| item.flags.before(item.live))
+    }
+}
+
+fn decoder_at(page: &[u8], at: usize, ip: u64, mode: Mode) -> Decoder<'_> {
+    let bits = match mode.bitness() {
+        Bitness::Bits16 => 16,
+        Bitness::Bits32 => 32,
+        Bitness::Bits64 => 64,
+    };
+    Decoder::with_ip(bits, &page[at..], ip, DecoderOptions::FORCE_RESERVED_NOP)
+}
+
+fn is_memory(instruction: &Instruction, operand: u32) -> bool {
+    instruction.op_kind(operand) == OpKind::Memory
+}
+
+fn classify(i: &Instruction, mode: Mode) -> Kind {
+    match i.mnemonic() {
+        Mnemonic::Nop
+        | Mnemonic::Endbr64
+        | Mnemonic::Endbr32
+        | Mnemonic::Reservednop
+        | Mnemonic::Prefetchnta
+        | Mnemonic::Prefetcht0
+        | Mnemonic::Prefetcht1
+        | Mnemonic::Prefetcht2
+        | Mnemonic::Prefetch
+        | Mnemonic::Prefetchw => return Kind::Nothing,
+        Mnemonic::Lea if i.op0_register().size() > 2 => return Kind::Lea,
+        Mnemonic::Leave if i.code() == Code::Leaveq => return Kind::Leave,
+        Mnemonic::Push => {
+            let plain = match i.op0_kind() {
+                OpKind::Register => i.op0_register().is_gpr64(),
+                OpKind::Memory => i.memory_size().size() == 8,
+                _ => i.stack_pointer_increment() == -8,
+            };
+            return if plain { Kind::Push } else { Kind::Interpret };
+        }
+        Mnemonic::Pop if i.op0_kind() == OpKind::Register && i.op0_register().is_gpr64() => {
+            return Kind::Pop;
+        }
+        Mnemonic::Ret if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => return Kind::Return,
+        Mnemonic::Jmp | Mnemonic::Call => return classify_jump(i),
+        _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => return Kind::Branch,
+        _ => {}
+    }
+    classify_computation(i, mode)
+}
+
+fn classify_jump(i: &Instruction) -> Kind {
+    let jump = i.mnemonic() == Mnemonic::Jmp;
+    match i.code() {
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Kind::Jump,
+        Code::Call_rel32_64 => Kind::Call,
+        Code::Jmp_rm64 | Code::Call_rm64 if jump => Kind::JumpIndirect,
+        Code::Jmp_rm64 | Code::Call_rm64 => Kind::CallIndirect,
+        _ => Kind::Interpret,
+    }
+}
+
+fn classify_computation(i: &Instruction, mode: Mode) -> Kind {
+    if !is_host_executable(i) {
+        return Kind::Interpret;
+    }
+    let vector = match needs(i) {
+        Needs::Nothing => false,
+        Needs::Sse if mode.sse() => true,
+        Needs::Avx if mode.avx() => true,
+        _ => return Kind::Interpret,
+    };
+    let registers = || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).map(|n| i.op_register(n));
+    // The stack pointer has a register that cannot be named together with these.
+    if registers().any(is_high_byte) && registers().any(|r| r.full_register() == Register::RSP) {
+        return Kind::Interpret;
+    }
+    let access = memory_access(i);
+    let has_memory = (0..i.op_count()).any(|n| is_memory(i, n));
+    if has_memory && access.is_none() {
+        return Kind::Interpret;
+    }
+    let may_fault = vector || matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cmpxchg16b);
+    // Its own vector registers may be none, if it computes between memory and general registers.
+    Kind::Host(Host { access, vector, may_fault })
+}

@@ -1,0 +1,151 @@
+//! The translator in the run loop: when code becomes hot, and how control passes from trace to trace.
+
+use viv_engine::EngineError;
+
+use super::SoftVcpu;
+use crate::block::BlockId;
+use crate::cpu::{Cpu, Fault};
+use crate::options::Tier;
+use crate::region::CpuRegion;
+use crate::translate::{Left, Mode, TraceId, Translator, interpret};
+
+/// How often a block is interpreted before it is translated.
+const HOT: u32 = 24;
+
+/// What a vCPU has of translated code.
+pub struct Translated {
+    translator: Option<Translator>,
+    threshold: u32,
+    /// The edge by which translated code was left, if what follows is where it leads.
+    edge: Option<u32>,
+    /// The translation generation that links and mappings hold for.
+    generation: u64,
+    /// What was written to code when it was last looked at.
+    code_writes: u64,
+}
+
+impl Translated {
+    pub fn new(cpu: &mut CpuRegion) -> Result<Self, EngineError> {
+        let tier = cpu.shared.options.tier;
+        let translator = match tier {
+            Tier::Interpret => None,
+            Tier::Translate | Tier::Auto => {
+                Translator::new(cpu.tables(), interpret).map_err(|error| EngineError::Host {
+                    action: "map memory for generated code",
+                    source: std::io::Error::other(error),
+                })?
+            }
+        };
+        let threshold = if tier == Tier::Translate { 0 } else { HOT };
+        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0 })
+    }
+
+    /// What comes next is not where the last trace left to.
+    pub fn forget_edge(&mut self) {
+        self.edge = None;
+    }
+
+    /// Instructions translated and not dropped.
+    pub fn instructions(&self) -> usize {
+        self.translator.as_ref().map_or(0, Translator::instructions)
+    }
+
+    /// Drops all translations.
+    pub fn clear(&mut self) {
+        self.edge = None;
+        if let Some(translator) = &mut self.translator
+            && translator.clear().is_err()
+        {
+            // Without the shared pieces there is no translated code.
+            self.translator = None;
+        }
+    }
+
+    /// Drops what does not hold any more.
+    fn sync(&mut self, cpu: &Cpu) {
+        let Some(translator) = &mut self.translator else { return };
+        let code_writes = cpu.shared.code_writes();
+        if code_writes != self.code_writes {
+            self.code_writes = code_writes;
+            self.edge = None;
+            translator.drop_outdated();
+        }
+        let generation = cpu.tlb.generation();
+        if generation != self.generation {
+            translator.unmap(cpu.tlb.global_generation() > self.generation);
+            self.generation = generation;
+        }
+    }
+}
+
+/// What there is to run a block by.
+enum Hot {
+    Trace(TraceId, Mode),
+    /// The interpreter.
+    Cold,
+    /// Nothing: the block itself is gone, because there was no room for a trace.
+    Dropped,
+}
+
+impl SoftVcpu {
+    /// Runs the block, as host code if it is hot.
+    #[inline]
+    pub(super) fn advance(&mut self, id: BlockId) -> Result<(), Fault> {
+        if self.translated.translator.is_some() {
+            match self.hot(id) {
+                Hot::Trace(trace, mode) => return self.run_trace(trace, mode),
+                Hot::Cold => {}
+                Hot::Dropped => return Ok(()),
+            }
+        }
+        self.translated.edge = None;
+        self.execute(id, false)
+    }
+
+    /// The trace for a block, if it is hot enough to have one.
+    fn hot(&mut self, id: BlockId) -> Hot {
+        self.translated.sync(&self.cpu);
+        let block = self.blocks.get_mut(id);
+        if block.heat < self.translated.threshold {
+            block.heat += 1;
+            return Hot::Cold;
+        }
+        let mode = Mode::of(&self.cpu);
+        if !mode.is_translated() || block.is_left_alone {
+            return Hot::Cold;
+        }
+        let phys = block.source.phys | self.cpu.exec.rip & viv_arch::paging::PAGE_OFFSET;
+        let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
+        if let Some(trace) = translator.find(phys, mode) {
+            return Hot::Trace(trace, mode);
+        }
+        match translator.translate(&mut self.cpu, phys, mode, usize::MAX) {
+            Ok(Some(trace)) => Hot::Trace(trace, mode),
+            Ok(None) => {
+                block.is_left_alone = true;
+                Hot::Cold
+            }
+            Err(_) => {
+                self.drop_code();
+                Hot::Dropped
+            }
+        }
+    }
+
+    fn run_trace(&mut self, trace: TraceId, mode: Mode) -> Result<(), Fault> {
+        let cpu = &mut self.cpu;
+        let linear = cpu.exec.rip;
+        let global = cpu.translate_fetch(linear)?.global;
+        let Translated { translator: Some(translator), edge, .. } = &mut self.translated else { return Ok(()) };
+        translator.map(trace, linear, global);
+        if let Some(edge) = edge.take() {
+            translator.link(edge, trace);
+        }
+        match translator.run(cpu, trace, mode) {
+            Left::Edge(number) => *edge = Some(number),
+            Left::Interpreted => {}
+            Left::Fault => return Err(Fault),
+        }
+        Ok(())
+    }
+}
