@@ -63,7 +63,8 @@ fn pack(rflags: u64) -> u64 {
 }
 
 fn unpack(flags: u64) -> u64 {
-    (flags >> 8 | (flags & 1) << 11) & Rflags::ARITHMETIC.bits()
+    // What is above is what RAX held there.
+    (flags >> 8 & 0xff | (flags & 1) << 11) & Rflags::ARITHMETIC.bits()
 }
 
 impl Translator {
@@ -115,4 +116,3 @@ impl Translator {
         }
     }
 }
-
