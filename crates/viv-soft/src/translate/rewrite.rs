@@ -44,7 +44,11 @@ impl Rewritten {
 }
 
 /// Rewrites an instruction that the host may execute. `None`: it has no encoding with other registers.
-pub fn rewrite(original: &Instruction, has_memory: bool, info: &mut InstructionInfoFactory) -> Option<Rewritten> {
+pub fn rewrite(
+    original: &Instruction,
+    has_memory: bool,
+    info: &mut InstructionInfoFactory,
+) -> Option<Rewritten> {
     let mut instruction = *original;
     instruction.set_code_size(CodeSize::Code64);
     // Hardware lock elision must not start a transaction.
@@ -117,8 +121,7 @@ impl Rewritten {
             .into_iter()
             .find(|&(register, free)| free && !used(register))?;
         self.uses_flags_register |= free.0 == FLAGS;
-        *self.moved.get_mut(self.moved_len)? =
-            Moved { guest, host: free.0, read: reads, written: writes };
+        *self.moved.get_mut(self.moved_len)? = Moved { guest, host: free.0, read: reads, written: writes };
         self.moved_len += 1;
         Some(free.0)
     }

@@ -166,4 +166,3 @@ fn vectors(asm: &mut Asm, avx: bool, opcode: u8) {
         }
     }
 }
-

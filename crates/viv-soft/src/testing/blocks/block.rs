@@ -4,13 +4,18 @@ use std::fmt::Write as _;
 
 use iced_x86::{Decoder, DecoderOptions, Encoder, FastFormatter, FlowControl, Instruction, OpKind};
 
+use viv_arch::Rflags;
+
 use super::super::differential::Layout;
 use super::super::outcome::{flags, undefined_flags};
 use super::super::{CODE, Mode};
 use crate::hostexec::ExecState;
 
-/// What stands behind every block: HLT, which a user program may not execute.
-const END: u8 = 0xf4;
+const ARITHMETIC: u64 = Rflags::ARITHMETIC.bits();
+
+/// What stands behind every block: HLT, which a user program may not execute, and INT3, so that what memory holds behind
+/// it, which may be from another block, is no part of the code.
+const END: [u8; 2] = [0xf4, 0xcc];
 
 /// One instruction of a block.
 #[derive(Debug, Clone)]
@@ -47,7 +52,7 @@ pub struct Block {
 /// A block's instructions as they lie in memory.
 #[derive(Debug, Clone)]
 pub struct Code {
-    /// The bytes, from the block's start to the HLT behind it.
+    /// The bytes, from the block's start to what stands behind it.
     pub bytes: Vec<u8>,
     /// Where each instruction begins, and the end.
     pub addresses: Vec<u64>,
@@ -87,7 +92,7 @@ impl Block {
             instructions.push(decode(self.mode, &encoded, at));
             bytes.extend(encoded);
         }
-        bytes.push(END);
+        bytes.extend(END);
         let fits = self.state.rip + bytes.len() as u64 <= CODE.end;
         fits.then_some(Code { bytes, addresses, instructions })
     }
@@ -137,6 +142,18 @@ pub fn reads_undefined(steps: &[Step]) -> bool {
         .iter()
         .zip(undefined)
         .any(|(step, undefined)| flags(step.instruction.rflags_read()) & undefined != 0)
+}
+
+/// The flags that no instruction from step `n` on reads before another, or step `n` itself, replaces them.
+#[must_use]
+pub fn dead(steps: &[Step], n: usize) -> u64 {
+    let (mut unknown, mut dead) = (ARITHMETIC, 0);
+    for step in &steps[n..] {
+        unknown &= !flags(step.instruction.rflags_read());
+        dead |= unknown & flags(step.instruction.rflags_modified());
+        unknown &= !dead;
+    }
+    dead
 }
 
 /// The arithmetic flags that the instruction surely leaves defined.

@@ -35,7 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// This mode only.
     pub mode: Option<Mode>,
-    /// Whether all executors but the processor must agree on undefined flags, too.
+    /// Whether all executors but the processor must agree on all flags: on undefined ones, and, where an instruction
+    /// faults, on those that are dead because it or a later one would replace them.
     pub strict: bool,
 }
 
@@ -217,7 +218,7 @@ fn tell(block: &Block, names: [&str; 2], expected: &Result, actual: &Result) -> 
     format!("{}\n  {:?}{result}", block.listing(), block.layout)
 }
 
-/// Whether the outcomes agree, but for flags that are undefined, unless `strict`, and CR2 of some faults. What one
+/// Whether the outcomes agree, but for flags that are undefined or dead, unless `strict`, and CR2 of some faults. What one
 /// executor leaves is no matter.
 fn agree(block: &Block, code: &Code, expected: &Result, actual: &Result, strict: bool) -> bool {
     let (expected, actual) = match (expected, actual) {
@@ -230,6 +231,9 @@ fn agree(block: &Block, code: &Code, expected: &Result, actual: &Result, strict:
     let mut undefined = 0;
     if let Some(n) = at.filter(|_| !strict) {
         undefined = block::undefined(&block.steps)[n] | last.map_or(0, undefined_flags);
+        if expected.fault.is_some() {
+            undefined |= block::dead(&block.steps, n);
+        }
     }
     let by_page = last.is_some_and(|last| has_own_fault_address(last.code()).is_some());
     let fault = |outcome: &Outcome| {
