@@ -58,8 +58,11 @@ fn keeps_undefined(mnemonic: Mnemonic) -> bool {
     )
 }
 
-/// Shifts and rotations by nothing leave the flags alone.
+/// Shifts and rotations by nothing, and comparisons of strings that are repeated not once, leave the flags alone.
 fn may_keep_all(instruction: &Instruction) -> bool {
+    if instruction.is_string_instruction() {
+        return true;
+    }
     let count = match instruction.mnemonic() {
         Mnemonic::Shl
         | Mnemonic::Sal
@@ -123,6 +126,7 @@ mod tests {
     fn what_may_stay_is_live() {
         assert_eq!(live(&[0xd3, 0xe0, 0x01, 0xd8]), ALL, "shl eax, cl; add eax, ebx");
         assert_eq!(live(&[0xc1, 0xe0, 0x03]), 0, "shl eax, 3");
+        assert_eq!(live(&[0xf3, 0xa6, 0x01, 0xd8]), ALL, "repe cmpsb; add eax, ebx");
         assert_eq!(live(&[0xc3]), ALL, "ret");
         assert_eq!(live(&[0x74, 0x00]), ALL, "je");
     }
