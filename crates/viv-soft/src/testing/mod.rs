@@ -12,6 +12,8 @@ mod exclusions;
 #[cfg(test)]
 mod executed;
 pub mod forms;
+#[cfg(test)]
+mod lockstep;
 mod machine;
 mod native;
 mod outcome;

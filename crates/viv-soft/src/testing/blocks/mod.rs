@@ -20,6 +20,8 @@ use viv_arch::{Exception, Vector};
 pub use block::{Block, Code, Step};
 pub use execute::{Executor, Native, Stepped, Whole};
 pub use generate::Generator;
+#[cfg(test)]
+pub(super) use {block::encode_at, pool::Pool};
 
 use super::outcome::{difference, undefined_flags};
 use super::{Mode, Outcome, has_own_fault_address};
