@@ -141,7 +141,7 @@ pub fn fork_exec() -> Work {
         127
     };
     work(move || {
-        (0..150).map(|_| system::wait(system::start(child))).fold(0, |sum, status| sum | status as u64)
+        (0..100).map(|_| system::wait(system::start(child))).fold(0, |sum, status| sum | status as u64)
     })
 }
 

@@ -196,15 +196,19 @@ impl Asm {
         self.rm(true, &[0x8b], to, from);
     }
 
+
     pub fn store(&mut self, to: Mem, from: Reg) {
         self.rm(true, &[0x89], from, to);
     }
+
+
 
     /// mov qword/dword [to], sign-extended immediate
     pub fn store_immediate(&mut self, wide: bool, to: Mem, value: i32) {
         self.rm(wide, &[0xc7], 0, to);
         self.bytes(&value.to_le_bytes());
     }
+
 
     /// mov byte [to], immediate
     pub fn store_immediate_8(&mut self, to: Mem, value: u8) {
@@ -264,6 +268,7 @@ impl Asm {
         self.rm(false, &[0x80], alu::CMP, mem);
         self.byte(value);
     }
+
 
     /// mov r64, immediate, in its shortest form
     pub fn immediate(&mut self, to: Reg, value: u64) {
@@ -354,6 +359,7 @@ impl Asm {
         self.byte(0xe8);
         self.relative(address);
     }
+
 
     fn relative(&mut self, address: u64) {
         let rel = address.wrapping_sub(self.address() + 4) as i32;

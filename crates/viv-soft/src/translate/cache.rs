@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use viv_arch::paging;
 
-use super::Mode;
 use super::emit::{self, Emitted};
 use super::frame::{page_slot, target_index};
 use super::thunks::{self, Interpret, Thunks};
 use super::trace::Trace;
+use super::Mode;
 use crate::block::Source;
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::mmu::View;
@@ -194,31 +194,6 @@ impl Translator {
             Some(&slot) => slot,
             None => self.new_page(source, mode).ok_or(full)?,
         };
-        if std::env::var_os("VIVDBG").is_some() {
-            use iced_x86::*;
-            let mut f = FastFormatter::new();
-            let mut out = format!(
-                "trace page {:#x}+{:#x}\n",
-                self.pages[slot as usize].as_ref().unwrap().source.phys,
-                trace.start
-            );
-            for i in &trace.items {
-                let mut t = String::new();
-                f.format(&i.instruction, &mut t);
-                out += &format!("   {:?} live {:x}: {t}\n", i.kind, i.live);
-            }
-            let mut d = Decoder::with_ip(64, &code, base, 0);
-            while d.can_decode() {
-                let i = d.decode();
-                let mut t = String::new();
-                f.format(&i, &mut t);
-                out += &format!("        {:x} {t}\n", i.ip());
-                if i.is_invalid() {
-                    break;
-                }
-            }
-            eprintln!("{out}");
-        }
         let entry = self.arena.push(&code)?.as_ptr() as u64;
         let offset = self.arena.offset_of(entry);
         for (at, go_on) in fault_sites {

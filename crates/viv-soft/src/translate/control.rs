@@ -43,8 +43,7 @@ impl Emitter<'_> {
             return self.edge_to_other_page(target, live);
         }
         let to_head = target == self.trace.start as i64;
-        let here =
-            self.trace.start as i64 + self.trace.items.last().map_or(0, |item| item.instruction.ip() as i64);
+        let here = self.trace.start as i64 + self.trace.items.last().map_or(0, |item| item.instruction.ip() as i64);
         let (edge, exit) = self.new_edge(target);
         if target <= here {
             let target = if to_head { self.head } else { exit };

@@ -526,3 +526,4 @@ fn is_narrow(i: &Instruction) -> bool {
     let register = if i.memory_base() == Register::None { i.memory_index() } else { i.memory_base() };
     if register == Register::None { i.memory_displ_size() == 4 } else { register.size() == 4 }
 }
+

@@ -27,8 +27,8 @@ mod thunks;
 mod trace;
 
 pub use cache::{TraceId, Translator};
-pub use frame::Frame;
 pub use run::{Left, interpret};
+pub use frame::Frame;
 
 use viv_arch::{Cr0, Cr4, xsave};
 

@@ -1,7 +1,7 @@
 //! Instructions that the host executes: the same instruction with other registers and its memory operand in
 //! [`ADDRESS`].
 
-use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::regs::{self, ADDRESS, FLAGS, SCRATCH, is_high_byte};
 
@@ -44,11 +44,7 @@ impl Rewritten {
 }
 
 /// Rewrites an instruction that the host may execute. `None`: it has no encoding with other registers.
-pub fn rewrite(
-    original: &Instruction,
-    has_memory: bool,
-    info: &mut InstructionInfoFactory,
-) -> Option<Rewritten> {
+pub fn rewrite(original: &Instruction, has_memory: bool, info: &mut InstructionInfoFactory) -> Option<Rewritten> {
     let mut instruction = *original;
     instruction.set_code_size(CodeSize::Code64);
     // Hardware lock elision must not start a transaction.
@@ -108,7 +104,9 @@ impl Rewritten {
     ) -> Option<u8> {
         let access = info.info(original).op_access(n);
         let whole = original.op_register(n).size() >= 4;
-        let reads = !matches!(access, OpAccess::Write) || !whole;
+        // BSF and BSR of nothing leave their destination alone.
+        let scans = matches!(original.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr);
+        let reads = !matches!(access, OpAccess::Write) || !whole || scans;
         let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
         let known = self.moved[..self.moved_len].iter_mut().find(|moved| moved.guest == guest);
         if let Some(moved) = known {
@@ -121,7 +119,8 @@ impl Rewritten {
             .into_iter()
             .find(|&(register, free)| free && !used(register))?;
         self.uses_flags_register |= free.0 == FLAGS;
-        *self.moved.get_mut(self.moved_len)? = Moved { guest, host: free.0, read: reads, written: writes };
+        *self.moved.get_mut(self.moved_len)? =
+            Moved { guest, host: free.0, read: reads, written: writes };
         self.moved_len += 1;
         Some(free.0)
     }

@@ -57,13 +57,12 @@ pub extern "sysv64" fn interpret(cpu: *mut Cpu, detour: *const Detour) -> u32 {
     LEFT_BY_EDGE
 }
 
-/// Arithmetic flags as translated code packs them.
+/// Arithmetic flags as translated code packs them. What is above the lowest 16 bits means nothing.
 fn pack(rflags: u64) -> u64 {
     (rflags & 0xff) << 8 | rflags >> 11 & 1
 }
 
 fn unpack(flags: u64) -> u64 {
-    // What is above is what RAX held there.
     (flags >> 8 & 0xff | (flags & 1) << 11) & Rflags::ARITHMETIC.bits()
 }
 
@@ -116,3 +115,4 @@ impl Translator {
         }
     }
 }
+

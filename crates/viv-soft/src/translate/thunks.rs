@@ -166,3 +166,4 @@ fn vectors(asm: &mut Asm, avx: bool, opcode: u8) {
         }
     }
 }
+

@@ -136,9 +136,7 @@ impl SoftVcpu {
         let cpu = &mut self.cpu;
         let linear = cpu.exec.rip;
         let global = cpu.translate_fetch(linear)?.global;
-        let Translated { translator: Some(translator), edge, .. } = &mut self.translated else {
-            return Ok(());
-        };
+        let Translated { translator: Some(translator), edge, .. } = &mut self.translated else { return Ok(()) };
         translator.map(trace, linear, global);
         if let Some(edge) = edge.take() {
             translator.link(edge, trace);
