@@ -302,7 +302,7 @@ impl Translator {
         }
         let index = target_index(linear);
         let target = &mut tables.targets[view as usize][index];
-        if target.negated == JumpTarget::NONE.negated {
+        if target.is_none() {
             self.targets.push((view, index as u16, global));
         } else if !global {
             // The entry may be down as global.
@@ -328,7 +328,7 @@ impl Translator {
         self.targets.retain(|&(view, index, global)| {
             let stays = global && !all;
             if !stays {
-                tables.targets[view as usize][index as usize] = JumpTarget::NONE;
+                tables.targets[view as usize][index as usize] = JumpTarget::none(usize::from(index));
             }
             stays
         });
