@@ -37,8 +37,8 @@ pub struct Options {
     pub seed: u64,
     /// This mode only.
     pub mode: Option<Mode>,
-    /// Whether all executors but the processor must agree on all flags: on undefined ones, and, where an instruction
-    /// faults, on those that are dead because it or a later one would replace them.
+    /// Whether all executors but the processor must agree on flags, too, that are dead where an instruction faults,
+    /// because it or a later one would replace them.
     pub strict: bool,
 }
 
@@ -130,7 +130,8 @@ impl<'a> Sides<'a> {
     }
 
     fn compare(&mut self, block: &Block, code: &Code, seed: u64, report: &mut Report) {
-        let (mode, strict) = (self.mode, self.strict);
+        let mode = self.mode;
+        let loose = if self.strict { Loose::Nothing } else { Loose::Dead };
         let stepped = self.stepped.execute(block, code);
         report.blocks += 1;
         report.instructions += block.steps.len() as u64;
@@ -141,15 +142,15 @@ impl<'a> Sides<'a> {
         }
         let native = self.native.execute(block, code);
         report.native += u64::from(matches!(native, Ok(Some(_))));
-        if !agree(block, code, &stepped, &native, false) {
+        if !agree(block, code, &stepped, &native, Loose::Undefined) {
             let mut pair = |block: &Block, code: &Code| {
                 (Stepped::new(mode).execute(block, code), self.native.execute(block, code))
             };
-            report.differences.push(explain(block, ["stepped", "native"], seed, false, &mut pair));
+            report.differences.push(explain(block, ["stepped", "native"], seed, Loose::Undefined, &mut pair));
         }
         for (other, make) in &mut self.others {
             let outcome = other.execute(block, code);
-            if agree(block, code, &stepped, &outcome, strict) {
+            if agree(block, code, &stepped, &outcome, loose) {
                 continue;
             }
             let name = other.name();
@@ -158,12 +159,12 @@ impl<'a> Sides<'a> {
                 (Stepped::new(mode).execute(block, code), make(mode).execute(block, code))
             };
             let again = fresh(block, code);
-            report.differences.push(if agree(block, code, &again.0, &again.1, strict) {
+            report.differences.push(if agree(block, code, &again.0, &again.1, loose) {
                 // It takes the blocks before this one.
                 let text = tell(block, names, &stepped, &outcome);
                 format!("{}\n  a fresh executor does not show it{text}", heading(block, names, seed))
             } else {
-                explain(block, names, seed, strict, &mut fresh)
+                explain(block, names, seed, loose, &mut fresh)
             });
             *other = make(mode);
         }
@@ -178,14 +179,14 @@ fn explain(
     block: &Block,
     names: [&str; 2],
     seed: u64,
-    strict: bool,
+    loose: Loose,
     pair: &mut dyn FnMut(&Block, &Code) -> (Result, Result),
 ) -> String {
     let smallest = shrink::shrink(block, |candidate| {
         candidate.code().is_some_and(|code| {
             let (expected, actual) = pair(candidate, &code);
             // A block that has gone to where it must not is another matter.
-            matches!(expected, Ok(Some(_))) && !agree(candidate, &code, &expected, &actual, strict)
+            matches!(expected, Ok(Some(_))) && !agree(candidate, &code, &expected, &actual, loose)
         })
     });
     let Some(code) = smallest.code() else { return heading(block, names, seed) };
@@ -220,9 +221,18 @@ fn tell(block: &Block, names: [&str; 2], expected: &Result, actual: &Result) -> 
     format!("{}\n  {:?}{result}", block.listing(), block.layout)
 }
 
-/// Whether the outcomes agree, but for flags that are undefined or dead, unless `strict`, and CR2 of some faults. What one
-/// executor leaves is no matter.
-fn agree(block: &Block, code: &Code, expected: &Result, actual: &Result, strict: bool) -> bool {
+/// Which flags need not agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loose {
+    Nothing,
+    /// Those that are dead where a block faults.
+    Dead,
+    /// Those that are undefined: processors differ.
+    Undefined,
+}
+
+/// Whether the outcomes agree, but for some flags, and CR2 of some faults. What one executor leaves is no matter.
+fn agree(block: &Block, code: &Code, expected: &Result, actual: &Result, loose: Loose) -> bool {
     let (expected, actual) = match (expected, actual) {
         (Ok(Some(expected)), Ok(Some(actual))) => (expected, actual),
         (_, Ok(None)) | (Ok(None), _) => return true,
@@ -230,20 +240,18 @@ fn agree(block: &Block, code: &Code, expected: &Result, actual: &Result, strict:
     };
     let at = code.index(expected.state.rip);
     let last = at.and_then(|n| block.steps.get(n)).map(|step| &step.instruction);
-    let mut undefined = 0;
-    if let Some(n) = at.filter(|_| !strict) {
-        undefined = block::undefined(&block.steps)[n] | last.map_or(0, undefined_flags);
-        if expected.fault.is_some() {
-            undefined |= block::dead(&block.steps, n);
-        }
-    }
+    let open = match (at, loose) {
+        (Some(n), Loose::Undefined) => block::undefined(&block.steps)[n] | last.map_or(0, undefined_flags),
+        (Some(n), Loose::Dead) if expected.fault.is_some() => block::dead(&block.steps, n),
+        _ => 0,
+    };
     let by_page = last.is_some_and(|last| has_own_fault_address(last.code()).is_some());
     let fault = |outcome: &Outcome| {
         let page = |address: u64| if by_page { address & !(PAGE_SIZE - 1) } else { address };
         outcome.fault.map(|fault| Exception { address: page(fault.address), ..fault })
     };
     let plain = |outcome: &Outcome| ExecState { rflags: 0, ..outcome.state.clone() };
-    (expected.state.rflags ^ actual.state.rflags) & !undefined == 0
+    (expected.state.rflags ^ actual.state.rflags) & !open == 0
         && fault(expected) == fault(actual)
         && expected.data == actual.data
         && plain(expected) == plain(actual)

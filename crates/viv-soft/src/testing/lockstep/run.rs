@@ -116,8 +116,8 @@ fn normalize(state: &mut VcpuState, end: &End) {
         state.rip = SYSTEM + STOP;
         state.run_state = RunState::Running;
     }
-    if matches!(end, End::TripleFault | End::Unsupported(_)) {
-        // They may be dead where it faulted.
+    if *end != End::Stopped {
+        // They may be dead where it faulted or halted.
         state.rflags.remove(Rflags::ARITHMETIC);
     }
 }
