@@ -137,6 +137,12 @@ impl Inbox {
         woken
     }
 
+    /// Whether the vCPU sleeps, and nothing has come in.
+    #[cfg(test)]
+    pub fn is_asleep(&self) -> bool {
+        self.sleeping.load(Ordering::SeqCst) && !self.attention.load(Ordering::SeqCst)
+    }
+
     /// Posts an interrupt for the local APIC.
     pub fn post_vector(&self, vector: u8, level: bool) {
         let words = if level { &self.level } else { &self.edge };

@@ -48,8 +48,17 @@ impl JumpTarget {
         Self { negated: linear.wrapping_neg(), host }
     }
 
-    /// An entry that no branch takes: an address that is not canonical.
-    pub const NONE: Self = Self::new(1 << 63, 0);
+    /// The entry of place `index` that no branch takes: its address belongs to another place, and so does the one before
+    /// it, which is what is looked for where something waits.
+    pub const fn none(index: usize) -> Self {
+        let address = if index < 0x20 { 1 << 63 | 0x40 } else { 1 << 63 | 0x10 };
+        Self::new(address, 0)
+    }
+
+    /// Whether no branch takes it.
+    pub const fn is_none(&self) -> bool {
+        self.host == 0
+    }
 }
 
 #[repr(C)]
@@ -102,7 +111,7 @@ impl CpuRegion {
             }
             (&raw mut (*tables).pages).write([NOT_MAPPED; PAGE_SLOTS]);
             for cache in 0..3 {
-                (&raw mut (*tables).targets[cache]).write([JumpTarget::NONE; JUMP_TARGETS]);
+                (&raw mut (*tables).targets[cache]).write(std::array::from_fn(JumpTarget::none));
             }
             (&raw mut (*region).cpu).write(make(NonNull::new_unchecked(&raw mut (*tables).tlb)));
             Ok(Self { region: NonNull::new_unchecked(region) })
@@ -145,6 +154,24 @@ impl Drop for CpuRegion {
             ptr::drop_in_place(self.as_ptr());
             let base = self.region.as_ptr().cast::<u8>().sub(page + STACK);
             let _ = rustix::mm::munmap(base.cast(), Self::size());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::frame::target_index;
+
+    #[test]
+    fn no_branch_takes_an_empty_entry() {
+        for index in 0..JUMP_TARGETS {
+            let none = JumpTarget::none(index);
+            assert!(none.is_none());
+            for waits in [0, 1] {
+                let address = none.negated.wrapping_add(waits).wrapping_neg();
+                assert_ne!(target_index(address), index, "a branch to {address:#x}");
+            }
         }
     }
 }

@@ -190,6 +190,12 @@ impl SoftVm {
         })
     }
 
+    /// The inbox of the first vCPU.
+    #[cfg(test)]
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        self.shared.inbox(0)
+    }
+
     /// vCPU `index` after power-on.
     pub fn vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<SoftVcpu, EngineError> {
         let Some(address) = self.addresses.get(index as usize) else {

@@ -31,8 +31,8 @@ pub fn lower(op: &mut Op, i: &Instruction) -> Option<Choice> {
         Mnemonic::Shl | Mnemonic::Sal => shift_::<shift::Shl>(op, i),
         Mnemonic::Shr => shift_::<shift::Shr>(op, i),
         Mnemonic::Sar => shift_::<shift::Sar>(op, i),
-        Mnemonic::Rol => shift_::<shift::Rol>(op, i),
-        Mnemonic::Ror => shift_::<shift::Ror>(op, i),
+        Mnemonic::Rol if !is_long_rotation(i) => shift_::<shift::Rol>(op, i),
+        Mnemonic::Ror if !is_long_rotation(i) => shift_::<shift::Ror>(op, i),
         Mnemonic::Imul => imul(op, i),
         Mnemonic::Lea => lea(op, i),
         Mnemonic::Movzx => extend(op, i, false),
@@ -151,6 +151,12 @@ fn unary<O: Unary>(op: &mut Op, i: &Instruction) -> Option<Choice> {
     }
     op.dst = register(i.op0_register());
     Choice::plain(for_size!(bits(i, 0), |T| alu::unary_r::<O, T>))
+}
+
+/// Whether it is a rotation by a fixed number of bits other than one. Processors may leave OF something else after
+/// these than after one by CL, so that the host executes them as they are.
+fn is_long_rotation(i: &Instruction) -> bool {
+    i.op1_kind() == OpKind::Immediate8 && i.immediate8() & 31 != 1
 }
 
 fn shift_<O: Shift>(op: &mut Op, i: &Instruction) -> Option<Choice> {

@@ -10,6 +10,7 @@ use iced_x86::{
 use viv_arch::{Gpr, xsave};
 
 use super::forms::{Mode, random_instance};
+use super::machine::SEGMENT_BASES;
 use super::rng::Rng;
 use crate::hostexec::{ExecState, FpuState};
 
@@ -128,7 +129,7 @@ impl Case {
 }
 
 /// Eight bytes of an operand: integers of every kind, and floating-point numbers of both sizes.
-fn operand(rng: &mut Rng) -> u64 {
+pub(super) fn operand(rng: &mut Rng) -> u64 {
     match rng.below(4) {
         0 => rng.next_u64(),
         1 => rng.interesting(),
@@ -156,7 +157,7 @@ fn single(rng: &mut Rng) -> f32 {
 }
 
 /// An address of data with room on both sides, aligned more often than not.
-fn data_pointer(rng: &mut Rng) -> u64 {
+pub(super) fn data_pointer(rng: &mut Rng) -> u64 {
     let middle = DATA.start + 0x1000 + rng.below(0x2000 / 64) * 64;
     match rng.below(6) {
         0 => middle + rng.below(64),
@@ -167,7 +168,7 @@ fn data_pointer(rng: &mut Rng) -> u64 {
     }
 }
 
-fn random_state(rng: &mut Rng) -> ExecState {
+pub(super) fn random_state(rng: &mut Rng) -> ExecState {
     let mut state = ExecState { rip: START, fpu: random_fpu(rng), ..ExecState::default() };
     for gpr in &mut state.gpr {
         *gpr = if rng.one_in(4) { data_pointer(rng) } else { rng.interesting() };
@@ -251,7 +252,7 @@ fn point_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng
 }
 
 /// Whether EDX:EAX says which state components it works on. Guests have but three.
-fn chooses_components(instruction: &Instruction) -> bool {
+pub(super) fn chooses_components(instruction: &Instruction) -> bool {
     use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
     matches!(
         instruction.mnemonic(),
@@ -281,10 +282,7 @@ fn make_area(instruction: &Instruction, state: &ExecState, data: &mut [u8], rng:
 
 fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: &mut Rng) -> Option<()> {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    let is_bit_string =
-        matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
-            && instruction.op1_kind() == OpKind::Register;
-    if is_bit_string {
+    if is_bit_string(instruction) {
         let offset = instruction.op1_register().full_register();
         if offset == base.full_register() || offset == index.full_register() {
             return None;
@@ -296,10 +294,7 @@ fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: 
     }
     if index.is_vector_register() {
         let offsets = &mut state.fpu.ymm[index.number()];
-        let wide = matches!(
-            instruction.mnemonic(),
-            Mnemonic::Vgatherqps | Mnemonic::Vgatherqpd | Mnemonic::Vpgatherqd | Mnemonic::Vpgatherqq
-        );
+        let wide = has_wide_index(instruction);
         for lane in offsets.chunks_exact_mut(if wide { 8 } else { 4 }) {
             let offset = rng.below(64) as i64 - 32;
             lane.copy_from_slice(&offset.to_le_bytes()[..lane.len()]);
@@ -327,7 +322,7 @@ fn point_operand_to_data(instruction: &Instruction, state: &mut ExecState, rng: 
 }
 
 /// Whether every access is inside the data pages: the native side must not write anywhere else.
-fn accesses_only_data(instruction: &Instruction, state: &ExecState) -> bool {
+pub(super) fn accesses_only_data(instruction: &Instruction, state: &ExecState) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let is_of_guests = |gpr: Gpr, components: u32| state.gpr[gpr as usize] as u32 & !components == 0;
     if chooses_components(instruction) && !(is_of_guests(Gpr::Rax, 7) && is_of_guests(Gpr::Rdx, 0)) {
@@ -345,8 +340,44 @@ fn accesses_only_data(instruction: &Instruction, state: &ExecState) -> bool {
     })
 }
 
+/// Whether an operand in memory is a string of bits, with an offset in a register.
+pub(super) fn is_bit_string(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+        && instruction.op0_kind() == OpKind::Memory
+        && instruction.op1_kind() == OpKind::Register
+}
+
+/// Whether accesses stay near the addresses that [`accesses_only_data`] looks at: counts, bit offsets and indices in
+/// vectors are small.
+pub(super) fn reaches_not_far(instruction: &Instruction, state: &ExecState) -> bool {
+    if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
+        let count = state.gpr[Gpr::Rcx as usize];
+        return !instruction.is_string_instruction() || count <= 40;
+    }
+    if is_bit_string(instruction) {
+        let register = instruction.op1_register();
+        let bits = value(state, register, 0, 0).unwrap_or(u64::MAX);
+        let shift = 64 - 8 * register.size() as u32;
+        return ((bits << shift) as i64 >> shift).unsigned_abs() <= 2048;
+    }
+    let index = instruction.memory_index();
+    if index.is_vector_register() {
+        let lanes = &state.fpu.ymm[index.number()];
+        let is_small = |lane: &[u8]| lane.iter().skip(1).all(|&byte| byte == 0) && lane[0] < 0x80;
+        let size = if has_wide_index(instruction) { 8 } else { 4 };
+        return lanes.chunks_exact(size).all(is_small);
+    }
+    true
+}
+
+/// Whether the indices of a gather have 64 bits.
+pub(super) fn has_wide_index(instruction: &Instruction) -> bool {
+    use Mnemonic::{Vgatherqpd, Vgatherqps, Vpgatherqd, Vpgatherqq};
+    matches!(instruction.mnemonic(), Vgatherqps | Vgatherqpd | Vpgatherqd | Vpgatherqq)
+}
+
 /// The value of a register, or of an element of one, in an address.
-fn value(state: &ExecState, register: Register, element: usize, size: usize) -> Option<u64> {
+pub(super) fn value(state: &ExecState, register: Register, element: usize, size: usize) -> Option<u64> {
     let number = register.number();
     Some(if register.is_vector_register() {
         let bytes = state.fpu.ymm[number].get(element * size..(element + 1) * size)?;
@@ -355,7 +386,11 @@ fn value(state: &ExecState, register: Register, element: usize, size: usize) -> 
             _ => u64::from_le_bytes(bytes.try_into().ok()?),
         }
     } else if register.is_segment_register() {
-        0
+        match register {
+            Register::FS => SEGMENT_BASES[0],
+            Register::GS => SEGMENT_BASES[1],
+            _ => 0,
+        }
     } else {
         let gpr = state.gpr[register.full_register().number()];
         match register.size() {

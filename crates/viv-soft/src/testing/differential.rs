@@ -1,16 +1,15 @@
 //! The interpreter against the processor: every form, random cases, everything that an instruction can change.
 
-use std::fmt::Write as _;
-
 use iced_x86::{Code, FastFormatter};
 use viv_arch::cpuid::{CpuidTable, ModelParameters};
 use viv_arch::paging::PAGE_SIZE;
 use viv_arch::{Exception, Vector};
 
 use super::case::RegionLock;
+use super::outcome::{Outcome, difference, undefined_flags};
 use super::{
-    CODE, Case, DATA, Interpreter, Mode, NativeCpu, NativeFault, Protection, Rng, forms,
-    has_own_fault_address, has_own_faults,
+    CODE, Case, DATA, Machine, Mode, NativeCpu, NativeFault, Protection, Rng, forms, has_own_fault_address,
+    has_own_faults,
 };
 use crate::cpu::Pending;
 use crate::hostexec::ExecState;
@@ -80,7 +79,7 @@ pub fn compare(options: &Options) -> Report {
 
 /// Addresses that no user program can access: a supervisor's, and some that are not canonical, in whole or in
 /// part.
-const FORBIDDEN: [u64; 6] = [
+pub(super) const FORBIDDEN: [u64; 6] = [
     0xffff_8000_0000_1800,
     0xffff_8000_0000_1ffd,
     0x0000_7fff_ffff_fffd,
@@ -90,7 +89,7 @@ const FORBIDDEN: [u64; 6] = [
 ];
 
 /// The supervisor's pages around them. Linux says of all addresses up there that their pages are present.
-const SUPERVISOR: [u64; 6] = [
+pub(super) const SUPERVISOR: [u64; 6] = [
     0xffff_8000_0000_0000,
     0xffff_8000_0000_1000,
     0xffff_8000_0000_2000,
@@ -101,14 +100,14 @@ const SUPERVISOR: [u64; 6] = [
 
 /// What may be done with the pages of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Layout {
+pub(super) struct Layout {
     /// The page that instructions near a page's end run into.
-    second_code: Protection,
-    data: [Protection; 4],
+    pub(super) second_code: Protection,
+    pub(super) data: [Protection; 4],
 }
 
 impl Layout {
-    const OPEN: Self = Self { second_code: Protection::All, data: [Protection::ReadWrite; 4] };
+    pub(super) const OPEN: Self = Self { second_code: Protection::All, data: [Protection::ReadWrite; 4] };
 
     fn random(code: Code, rng: &mut Rng) -> Self {
         use Protection::{None, ReadOnly, ReadWrite};
@@ -124,24 +123,24 @@ impl Layout {
         layout
     }
 
-    fn pages(&self) -> impl Iterator<Item = (u64, Protection)> {
+    /// The pages that differ in another layout, with what may be done with them here.
+    pub(super) fn changes(&self, other: &Self) -> impl Iterator<Item = (u64, Protection)> {
+        self.pages()
+            .zip(other.pages())
+            .filter(|(wanted, present)| wanted != present)
+            .map(|(wanted, _)| wanted)
+    }
+
+    pub(super) fn pages(&self) -> impl Iterator<Item = (u64, Protection)> {
         let data = (DATA.start..).step_by(PAGE_SIZE as usize).zip(self.data);
         data.chain([(CODE.start + PAGE_SIZE, self.second_code)])
     }
 }
 
-/// Everything that an instruction can change, and the exception that kept it from it.
-#[derive(PartialEq)]
-struct Outcome {
-    state: ExecState,
-    data: Vec<u8>,
-    fault: Option<Exception>,
-}
-
 /// The two processors.
 struct Sides {
     native: NativeCpu,
-    interpreter: Interpreter,
+    interpreter: Machine,
     mode: Mode,
     layout: Layout,
     _regions: RegionLock,
@@ -151,14 +150,14 @@ impl Sides {
     fn new(mode: Mode) -> Self {
         let regions = RegionLock::take();
         let mut native = NativeCpu::in_mode(mode);
-        let mut interpreter = Interpreter::in_mode(mode);
+        let mut interpreter = Machine::interpreter(mode);
         let pages = Layout::OPEN.pages().chain([(CODE.start, Protection::All)]);
         for (page, protection) in pages {
             native.map(page, PAGE_SIZE as usize, protection).expect("the address is free");
-            interpreter.map(page, PAGE_SIZE, protection);
+            interpreter.space().map(page, PAGE_SIZE, protection);
         }
         for page in SUPERVISOR {
-            interpreter.map_supervisor(page);
+            interpreter.space().map_supervisor(page, PAGE_SIZE);
         }
         Self { native, interpreter, mode, layout: Layout::OPEN, _regions: regions }
     }
@@ -182,11 +181,9 @@ impl Sides {
     }
 
     fn set_layout(&mut self, layout: &Layout) {
-        for ((page, wanted), (_, present)) in layout.pages().zip(self.layout.pages()) {
-            if wanted != present {
-                self.native.protect(page, wanted);
-                self.interpreter.protect(page, PAGE_SIZE, wanted);
-            }
+        for (page, protection) in layout.changes(&self.layout) {
+            self.native.protect(page, protection);
+            self.interpreter.space().protect(page, PAGE_SIZE, protection);
         }
         self.layout = layout.clone();
     }
@@ -200,7 +197,10 @@ impl Sides {
         report.page_faults += u64::from(expected.fault.is_some_and(|e| e.vector == Vector::PageFault));
         let problem = match actual {
             Ok(actual) if agree(case, &expected, &actual) => return,
-            Ok(actual) => difference(case, &expected, &actual),
+            Ok(actual) => {
+                let before = (&case.state, &*case.data);
+                difference(before, ("native", &expected), ("interpreted", &actual))
+            }
             Err(problem) => problem,
         };
         let mut text = String::new();
@@ -235,8 +235,8 @@ impl Sides {
     }
 
     fn interpreted(&mut self, case: &Case) -> Result<Outcome, String> {
-        self.interpreter.write(case.state.rip, &case.bytes);
-        self.interpreter.write(DATA.start, &case.data);
+        self.interpreter.space().write(case.state.rip, &case.bytes);
+        self.interpreter.space().write(DATA.start, &case.data);
         let mut state = case.state.clone();
         let fault = match self.interpreter.step(&mut state) {
             Ok(()) => None,
@@ -248,13 +248,13 @@ impl Sides {
             Err(other) => return Err(format!("\n  the interpreter gave up: {other:?}")),
         };
         let mut data = vec![0; case.data.len()];
-        self.interpreter.read(DATA.start, &mut data);
+        self.interpreter.space().read(DATA.start, &mut data);
         Ok(Outcome { state, data, fault })
     }
 }
 
 /// Bytes at an address, in parts that lie within a page each.
-fn by_page(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+pub(super) fn by_page(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let first = bytes.len().min((PAGE_SIZE - address % PAGE_SIZE) as usize);
     let (head, rest) = bytes.split_at(first);
     let middle = address + first as u64;
@@ -267,7 +267,7 @@ fn agree(case: &Case, expected: &Outcome, actual: &Outcome) -> bool {
     if expected == actual {
         return true;
     }
-    let undefined = undefined_flags(case);
+    let undefined = undefined_flags(&case.instruction);
     let by_page = has_own_fault_address(case.instruction.code()).is_some();
     let fault = |outcome: &Outcome| {
         let page = |address: u64| if by_page { address & !(PAGE_SIZE - 1) } else { address };
@@ -279,48 +279,6 @@ fn agree(case: &Case, expected: &Outcome, actual: &Outcome) -> bool {
         && expected.data == actual.data
         && ExecState { rflags: 0, ..expected.state.clone() }
             == ExecState { rflags: 0, ..actual.state.clone() }
-}
-
-/// The flags that the manual calls undefined after the instruction.
-fn undefined_flags(case: &Case) -> u64 {
-    use iced_x86::RflagsBits as Bits;
-    let undefined = case.instruction.rflags_undefined();
-    [(Bits::CF, 0), (Bits::PF, 2), (Bits::AF, 4), (Bits::ZF, 6), (Bits::SF, 7), (Bits::OF, 11)]
-        .into_iter()
-        .filter(|(flag, _)| undefined & flag != 0)
-        .fold(0, |flags, (_, bit)| flags | 1 << bit)
-}
-
-/// What differs, in words, and what the instruction worked on.
-fn difference(case: &Case, expected: &Outcome, actual: &Outcome) -> String {
-    let mut text = String::new();
-    let mut differ = |name: &str, [before, left, right]: [String; 3]| {
-        if left != right {
-            let _ = write!(text, "\n  {name}: {before} -> {left}, interpreted {right}");
-        }
-    };
-    let states = [&case.state, &expected.state, &actual.state];
-    differ(
-        "exception",
-        ["none".to_owned(), format!("{:x?}", expected.fault), format!("{:x?}", actual.fault)],
-    );
-    differ("rip", states.map(|state| format!("{:x}", state.rip)));
-    differ("rflags", states.map(|state| format!("{:x}", state.rflags)));
-    for n in 0..16 {
-        differ(&format!("gpr {n}"), states.map(|state| format!("{:x}", state.gpr[n])));
-        differ(&format!("ymm {n}"), states.map(|state| format!("{:02x?}", state.fpu.ymm[n])));
-    }
-    differ("x87 control and MXCSR", states.map(|state| format!("{:02x?}", &state.fpu.fx[..28])));
-    differ("st", states.map(|state| format!("{:02x?}", &state.fpu.fx[32..160])));
-    let changed = (0..case.data.len()).find(|&n| expected.data[n] != actual.data[n]);
-    if let Some(at) = changed {
-        let shown = at..case.data.len().min(at + 32);
-        let parts =
-            [&case.data, &expected.data, &actual.data].map(|data| format!("{:02x?}", &data[shown.clone()]));
-        differ(&format!("memory at {:#x}", DATA.start + at as u64), parts);
-    }
-    let _ = write!(text, "\n  before: flags {:x}, gpr {:x?}", case.state.rflags, case.state.gpr);
-    text
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess};
 use viv_arch::{Exception, Gpr, Vector};
 
-use super::{CODE, Case, DATA, Interpreter, Mode, NativeCpu, Protection, RegionLock, Rng, START, excluded};
+use super::{CODE, Case, DATA, Machine, Mode, NativeCpu, Protection, RegionLock, Rng, START, excluded};
 use crate::cpu::Pending;
 use crate::hostexec::ExecState;
 
-fn interpreter(mode: Mode) -> Interpreter {
-    let mut interpreter = Interpreter::in_mode(mode);
-    interpreter.map(CODE.start, CODE.end - CODE.start, Protection::All);
-    interpreter.map(DATA.start, DATA.end - DATA.start, Protection::ReadWrite);
+fn interpreter(mode: Mode) -> Machine {
+    let mut interpreter = Machine::interpreter(mode);
+    interpreter.space().map(CODE.start, CODE.end - CODE.start, Protection::All);
+    interpreter.space().map(DATA.start, DATA.end - DATA.start, Protection::ReadWrite);
     interpreter
 }
 
@@ -25,8 +25,8 @@ fn state(gpr: &[(Gpr, u64)]) -> ExecState {
 }
 
 /// Runs instructions one after the other.
-fn run(interpreter: &mut Interpreter, state: &mut ExecState, bytes: &[u8]) -> Result<(), Pending> {
-    interpreter.write(state.rip, bytes);
+fn run(interpreter: &mut Machine, state: &mut ExecState, bytes: &[u8]) -> Result<(), Pending> {
+    interpreter.space().write(state.rip, bytes);
     let end = state.rip + bytes.len() as u64;
     while state.rip != end {
         interpreter.step(state)?;
@@ -52,7 +52,7 @@ fn what_gives_other_values_changes_nothing_else() {
             let mut rng = Rng::new(code as u64);
             let Some(mut case) = (0..50).find_map(|_| Case::random(code, mode, &mut rng)) else { continue };
             case.state.gpr[Gpr::Rcx as usize] = 0;
-            interpreter.write(case.state.rip, &case.bytes);
+            interpreter.space().write(case.state.rip, &case.bytes);
             let mut after = case.state.clone();
             assert_eq!(interpreter.step(&mut after), Ok(()), "{code:?}");
             let mut expected = case.state.clone();
@@ -112,7 +112,7 @@ fn segment_bases_are_a_programs_own() {
     let mut interpreter = interpreter(Mode::Bits64);
     let base = DATA.start + 0x800;
     let mut registers = state(&[(Gpr::Rax, base), (Gpr::Rcx, 8), (Gpr::Rdx, 0xffff_ffff_1234_5678)]);
-    interpreter.write(base + 8, &0x1122_3344_5566_7788u64.to_le_bytes());
+    interpreter.space().write(base + 8, &0x1122_3344_5566_7788u64.to_le_bytes());
     let code = [
         0xf3, 0x48, 0x0f, 0xae, 0xd0, // wrfsbase rax
         0xf3, 0x48, 0x0f, 0xae, 0xc3, // rdfsbase rbx

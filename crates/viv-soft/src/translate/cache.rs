@@ -363,7 +363,7 @@ impl Translator {
         let tables = unsafe { &mut *self.tables };
         let index = target_index(linear);
         let target = &mut tables.targets[view as usize][index];
-        if target.negated == JumpTarget::NONE.negated {
+        if target.is_none() {
             self.targets.push((view, index as u16, global));
         } else if !global {
             // The entry may be down as global.
@@ -389,7 +389,7 @@ impl Translator {
         self.targets.retain(|&(view, index, global)| {
             let stays = global && !all;
             if !stays {
-                tables.targets[view as usize][index as usize] = JumpTarget::NONE;
+                tables.targets[view as usize][index as usize] = JumpTarget::none(usize::from(index));
             }
             stays
         });

@@ -227,6 +227,10 @@ fn classify_computation(i: &Instruction, mode: Mode) -> Kind {
         _ => return Kind::Interpret,
     };
     let registers = || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).map(|n| i.op_register(n));
+    // MMX registers are x87's, which are not in the host's, also where it is SSE that an instruction needs.
+    if registers().any(Register::is_mm) {
+        return Kind::Interpret;
+    }
     // The stack pointer has a register that cannot be named together with these.
     if registers().any(is_high_byte) && registers().any(|r| r.full_register() == Register::RSP) {
         return Kind::Interpret;
