@@ -17,11 +17,13 @@ use super::platform::{Access, Recorder};
 use super::ram::GuardedRam;
 use super::world::World;
 use crate::inbox::Inbox;
-use crate::options::Options;
+use crate::options::{Options, Tier};
 use crate::vm::{SoftEngine, SoftVm};
 
-/// How long a machine may run: hundreds of times as long as nearly all of them.
+/// How long a machine may run on the interpreter: hundreds of times as long as nearly all of them do.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// And elsewhere: code that writes to its own page all the time makes translated code slow.
+const MORE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +81,8 @@ impl Runner {
         platform.machine.get_or_init(|| (Arc::downgrade(&vm), vcpu.kicker()));
         vm.take_dirty_pages().expect("it can be told");
         vcpu.load(&world.state).expect("the state is one");
-        self.monitor.watch(Arc::clone(vm.inbox()));
+        let patience = if options.tier == Tier::Interpret { PATIENCE } else { MORE_PATIENCE };
+        self.monitor.watch(Arc::clone(vm.inbox()), Instant::now() + patience);
         let exit = vcpu.run().expect("it runs");
         let kicked = self.monitor.stop();
         let mut state = vcpu.save().expect("it is at rest");
@@ -150,9 +153,9 @@ impl Monitor {
         Self { shared, thread: Some(thread::spawn(move || watched.run())) }
     }
 
-    fn watch(&self, inbox: Arc<Inbox>) {
+    fn watch(&self, inbox: Arc<Inbox>, until: Instant) {
         self.shared.kicked.store(0, Ordering::SeqCst);
-        *self.shared.vcpu.lock().unwrap_or_else(PoisonError::into_inner) = Some((inbox, Instant::now()));
+        *self.shared.vcpu.lock().unwrap_or_else(PoisonError::into_inner) = Some((inbox, until));
     }
 
     fn stop(&self) -> Kicked {
@@ -169,13 +172,13 @@ impl Watched {
     fn run(&self) {
         use viv_engine::Kick;
         while !self.ended.load(Ordering::SeqCst) {
-            if let Some((inbox, since)) = &*self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+            if let Some((inbox, until)) = &*self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
                 && self.kicked.load(Ordering::SeqCst) == 0
             {
                 if inbox.is_asleep() {
                     self.kicked.store(1, Ordering::SeqCst);
                     inbox.kick();
-                } else if since.elapsed() > PATIENCE {
+                } else if Instant::now() > *until {
                     self.kicked.store(2, Ordering::SeqCst);
                     inbox.kick();
                 }
