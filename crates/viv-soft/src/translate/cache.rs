@@ -420,7 +420,7 @@ impl Translator {
             let target = &mut tables.targets[view as usize][index as usize];
             let stays = !dropped.contains(&target.host);
             if !stays {
-                *target = JumpTarget::NONE;
+                *target = JumpTarget::none(usize::from(index));
             }
             stays
         });
