@@ -1,5 +1,6 @@
 //! One machine, from its start to its end.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -9,15 +10,19 @@ use viv_arch::cpuid::{CpuidTable, ModelParameters};
 use viv_arch::state::RunState;
 use viv_arch::{Rflags, VcpuState, msr};
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, Exit, Platform, Vcpu, Vm, VmParameters};
+use viv_engine::{Engine, Exit, GuestMemory, Platform, Vcpu, Vm, VmParameters};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::layout::{PLAY, STOP, SYSTEM, SYSTEM_SIZE};
+use super::REFERENCE;
+use super::layout::{MAPPED, PLAY, PLAY_SIZE, STOP, SYSTEM, SYSTEM_SIZE};
 use super::platform::{Access, Recorder};
 use super::ram::GuardedRam;
+use super::shrink::PADDING;
 use super::world::World;
+use crate::hostexec::ExecState;
 use crate::inbox::Inbox;
 use crate::options::{Options, Tier};
+use crate::vcpu::SoftVcpu;
 use crate::vm::{SoftEngine, SoftVm};
 
 /// How long a machine may run on the interpreter: hundreds of times as long as nearly all of them do.
@@ -64,13 +69,45 @@ impl Default for Runner {
 impl Runner {
     /// Runs the machine of a world on an engine with these options.
     pub fn run(&mut self, world: &World, options: Options) -> Outcome {
+        self.run_by(world, options, |vcpu, _| vcpu.run().expect("it runs"))
+    }
+
+    /// The last `count` instructions of a world's random code, by the interpreter: registers before each, and its bytes
+    /// as they are then, if it is in the code pages where these are mapped first. What was shrunk away is left out.
+    pub fn last_steps(&mut self, world: &World, count: usize) -> VecDeque<(ExecState, [u8; 15])> {
+        let mut steps = VecDeque::new();
+        self.run_by(world, REFERENCE, |vcpu, memory| {
+            vcpu.run_watched(|state| {
+                let mut bytes = [0; 15];
+                let offset = state.rip.wrapping_sub(MAPPED);
+                if offset < PLAY_SIZE {
+                    let _ = memory.read_slice(&mut bytes, GuestAddress(PLAY + offset));
+                }
+                // The handler is the same every time.
+                if state.rip < SYSTEM && bytes[0] != PADDING {
+                    steps.push_back((state.clone(), bytes));
+                    if steps.len() > count {
+                        steps.pop_front();
+                    }
+                }
+            })
+        });
+        steps
+    }
+
+    fn run_by(
+        &mut self,
+        world: &World,
+        options: Options,
+        run: impl FnOnce(&mut SoftVcpu, &GuestMemory) -> Exit,
+    ) -> Outcome {
         let memory = self.ram.memory();
         let (system, play) = world.image.bytes.split_at(SYSTEM_SIZE as usize);
         memory.write_slice(system, GuestAddress(0)).expect("it is RAM");
         memory.write_slice(play, GuestAddress(PLAY)).expect("it is RAM");
         let tsc_khz = SoftEngine::default().tsc_khz();
         let parameters = VmParameters {
-            memory,
+            memory: memory.clone(),
             vcpus: 1,
             cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
             clock: Arc::new(HostClock::stopped_at(0)),
@@ -83,7 +120,7 @@ impl Runner {
         vcpu.load(&world.state).expect("the state is one");
         let patience = if options.tier == Tier::Interpret { PATIENCE } else { MORE_PATIENCE };
         self.monitor.watch(Arc::clone(vm.inbox()), Instant::now() + patience);
-        let exit = vcpu.run().expect("it runs");
+        let exit = run(&mut vcpu, &memory);
         let kicked = self.monitor.stop();
         let mut state = vcpu.save().expect("it is at rest");
         let end = match exit {
