@@ -37,9 +37,10 @@ struct Record {
     slot: Slot,
     /// The page that its instruction runs into.
     second: Option<Slot>,
-    /// Where its code is for indirect branches, and for others.
+    /// Where its code is for indirect branches, for others from other pages, and for those from its own page.
     start: u64,
     entry: u64,
+    entry_in_page: u64,
     /// What leads to it.
     incoming: Vec<EdgeId>,
     /// What leads away from it: the first edge and the number of them.
@@ -51,6 +52,7 @@ struct Record {
 
 /// A branch that may be linked.
 struct Edge {
+    leaves_page: bool,
     site: Option<u32>,
     page_site: Option<u32>,
     exit: u32,
@@ -147,7 +149,7 @@ impl Translator {
         self.traces.clear();
         self.edges.clear();
         // Edge 0 stands for none.
-        self.edges.push(Edge { site: None, page_site: None, exit: 0, target: 0, to: None });
+        self.edges.push(Edge { leaves_page: false, site: None, page_site: None, exit: 0, target: 0, to: None });
         self.pages.clear();
         self.pages.push(None);
         self.free_slots.clear();
@@ -216,7 +218,7 @@ impl Translator {
         };
         let base = self.arena.next_address();
         let first_edge = self.edges.len() as EdgeId;
-        let Some(Emitted { code, entry, edges, fault_sites }) =
+        let Some(Emitted { code, entry, entry_in_page, edges, fault_sites }) =
             emit::emit(&trace, page, second, mode, &self.thunks, base, first_edge)
         else {
             return Ok(None);
@@ -231,6 +233,7 @@ impl Translator {
         }
         let count = edges.len() as u32;
         self.edges.extend(edges.into_iter().map(|edge| Edge {
+            leaves_page: edge.leaves_page,
             site: edge.site.map(|site| offset + site as u32),
             page_site: edge.page_site.map(|site| offset + site as u32),
             exit: offset + edge.exit as u32,
@@ -252,6 +255,7 @@ impl Translator {
             second,
             start,
             entry: start + entry as u64,
+            entry_in_page: start + entry_in_page as u64,
             incoming: Vec::new(),
             first_edge,
             edges: count,
@@ -295,12 +299,13 @@ impl Translator {
     /// Makes a branch lead straight to a trace, which is what it was found to come to.
     pub fn link(&mut self, edge: EdgeId, to: TraceId) {
         let Some(record) = self.traces[to as usize].as_mut() else { return };
-        let Edge { site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else { return };
+        let Edge { leaves_page, site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else { return };
         if old == Some(to) {
             return;
         }
         record.incoming.push(edge);
-        let (slot, entry) = (record.slot, record.entry);
+        let slot = record.slot;
+        let entry = if leaves_page { record.entry } else { record.entry_in_page };
         if let Some(old) = old {
             self.forget_incoming(old, edge);
         }

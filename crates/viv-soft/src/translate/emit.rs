@@ -1,9 +1,12 @@
 //! From a trace to host code.
 //!
 //! The guest's arithmetic flags are in the host's, except where a TLB lookup would destroy flags that are still needed:
-//! from there to the next instruction that has to do with flags they are in [`FLAGS`]. Whatever an instruction
-//! needs of memory is looked up before it changes anything, so that one that misses, or faults on the host, can be left
-//! to the interpreter as a whole.
+//! from there to the next instruction that has to do with flags they are in [`FLAGS`]. A branch within the page passes
+//! flags that may be needed in the flags register, every other branch in [`FLAGS`]: there they survive, at no cost, in
+//! code that has nothing to do with them. A trace therefore has several entries (see [`Emitted`]).
+//!
+//! Whatever an instruction needs of memory is looked up before it changes anything, so that one that misses, or faults
+//! on the host, can be left to the interpreter as a whole.
 
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
 use viv_arch::paging;
@@ -19,6 +22,8 @@ use super::{Mode, rewrite};
 /// A branch to a place outside the trace.
 #[derive(Debug, Clone, Copy)]
 pub struct EdgeDraft {
+    /// Whether it leads to another page.
+    pub leaves_page: bool,
     /// Where the displacement is that leads to the exit, and may lead to a trace. `None`: the branch only leaves to have
     /// events looked at.
     pub site: Option<usize>,
@@ -33,9 +38,11 @@ pub struct EdgeDraft {
 /// Host code of a trace.
 pub struct Emitted {
     pub code: Vec<u8>,
-    /// Where it is entered by branches that know which page runs. Indirect ones come in at its beginning, with the
-    /// linear address in [`ADDRESS`].
+    /// Where it is entered from other pages. Indirect branches come in at its beginning, with the linear address in
+    /// [`ADDRESS`].
     pub entry: usize,
+    /// Where it is entered from its own page, with the flags in the flags register.
+    pub entry_in_page: usize,
     pub edges: Vec<EdgeDraft>,
     /// Instructions that may fault on the host: where they are, and where to go then.
     pub fault_sites: Vec<(u32, u32)>,
@@ -46,13 +53,16 @@ enum Cold {
     /// The interpretation of an instruction.
     Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
     /// Leaving by an edge.
-    Exit { label: Label, edge: usize },
+    Exit { label: Label, edge: usize, flags_saved: bool },
+    /// Saving the flags before the trace's start.
+    SaveFlags { label: Label, resume: Label },
     /// Loading the vector registers at the trace's start.
     LoadVectors { label: Label },
 }
 
 /// A site and an exit before their labels are known.
 pub(super) struct PendingEdge {
+    pub leaves_page: bool,
     pub site: Option<usize>,
     pub page_site: Option<usize>,
     pub exit: Label,
@@ -71,9 +81,10 @@ pub(super) struct Emitter<'a> {
     pub edges: Vec<PendingEdge>,
     fault_sites: Vec<(usize, Label)>,
     /// Whether the flags are in [`FLAGS`].
-    flags_saved: bool,
-    /// Where the first instruction begins.
+    pub flags_saved: bool,
+    /// Where the first instruction begins, and whether the flags are in [`FLAGS`] there.
     pub head: Label,
+    pub head_saved: bool,
     /// The number of the first edge.
     first_edge: u32,
 }
@@ -104,33 +115,42 @@ pub fn emit(
         fault_sites: Vec::new(),
         flags_saved: false,
         head,
+        head_saved: trace.passes_flags(),
         first_edge,
     };
     emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
     emitter.asm.store(frame::PAGE, ADDRESS);
     let entry = emitter.asm.position();
-    if let Some(slot) = second {
-        emitter.check_next_page(slot, trace.live_in());
-    }
-    emitter.enter();
+    let entry_in_page = emitter.enter(second);
     for (n, item) in trace.items.iter().enumerate() {
         emitter.item(n, item);
     }
     if let Some(last) = trace.items.last()
         && !last.ends
     {
-        emitter.restore_flags();
         emitter.edge(last.instruction.next_ip(), last.live);
     }
-    emitter.finish(entry)
+    emitter.finish(entry, entry_in_page)
 }
 
 impl Emitter<'_> {
-    /// The trace's start: vector registers are made live.
-    fn enter(&mut self) {
+    /// The trace's start: flags are put where they are needed, the next page is looked for, vector registers are made
+    /// live. Gives the entry from the same page.
+    fn enter(&mut self, second: Option<u32>) -> Label {
+        let live = self.trace.live_in();
+        if live != 0 && !self.head_saved {
+            self.flags_saved = true;
+            self.restore_flags();
+        }
+        let body = self.asm.here();
+        self.flags_saved = self.head_saved;
+        let fragile = if self.head_saved { 0 } else { live };
+        if let Some(slot) = second {
+            self.check_next_page(slot, fragile);
+        }
         if self.trace.vectors {
             let label = self.asm.label();
-            if self.trace.live_in() != 0 {
+            if fragile != 0 {
                 let load = self.asm.label();
                 self.asm.copy(SCRATCH, RCX);
                 self.asm.load_byte(RCX, frame::VECTORS_LIVE);
@@ -147,6 +167,12 @@ impl Emitter<'_> {
             self.cold.push(Cold::LoadVectors { label });
         }
         self.asm.bind(self.head);
+        if !self.head_saved {
+            return body;
+        }
+        let label = self.asm.label();
+        self.cold.push(Cold::SaveFlags { label, resume: body });
+        label
     }
 
     fn item(&mut self, n: usize, item: &Item) {
@@ -158,22 +184,21 @@ impl Emitter<'_> {
             Kind::Pop => self.pop(n, item),
             Kind::Leave => self.leave(n, item),
             Kind::Branch => self.conditional(item),
-            Kind::Jump => {
-                self.restore_flags();
-                self.edge(item.instruction.near_branch_target(), item.live);
-            }
+            Kind::Jump => self.edge(item.instruction.near_branch_target(), item.live),
             Kind::Call => self.call(n, item),
             Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => self.indirect(n, item),
             Kind::Interpret => self.interpret(n, item),
         }
     }
 
-    /// Puts the flags where a lookup does not destroy them, if any of `needed` are.
+    /// Puts the flags where a lookup does not destroy them, if any of `needed` are. [`SCRATCH`] is lost, here and in
+    /// [`Emitter::restore_flags`].
     pub fn guard_flags(&mut self, needed: Flags) {
         if needed != 0 && !self.flags_saved {
-            self.asm.copy(FLAGS, RAX);
+            self.asm.copy(SCRATCH, RAX);
             self.asm.flags_to_ax();
-            self.asm.exchange(RAX, FLAGS);
+            self.asm.copy(FLAGS, RAX);
+            self.asm.copy(RAX, SCRATCH);
             self.flags_saved = true;
         }
     }
@@ -181,9 +206,10 @@ impl Emitter<'_> {
     /// Puts the flags back into the flags register.
     pub fn restore_flags(&mut self) {
         if self.flags_saved {
-            self.asm.exchange(RAX, FLAGS);
-            self.asm.flags_from_ax();
+            self.asm.copy(SCRATCH, RAX);
             self.asm.copy(RAX, FLAGS);
+            self.asm.flags_from_ax();
+            self.asm.copy(RAX, SCRATCH);
             self.flags_saved = false;
         }
     }
@@ -404,7 +430,6 @@ impl Emitter<'_> {
         let miss = self.miss(n, resume);
         self.lookup(8, true, miss);
         self.push_return_address(&item.instruction);
-        self.restore_flags();
         self.edge(item.instruction.near_branch_target(), item.live);
         self.asm.bind(resume);
     }
@@ -451,7 +476,7 @@ impl Emitter<'_> {
             self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
             self.asm.load(ADDRESS, frame::TARGET);
         }
-        self.restore_flags();
+        self.guard_flags(item.live);
         let miss = self.miss(n, resume);
         let release = match item.kind {
             Kind::Return => i.stack_pointer_increment(),
@@ -486,12 +511,12 @@ impl Emitter<'_> {
     pub fn new_edge(&mut self, target: i64) -> (usize, Label) {
         let exit = self.asm.label();
         let edge = self.edges.len();
-        self.edges.push(PendingEdge { site: None, page_site: None, exit, target });
-        self.cold.push(Cold::Exit { label: exit, edge });
+        self.edges.push(PendingEdge { leaves_page: false, site: None, page_site: None, exit, target });
+        self.cold.push(Cold::Exit { label: exit, edge, flags_saved: self.flags_saved });
         (edge, exit)
     }
 
-    fn finish(mut self, entry: usize) -> Option<Emitted> {
+    fn finish(mut self, entry: usize, entry_in_page: Label) -> Option<Emitted> {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
                 Cold::Interpret { label, item, flags_saved, resume } => {
@@ -499,11 +524,17 @@ impl Emitter<'_> {
                     let ends = self.trace.items[item].ends;
                     self.detour(item, flags_saved, ends, resume);
                 }
-                Cold::Exit { label, edge } => {
+                Cold::Exit { label, edge, flags_saved } => {
                     self.asm.bind(label);
                     let number = self.first_edge + edge as u32;
                     self.asm.store_immediate(false, frame::EDGE, number as i32);
-                    self.asm.jump_to(self.thunks.exit);
+                    self.asm.jump_to(self.thunks.exit[usize::from(flags_saved)]);
+                }
+                Cold::SaveFlags { label, resume } => {
+                    self.asm.bind(label);
+                    self.flags_saved = false;
+                    self.guard_flags(super::flags::ALL);
+                    self.asm.jump(resume);
                 }
                 Cold::LoadVectors { label } => {
                     self.asm.bind(label);
@@ -517,11 +548,12 @@ impl Emitter<'_> {
         Some(Emitted {
             code,
             entry,
+            entry_in_page: places.of(entry_in_page)?,
             edges: edges
                 .into_iter()
                 .map(|edge| {
-                    let PendingEdge { site, page_site, exit, target } = edge;
-                    Some(EdgeDraft { site, page_site, exit: places.of(exit)?, target })
+                    let PendingEdge { leaves_page, site, page_site, exit, target } = edge;
+                    Some(EdgeDraft { leaves_page, site, page_site, exit: places.of(exit)?, target })
                 })
                 .collect::<Option<_>>()?,
             fault_sites: sites

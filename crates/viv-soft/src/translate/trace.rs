@@ -73,8 +73,6 @@ pub struct Trace {
     pub ops: Box<[Op]>,
     /// Whether vector registers are used.
     pub vectors: bool,
-    /// Whether it is a single instruction that runs into the next page.
-    pub crosses: bool,
 }
 
 impl Trace {
@@ -120,7 +118,7 @@ impl Trace {
             }
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
-        let mut trace = Self { start, items, ops: ops.into(), vectors, crosses };
+        let mut trace = Self { start, items, ops: ops.into(), vectors };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
@@ -128,7 +126,7 @@ impl Trace {
     /// Goes backwards through the trace.
     fn find_live_flags(&mut self, page: &[u8], mode: Mode) {
         let mut live = match self.items.last() {
-            Some(Item { ends: true, kind: Kind::Jump, instruction, .. }) => {
+            Some(Item { ends: true, kind: Kind::Jump | Kind::Call, instruction, .. }) => {
                 self.live_at(page, instruction.near_branch_target(), mode)
             }
             Some(Item { ends: false, instruction, .. }) => self.live_at(page, instruction.next_ip(), mode),
@@ -151,6 +149,18 @@ impl Trace {
             return flags::ALL;
         }
         flags::live_at(decoder_at(page, at as usize, 0, mode))
+    }
+
+    /// Whether flags that are needed where it begins are needed first by an instruction that has nothing to do with
+    /// flags itself, so that they are best out of the way.
+    pub fn passes_flags(&self) -> bool {
+        let first = self.items.iter().find(|item| match item.kind {
+            Kind::Nothing | Kind::Lea => false,
+            Kind::Host(host) => item.flags.touches || host.access.is_some(),
+            _ => true,
+        });
+        self.live_in() != 0
+            && first.is_some_and(|item| item.kind != Kind::Branch && !item.flags.touches)
     }
 
     /// The flags that are needed where it begins.
