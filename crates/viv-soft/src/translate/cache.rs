@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use viv_arch::paging;
 
-use super::emit::{self, Emitted};
+use super::emit::{self, Emitted, Tools};
 use super::frame::{page_slot, target_index};
 use super::thunks::{self, Interpret, Thunks};
 use super::trace::Trace;
@@ -82,6 +82,7 @@ pub struct Translator {
     arena: CodeArena,
     fault_sites: Arc<FaultSites>,
     thunks: Thunks,
+    tools: Tools,
     interpret: Interpret,
     traces: Vec<Option<Record>>,
     edges: Vec<Edge>,
@@ -122,6 +123,7 @@ impl Translator {
             arena,
             fault_sites,
             thunks: Thunks::default(),
+            tools: Tools::default(),
             interpret,
             traces: Vec::new(),
             edges: Vec::new(),
@@ -198,6 +200,13 @@ impl Translator {
         None
     }
 
+    /// Whether there is a trace at an offset of a page.
+    pub fn has_trace(&self, page: u64, offset: u16, mode: Mode) -> bool {
+        let slot = self.by_page.get(&page_key(page, mode));
+        let page = slot.and_then(|&slot| self.pages[slot as usize].as_ref());
+        page.is_some_and(|page| page.traces.contains_key(&offset))
+    }
+
     /// Translates a trace of the page that `source` names and `page` holds. `None`: it cannot be translated.
     ///
     /// # Errors
@@ -219,7 +228,7 @@ impl Translator {
         let base = self.arena.next_address();
         let first_edge = self.edges.len() as EdgeId;
         let Some(Emitted { code, entry, entry_in_page, edges, fault_sites }) =
-            emit::emit(&trace, page, second, mode, &self.thunks, base, first_edge)
+            emit::emit(&trace, page, second, mode, &self.thunks, &mut self.tools, base, first_edge)
         else {
             return Ok(None);
         };

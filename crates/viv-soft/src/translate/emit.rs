@@ -69,14 +69,25 @@ pub(super) struct PendingEdge {
     pub target: i64,
 }
 
+/// What writing the code of a trace takes, kept because it is costly to make.
+pub struct Tools {
+    encoder: Encoder,
+    info: InstructionInfoFactory,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { encoder: Encoder::new(64), info: InstructionInfoFactory::new() }
+    }
+}
+
 pub(super) struct Emitter<'a> {
     pub asm: Asm,
     pub trace: &'a Trace,
     pub page: &'a [u8],
     pub mode: Mode,
     thunks: &'a Thunks,
-    encoder: Encoder,
-    info: InstructionInfoFactory,
+    tools: &'a mut Tools,
     cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
     fault_sites: Vec<(usize, Label)>,
@@ -97,6 +108,7 @@ pub fn emit(
     second: Option<u32>,
     mode: Mode,
     thunks: &Thunks,
+    tools: &mut Tools,
     base: u64,
     first_edge: u32,
 ) -> Option<Emitted> {
@@ -108,8 +120,7 @@ pub fn emit(
         page,
         mode,
         thunks,
-        encoder: Encoder::new(64),
-        info: InstructionInfoFactory::new(),
+        tools,
         cold: Vec::new(),
         edges: Vec::new(),
         fault_sites: Vec::new(),
@@ -305,13 +316,13 @@ impl Emitter<'_> {
         let needed = item.flags.before(item.live);
         let resume = self.asm.label();
         let i = &item.instruction;
-        let Some(rewritten) = rewrite::rewrite(i, host.access.is_some(), &mut self.info) else {
+        let Some(rewritten) = rewrite::rewrite(i, host.access.is_some(), &mut self.tools.info) else {
             return self.interpret(n, item);
         };
-        let Ok(_) = self.encoder.encode(&rewritten.instruction, 0) else {
+        let Ok(_) = self.tools.encoder.encode(&rewritten.instruction, 0) else {
             return self.interpret(n, item);
         };
-        let encoded = self.encoder.take_buffer();
+        let encoded = self.tools.encoder.take_buffer();
         if let Some(access) = host.access {
             self.guard_flags(needed);
             self.address(i);
@@ -343,7 +354,7 @@ impl Emitter<'_> {
             self.asm.store(slot(guest), scratch);
         }
         self.asm.bind(resume);
-        self.encoder.set_buffer({
+        self.tools.encoder.set_buffer({
             let mut buffer = encoded;
             buffer.clear();
             buffer

@@ -78,7 +78,7 @@ pub struct Trace {
 impl Trace {
     /// Decodes the trace at offset `start` of a page. `bytes` is what the page holds; if there is more, it is what the
     /// next page begins with, and the trace is the one instruction that runs into it. It is empty if its first
-    /// instruction is none that it may have.
+    /// instruction is none that it may have. Behind a branch it also ends where `is_known` says that there is a trace.
     ///
     /// # Errors
     /// When the memory for the interpreter's host-executed instructions is full.
@@ -88,6 +88,7 @@ impl Trace {
         mode: Mode,
         host: &mut HostCode,
         limit: usize,
+        is_known: impl Fn(u16) -> bool,
     ) -> Result<Self, ArenaError> {
         let crosses = bytes.len() > paging::PAGE_SIZE as usize;
         let limit = if crosses { 1 } else { limit };
@@ -96,6 +97,12 @@ impl Trace {
         let mut items: Vec<Item> = Vec::new();
         let mut ops = Vec::new();
         while items.len() < limit && decoder.can_decode() {
+            // Code that has a trace already is not translated once more behind a branch.
+            if items.last().is_some_and(|item| item.kind == Kind::Branch)
+                && is_known((start + decoder.position()) as u16)
+            {
+                break;
+            }
             let instruction = decoder.decode();
             if instruction.is_invalid() {
                 break;
