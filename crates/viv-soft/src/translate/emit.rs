@@ -11,7 +11,7 @@
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
 use viv_arch::paging;
 
-use super::asm::{Asm, Label, Mem, RAX, RBP, RCX, RSI, RSP, alu, condition};
+use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, RSP, alu, condition};
 use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH, host, slot};
@@ -49,9 +49,11 @@ pub struct Emitted {
 }
 
 /// What is emitted after the code that usually runs.
-enum Cold {
+pub(super) enum Cold {
     /// The interpretation of an instruction.
     Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
+    /// The interpretation of several.
+    Run { label: Label, first: usize, count: usize, flags_saved: bool, resume: Label },
     /// Leaving by an edge.
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
@@ -88,7 +90,7 @@ pub(super) struct Emitter<'a> {
     pub mode: Mode,
     thunks: &'a Thunks,
     tools: &'a mut Tools,
-    cold: Vec<Cold>,
+    pub cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
     fault_sites: Vec<(usize, Label)>,
     /// Whether the flags are in [`FLAGS`].
@@ -133,8 +135,12 @@ pub fn emit(
     emitter.asm.store(frame::PAGE, ADDRESS);
     let entry = emitter.asm.position();
     let entry_in_page = emitter.enter(second);
-    for (n, item) in trace.items.iter().enumerate() {
-        emitter.item(n, item);
+    let mut n = 0;
+    while let Some(item) = trace.items.get(n) {
+        n += emitter.stack_run(n).unwrap_or_else(|| {
+            emitter.item(n, item);
+            1
+        });
     }
     if let Some(last) = trace.items.last()
         && !last.ends
@@ -242,7 +248,7 @@ impl Emitter<'_> {
     }
 
     /// The linear address of the memory operand into [`ADDRESS`]. Flags stay unless there is a segment base.
-    fn address(&mut self, i: &Instruction) {
+    pub fn address(&mut self, i: &Instruction) {
         self.offset(i, ADDRESS);
         if i.memory_segment() == Register::FS || i.memory_segment() == Register::GS {
             let number = if i.memory_segment() == Register::FS { 4 } else { 5 };
@@ -294,7 +300,7 @@ impl Emitter<'_> {
     }
 
     /// Turns the linear address in [`ADDRESS`] into the host's, for `size` bytes, or goes to `miss`. Flags are lost.
-    fn lookup(&mut self, size: usize, write: bool, miss: Label) {
+    pub fn lookup(&mut self, size: usize, write: bool, miss: Label) {
         let view = self.mode.view();
         let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
         self.asm.rotate_right(SCRATCH, ADDRESS, 7);
@@ -306,7 +312,7 @@ impl Emitter<'_> {
     }
 
     /// A place where instruction `n` is interpreted, with the flags where they are now; then goes on at `resume`.
-    fn miss(&mut self, n: usize, resume: Label) -> Label {
+    pub fn miss(&mut self, n: usize, resume: Label) -> Label {
         let label = self.asm.label();
         self.cold.push(Cold::Interpret { label, item: n, flags_saved: self.flags_saved, resume });
         label
@@ -372,66 +378,6 @@ impl Emitter<'_> {
         if host(to).is_none() {
             self.asm.store(slot(to), register);
         }
-    }
-
-    fn push(&mut self, n: usize, item: &Item) {
-        let i = &item.instruction;
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        let from_memory = i.op0_kind() == OpKind::Memory;
-        if from_memory {
-            self.address(i);
-            let miss = self.miss(n, resume);
-            self.lookup(8, false, miss);
-            // It waits for the second lookup.
-            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
-            self.asm.store(frame::TARGET, ADDRESS);
-        }
-        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
-        let miss = self.miss(n, resume);
-        self.lookup(8, true, miss);
-        let top = Mem::at(ADDRESS, 0);
-        if from_memory {
-            self.asm.load(SCRATCH, frame::TARGET);
-            self.asm.store(top, SCRATCH);
-        } else if i.op0_kind() == OpKind::Register {
-            let value = self.value(i.op0_register().number() as u8, SCRATCH);
-            self.asm.store(top, value);
-        } else {
-            self.asm.store_immediate(true, top, i.immediate(0) as i32);
-        }
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
-        self.asm.bind(resume);
-    }
-
-    fn pop(&mut self, n: usize, item: &Item) {
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        self.asm.copy(ADDRESS, GUEST_RSP);
-        let miss = self.miss(n, resume);
-        self.lookup(8, false, miss);
-        let guest = item.instruction.op0_register().number() as u8;
-        // POP RSP loads what was on top.
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8));
-        match host(guest) {
-            Some(register) => self.asm.load(register, Mem::at(ADDRESS, 0)),
-            None => {
-                self.asm.load(SCRATCH, Mem::at(ADDRESS, 0));
-                self.asm.store(slot(guest), SCRATCH);
-            }
-        }
-        self.asm.bind(resume);
-    }
-
-    fn leave(&mut self, n: usize, item: &Item) {
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        self.asm.copy(ADDRESS, RBP);
-        let miss = self.miss(n, resume);
-        self.lookup(8, false, miss);
-        self.asm.lea(GUEST_RSP, Mem::at(RBP, 8));
-        self.asm.load(RBP, Mem::at(ADDRESS, 0));
-        self.asm.bind(resume);
     }
 
     fn call(&mut self, n: usize, item: &Item) {
@@ -534,6 +480,18 @@ impl Emitter<'_> {
                     self.asm.bind(label);
                     let ends = self.trace.items[item].ends;
                     self.detour(item, flags_saved, ends, resume);
+                }
+                Cold::Run { label, first, count, mut flags_saved, resume } => {
+                    self.asm.bind(label);
+                    for item in first..first + count {
+                        let next = if item + 1 == first + count { resume } else { self.asm.label() };
+                        let ends = self.trace.items[item].ends;
+                        self.detour(item, flags_saved, ends, next);
+                        if next != resume {
+                            self.asm.bind(next);
+                        }
+                        flags_saved = true;
+                    }
                 }
                 Cold::Exit { label, edge, flags_saved } => {
                     self.asm.bind(label);
