@@ -9,6 +9,7 @@
 use std::arch::asm;
 use std::sync::atomic::AtomicU32;
 
+use rustix::mm::{Advice, madvise};
 use viv_engine::memory::{GuestMemory, PageRecord, record};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -53,7 +54,7 @@ impl RamPage<'_> {
 impl Ram {
     /// A view of `memory`.
     pub fn new(memory: &GuestMemory) -> Self {
-        let regions = memory
+        let regions: Box<[Region]> = memory
             .iter()
             .map(|region| Region {
                 start: region.start_addr().0,
@@ -62,6 +63,12 @@ impl Ram {
                 record: record(region),
             })
             .collect();
+        for region in &regions {
+            // Guests touch their memory page by page, each of which is a fault for the host unless its pages are large.
+            // SAFETY: advice about the region's own mapping that changes nothing of what it holds. A host that does not
+            // take it is only slower.
+            let _ = unsafe { madvise(region.host.cast(), region.len as usize, Advice::LinuxHugepage) };
+        }
         Self { regions, _memory: memory.clone() }
     }
 

@@ -36,8 +36,8 @@ pub const NOT_MAPPED: u64 = 1;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct JumpTarget {
-    /// Less the linear address.
-    pub negated: u64,
+    /// The linear address.
+    pub linear: u64,
     /// The host code for it.
     pub host: u64,
 }
@@ -45,7 +45,7 @@ pub struct JumpTarget {
 impl JumpTarget {
     /// The entry for `linear`.
     pub const fn new(linear: u64, host: u64) -> Self {
-        Self { negated: linear.wrapping_neg(), host }
+        Self { linear, host }
     }
 
     /// The entry of place `index` that no branch takes: its address belongs to another place.
@@ -166,7 +166,7 @@ mod tests {
         for index in 0..JUMP_TARGETS {
             let none = JumpTarget::none(index);
             assert!(none.is_none());
-            let address = none.negated.wrapping_neg();
+            let address = none.linear;
             assert_ne!(target_index(address), index, "a branch to {address:#x}");
         }
     }

@@ -27,7 +27,7 @@ use translated::Translated;
 mod single;
 mod translated;
 
-const JUMP_CACHE_SIZE: usize = 8192;
+const JUMP_CACHE_SIZE: usize = 16384;
 
 /// Where a linear address led to lately.
 #[derive(Clone, Copy)]

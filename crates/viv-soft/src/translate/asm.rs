@@ -237,10 +237,6 @@ impl Asm {
         self.rm(false, &[0x8d], to, mem);
     }
 
-    /// xchg r64, r64
-    pub fn exchange(&mut self, a: Reg, b: Reg) {
-        self.rr(true, &[0x87], a, b);
-    }
 
     /// An operation of [`alu`] on a register and memory.
     pub fn alu_load(&mut self, operation: u8, to: Reg, from: Mem) {
@@ -270,6 +266,12 @@ impl Asm {
     }
 
 
+    /// shl r32, immediate
+    pub fn shift_left(&mut self, reg: Reg, count: u8) {
+        self.rex(false, 0, 0, reg);
+        self.bytes(&[0xc1, 0xe0 | reg & 7, count]);
+    }
+
     /// mov r64, immediate, in its shortest form
     pub fn immediate(&mut self, to: Reg, value: u64) {
         if let Ok(value) = u32::try_from(value) {
@@ -293,16 +295,6 @@ impl Asm {
         self.bytes(&[0xf0, 0xc0 | (to & 7) << 3 | from & 7, count]);
     }
 
-    /// pext r64, r64, [mask]: no flags
-    pub fn extract_bits(&mut self, to: Reg, from: Reg, mask: Mem) {
-        let second = 0x80 | (!from & 15) << 3 | 2;
-        let first = u8::from(to < 8) << 7
-            | u8::from(mask.index.is_none_or(|(index, _)| index < 8)) << 6
-            | u8::from(mask.base < 8) << 5
-            | 2;
-        self.bytes(&[0xc4, first, second, 0xf5]);
-        self.modrm_mem(to, mask);
-    }
 
     /// crc32 r64, r64: no flags
     pub fn checksum(&mut self, to: Reg, from: Reg) {
@@ -424,7 +416,6 @@ mod tests {
         asm.alu_immediate(true, alu::CMP, 11, 0xff8);
         asm.alu_immediate(false, alu::AND, 10, 0xffe0);
         asm.rotate_right(10, 11, 7);
-        asm.extract_bits(10, 11, Mem::at(RSP, 0x200));
         asm.checksum(10, 11);
         asm.immediate(14, 0x1234_5678_9abc);
         asm.immediate(RAX, !0);
@@ -440,7 +431,7 @@ mod tests {
             text,
             "mov r12,[r13]\nmov [rsp+r10+12345h],r9\nmovzx ecx,byte ptr [r10]\nlea r11,[rbp+r12*8-8h]\n\
              xor r11,[rsp+r10+1000h]\ncmp r11,0FF8h\nand r10d,0FFE0h\nrorx r10,r11,7h\n\
-             pext r10,r11,[rsp+200h]\ncrc32 r10,r11\nmov r14,123456789ABCh\nmov rax,0FFFFFFFFFFFFFFFFh\n\
+             crc32 r10,r11\nmov r14,123456789ABCh\nmov rax,0FFFFFFFFFFFFFFFFh\n\
              cmp byte ptr [r10],0h\njne 1000h\n"
         );
     }

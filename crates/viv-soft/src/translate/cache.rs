@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use viv_arch::paging;
 
-use super::emit::{self, Emitted};
+use super::emit::{self, Emitted, Tools};
 use super::frame::{page_slot, target_index};
 use super::thunks::{self, Interpret, Thunks};
 use super::trace::Trace;
@@ -37,9 +37,10 @@ struct Record {
     slot: Slot,
     /// The page that its instruction runs into.
     second: Option<Slot>,
-    /// Where its code is for indirect branches, and for others.
+    /// Where its code is for indirect branches, for others from other pages, and for those from its own page.
     start: u64,
     entry: u64,
+    entry_in_page: u64,
     /// What leads to it.
     incoming: Vec<EdgeId>,
     /// What leads away from it: the first edge and the number of them.
@@ -51,6 +52,7 @@ struct Record {
 
 /// A branch that may be linked.
 struct Edge {
+    leaves_page: bool,
     site: Option<u32>,
     page_site: Option<u32>,
     exit: u32,
@@ -80,6 +82,7 @@ pub struct Translator {
     arena: CodeArena,
     fault_sites: Arc<FaultSites>,
     thunks: Thunks,
+    tools: Tools,
     interpret: Interpret,
     traces: Vec<Option<Record>>,
     edges: Vec<Edge>,
@@ -120,6 +123,7 @@ impl Translator {
             arena,
             fault_sites,
             thunks: Thunks::default(),
+            tools: Tools::default(),
             interpret,
             traces: Vec::new(),
             edges: Vec::new(),
@@ -147,7 +151,7 @@ impl Translator {
         self.traces.clear();
         self.edges.clear();
         // Edge 0 stands for none.
-        self.edges.push(Edge { site: None, page_site: None, exit: 0, target: 0, to: None });
+        self.edges.push(Edge { leaves_page: false, site: None, page_site: None, exit: 0, target: 0, to: None });
         self.pages.clear();
         self.pages.push(None);
         self.free_slots.clear();
@@ -196,6 +200,13 @@ impl Translator {
         None
     }
 
+    /// Whether there is a trace at an offset of a page.
+    pub fn has_trace(&self, page: u64, offset: u16, mode: Mode) -> bool {
+        let slot = self.by_page.get(&page_key(page, mode));
+        let page = slot.and_then(|&slot| self.pages[slot as usize].as_ref());
+        page.is_some_and(|page| page.traces.contains_key(&offset))
+    }
+
     /// Translates a trace of the page that `source` names and `page` holds. `None`: it cannot be translated.
     ///
     /// # Errors
@@ -216,8 +227,8 @@ impl Translator {
         };
         let base = self.arena.next_address();
         let first_edge = self.edges.len() as EdgeId;
-        let Some(Emitted { code, entry, edges, fault_sites }) =
-            emit::emit(&trace, page, second, mode, &self.thunks, base, first_edge)
+        let Some(Emitted { code, entry, entry_in_page, edges, fault_sites }) =
+            emit::emit(&trace, page, second, mode, &self.thunks, &mut self.tools, base, first_edge)
         else {
             return Ok(None);
         };
@@ -231,6 +242,7 @@ impl Translator {
         }
         let count = edges.len() as u32;
         self.edges.extend(edges.into_iter().map(|edge| Edge {
+            leaves_page: edge.leaves_page,
             site: edge.site.map(|site| offset + site as u32),
             page_site: edge.page_site.map(|site| offset + site as u32),
             exit: offset + edge.exit as u32,
@@ -252,6 +264,7 @@ impl Translator {
             second,
             start,
             entry: start + entry as u64,
+            entry_in_page: start + entry_in_page as u64,
             incoming: Vec::new(),
             first_edge,
             edges: count,
@@ -295,12 +308,13 @@ impl Translator {
     /// Makes a branch lead straight to a trace, which is what it was found to come to.
     pub fn link(&mut self, edge: EdgeId, to: TraceId) {
         let Some(record) = self.traces[to as usize].as_mut() else { return };
-        let Edge { site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else { return };
+        let Edge { leaves_page, site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else { return };
         if old == Some(to) {
             return;
         }
         record.incoming.push(edge);
-        let (slot, entry) = (record.slot, record.entry);
+        let slot = record.slot;
+        let entry = if leaves_page { record.entry } else { record.entry_in_page };
         if let Some(old) = old {
             self.forget_incoming(old, edge);
         }

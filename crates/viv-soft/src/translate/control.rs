@@ -4,10 +4,11 @@ use iced_x86::ConditionCode;
 use viv_arch::paging;
 
 use super::asm::{Label, Mem, RCX, RSP, alu, condition};
+use crate::region::JUMP_TARGETS;
 use super::emit::Emitter;
 use super::flags::Flags;
 use super::frame;
-use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH};
+use super::regs::{ADDRESS, GUEST_RSP, SCRATCH};
 use super::trace::Item;
 
 impl Emitter<'_> {
@@ -33,21 +34,27 @@ impl Emitter<'_> {
         let live = self.trace.live_at(self.page, i.near_branch_target(), self.mode);
         self.edge(i.near_branch_target(), live);
         self.asm.bind(over);
+        self.flags_saved = false;
     }
 
-    /// Goes to `target`, an offset from the trace's start, where flags `live` are needed. The flags are in the flags
-    /// register.
+    /// Goes to `target`, an offset from the trace's start, where flags `live` are needed.
     pub(super) fn edge(&mut self, target: u64, live: Flags) {
         let target = target.wrapping_add(self.trace.start as u64) as i64;
         if !(0..paging::PAGE_SIZE as i64).contains(&target) {
             return self.edge_to_other_page(target, live);
         }
         let to_head = target == self.trace.start as i64;
+        if to_head && self.head_saved {
+            self.guard_flags(live);
+        } else if live != 0 {
+            self.restore_flags();
+        }
         let here = self.trace.start as i64 + self.trace.items.last().map_or(0, |item| item.instruction.ip() as i64);
         let (edge, exit) = self.new_edge(target);
         if target <= here {
             let target = if to_head { self.head } else { exit };
-            let site = self.jump_unless_attention(target, exit, live);
+            let fragile = if self.flags_saved { 0 } else { live };
+            let site = self.jump_unless_attention(target, exit, fragile);
             self.edges[edge].site = (!to_head).then_some(site);
         } else {
             let site = self.asm.jump(exit);
@@ -78,39 +85,26 @@ impl Emitter<'_> {
     /// A branch to another page goes straight to its trace if the page of that trace is mapped where the branch
     /// leads, and nothing waits.
     fn edge_to_other_page(&mut self, target: i64, live: Flags) {
+        self.guard_flags(live);
         let (edge, exit) = self.new_edge(target);
+        self.edges[edge].leaves_page = true;
         let page = target & !(paging::PAGE_OFFSET as i64);
         self.asm.load(ADDRESS, frame::PAGE);
         match i32::try_from(page) {
-            Ok(page) => self.asm.lea(ADDRESS, Mem::at(ADDRESS, page)),
+            Ok(page) => self.asm.alu_immediate(true, alu::ADD, ADDRESS, page),
             Err(_) => {
                 self.asm.immediate(SCRATCH, page as u64);
-                self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+                self.asm.alu(alu::ADD, ADDRESS, SCRATCH);
             }
         }
         self.asm.load(SCRATCH, frame::ATTENTION);
         self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
         // Less the page's address, plus the address here, plus whether something waits, is 0 if all is well. The
         // displacement of the page's slot is filled in when the trace is known; slot 0 is no page's.
-        let slot = frame::page_slot(0);
-        if live == 0 {
-            self.asm.alu(alu::ADD, SCRATCH, ADDRESS);
-            self.asm.alu_load(alu::ADD, SCRATCH, slot);
-            self.edges[edge].page_site = Some(self.asm.position() - 4);
-            self.asm.jump_if(condition::NOT_EQUAL, exit);
-        } else {
-            let go = self.asm.label();
-            self.asm.copy(FLAGS, RCX);
-            self.asm.load(RCX, slot);
-            self.edges[edge].page_site = Some(self.asm.position() - 4);
-            self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
-            self.asm.lea(RCX, Mem::indexed(RCX, SCRATCH, 0, 0));
-            self.asm.jump_if_rcx_is_zero(go);
-            self.asm.copy(RCX, FLAGS);
-            self.asm.jump(exit);
-            self.asm.bind(go);
-            self.asm.copy(RCX, FLAGS);
-        }
+        self.asm.alu(alu::ADD, SCRATCH, ADDRESS);
+        self.asm.alu_load(alu::ADD, SCRATCH, frame::page_slot(0));
+        self.edges[edge].page_site = Some(self.asm.position() - 4);
+        self.asm.jump_if(condition::NOT_EQUAL, exit);
         self.asm.store(frame::PAGE, ADDRESS);
         let site = self.asm.jump(exit);
         self.edges[edge].site = Some(site);
@@ -138,31 +132,20 @@ impl Emitter<'_> {
     }
 
     /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer by `release`, or goes to `miss` if it is not
-    /// known where that is, or something waits. The flags are in the flags register and stay there.
+    /// known where that is, or something waits. The flags are in [`FLAGS`].
     pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
         let view = self.mode.view();
         let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
-        let known = self.asm.label();
-        let go = self.asm.label();
+        self.asm.load(SCRATCH, frame::ATTENTION);
+        self.asm.compare_byte(Mem::at(SCRATCH, 0), 0);
+        self.asm.jump_if(condition::NOT_EQUAL, miss);
         self.asm.immediate(SCRATCH, 0);
         self.asm.checksum(SCRATCH, ADDRESS);
-        self.asm.extract_bits(SCRATCH, SCRATCH, frame::TARGET_BITS);
+        self.asm.alu_immediate(false, alu::AND, SCRATCH, JUMP_TARGETS as i32 - 1);
         // Entries have 16 bytes.
-        self.asm.rotate_right(SCRATCH, SCRATCH, 60);
-        self.asm.copy(FLAGS, RCX);
-        self.asm.load(RCX, entry(frame::target_negated(view)));
-        self.asm.lea(RCX, Mem::indexed(RCX, ADDRESS, 0, 0));
-        self.asm.jump_if_rcx_is_zero(known);
-        let leave = self.asm.here();
-        self.asm.copy(RCX, FLAGS);
-        self.asm.jump(miss);
-        self.asm.bind(known);
-        self.asm.load(RCX, frame::ATTENTION);
-        self.asm.load_byte(RCX, Mem::at(RCX, 0));
-        self.asm.jump_if_rcx_is_zero(go);
-        self.asm.short_jump(leave);
-        self.asm.bind(go);
-        self.asm.copy(RCX, FLAGS);
+        self.asm.shift_left(SCRATCH, 4);
+        self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(view)));
+        self.asm.jump_if(condition::NOT_EQUAL, miss);
         if release != 0 {
             self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, release));
         }

@@ -1,14 +1,17 @@
 //! From a trace to host code.
 //!
 //! The guest's arithmetic flags are in the host's, except where a TLB lookup would destroy flags that are still needed:
-//! from there to the next instruction that has to do with flags they are in [`FLAGS`]. Whatever an instruction
-//! needs of memory is looked up before it changes anything, so that one that misses, or faults on the host, can be left
-//! to the interpreter as a whole.
+//! from there to the next instruction that has to do with flags they are in [`FLAGS`]. A branch within the page passes
+//! flags that may be needed in the flags register, every other branch in [`FLAGS`]: there they survive, at no cost, in
+//! code that has nothing to do with them. A trace therefore has several entries (see [`Emitted`]).
+//!
+//! Whatever an instruction needs of memory is looked up before it changes anything, so that one that misses, or faults
+//! on the host, can be left to the interpreter as a whole.
 
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
 use viv_arch::paging;
 
-use super::asm::{Asm, Label, Mem, RAX, RBP, RCX, RSI, RSP, alu, condition};
+use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, RSP, alu, condition};
 use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH, host, slot};
@@ -19,6 +22,8 @@ use super::{Mode, rewrite};
 /// A branch to a place outside the trace.
 #[derive(Debug, Clone, Copy)]
 pub struct EdgeDraft {
+    /// Whether it leads to another page.
+    pub leaves_page: bool,
     /// Where the displacement is that leads to the exit, and may lead to a trace. `None`: the branch only leaves to have
     /// events looked at.
     pub site: Option<usize>,
@@ -33,30 +38,49 @@ pub struct EdgeDraft {
 /// Host code of a trace.
 pub struct Emitted {
     pub code: Vec<u8>,
-    /// Where it is entered by branches that know which page runs. Indirect ones come in at its beginning, with the
-    /// linear address in [`ADDRESS`].
+    /// Where it is entered from other pages. Indirect branches come in at its beginning, with the linear address in
+    /// [`ADDRESS`].
     pub entry: usize,
+    /// Where it is entered from its own page, with the flags in the flags register.
+    pub entry_in_page: usize,
     pub edges: Vec<EdgeDraft>,
     /// Instructions that may fault on the host: where they are, and where to go then.
     pub fault_sites: Vec<(u32, u32)>,
 }
 
 /// What is emitted after the code that usually runs.
-enum Cold {
+pub(super) enum Cold {
     /// The interpretation of an instruction.
     Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
+    /// The interpretation of several.
+    Run { label: Label, first: usize, count: usize, flags_saved: bool, resume: Label },
     /// Leaving by an edge.
-    Exit { label: Label, edge: usize },
+    Exit { label: Label, edge: usize, flags_saved: bool },
+    /// Saving the flags before the trace's start.
+    SaveFlags { label: Label, resume: Label },
     /// Loading the vector registers at the trace's start.
     LoadVectors { label: Label },
 }
 
 /// A site and an exit before their labels are known.
 pub(super) struct PendingEdge {
+    pub leaves_page: bool,
     pub site: Option<usize>,
     pub page_site: Option<usize>,
     pub exit: Label,
     pub target: i64,
+}
+
+/// What writing the code of a trace takes, kept because it is costly to make.
+pub struct Tools {
+    encoder: Encoder,
+    info: InstructionInfoFactory,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { encoder: Encoder::new(64), info: InstructionInfoFactory::new() }
+    }
 }
 
 pub(super) struct Emitter<'a> {
@@ -65,15 +89,15 @@ pub(super) struct Emitter<'a> {
     pub page: &'a [u8],
     pub mode: Mode,
     thunks: &'a Thunks,
-    encoder: Encoder,
-    info: InstructionInfoFactory,
-    cold: Vec<Cold>,
+    tools: &'a mut Tools,
+    pub cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
     fault_sites: Vec<(usize, Label)>,
     /// Whether the flags are in [`FLAGS`].
-    flags_saved: bool,
-    /// Where the first instruction begins.
+    pub flags_saved: bool,
+    /// Where the first instruction begins, and whether the flags are in [`FLAGS`] there.
     pub head: Label,
+    pub head_saved: bool,
     /// The number of the first edge.
     first_edge: u32,
 }
@@ -86,6 +110,7 @@ pub fn emit(
     second: Option<u32>,
     mode: Mode,
     thunks: &Thunks,
+    tools: &mut Tools,
     base: u64,
     first_edge: u32,
 ) -> Option<Emitted> {
@@ -97,40 +122,52 @@ pub fn emit(
         page,
         mode,
         thunks,
-        encoder: Encoder::new(64),
-        info: InstructionInfoFactory::new(),
+        tools,
         cold: Vec::new(),
         edges: Vec::new(),
         fault_sites: Vec::new(),
         flags_saved: false,
         head,
+        head_saved: trace.passes_flags(),
         first_edge,
     };
     emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
     emitter.asm.store(frame::PAGE, ADDRESS);
     let entry = emitter.asm.position();
-    if let Some(slot) = second {
-        emitter.check_next_page(slot, trace.live_in());
-    }
-    emitter.enter();
-    for (n, item) in trace.items.iter().enumerate() {
-        emitter.item(n, item);
+    let entry_in_page = emitter.enter(second);
+    let mut n = 0;
+    while let Some(item) = trace.items.get(n) {
+        n += emitter.stack_run(n).unwrap_or_else(|| {
+            emitter.item(n, item);
+            1
+        });
     }
     if let Some(last) = trace.items.last()
         && !last.ends
     {
-        emitter.restore_flags();
         emitter.edge(last.instruction.next_ip(), last.live);
     }
-    emitter.finish(entry)
+    emitter.finish(entry, entry_in_page)
 }
 
 impl Emitter<'_> {
-    /// The trace's start: vector registers are made live.
-    fn enter(&mut self) {
+    /// The trace's start: flags are put where they are needed, the next page is looked for, vector registers are made
+    /// live. Gives the entry from the same page.
+    fn enter(&mut self, second: Option<u32>) -> Label {
+        let live = self.trace.live_in();
+        if live != 0 && !self.head_saved {
+            self.flags_saved = true;
+            self.restore_flags();
+        }
+        let body = self.asm.here();
+        self.flags_saved = self.head_saved;
+        let fragile = if self.head_saved { 0 } else { live };
+        if let Some(slot) = second {
+            self.check_next_page(slot, fragile);
+        }
         if self.trace.vectors {
             let label = self.asm.label();
-            if self.trace.live_in() != 0 {
+            if fragile != 0 {
                 let load = self.asm.label();
                 self.asm.copy(SCRATCH, RCX);
                 self.asm.load_byte(RCX, frame::VECTORS_LIVE);
@@ -147,6 +184,12 @@ impl Emitter<'_> {
             self.cold.push(Cold::LoadVectors { label });
         }
         self.asm.bind(self.head);
+        if !self.head_saved {
+            return body;
+        }
+        let label = self.asm.label();
+        self.cold.push(Cold::SaveFlags { label, resume: body });
+        label
     }
 
     fn item(&mut self, n: usize, item: &Item) {
@@ -158,22 +201,21 @@ impl Emitter<'_> {
             Kind::Pop => self.pop(n, item),
             Kind::Leave => self.leave(n, item),
             Kind::Branch => self.conditional(item),
-            Kind::Jump => {
-                self.restore_flags();
-                self.edge(item.instruction.near_branch_target(), item.live);
-            }
+            Kind::Jump => self.edge(item.instruction.near_branch_target(), item.live),
             Kind::Call => self.call(n, item),
             Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => self.indirect(n, item),
             Kind::Interpret => self.interpret(n, item),
         }
     }
 
-    /// Puts the flags where a lookup does not destroy them, if any of `needed` are.
+    /// Puts the flags where a lookup does not destroy them, if any of `needed` are. [`SCRATCH`] is lost, here and in
+    /// [`Emitter::restore_flags`].
     pub fn guard_flags(&mut self, needed: Flags) {
         if needed != 0 && !self.flags_saved {
-            self.asm.copy(FLAGS, RAX);
+            self.asm.copy(SCRATCH, RAX);
             self.asm.flags_to_ax();
-            self.asm.exchange(RAX, FLAGS);
+            self.asm.copy(FLAGS, RAX);
+            self.asm.copy(RAX, SCRATCH);
             self.flags_saved = true;
         }
     }
@@ -181,9 +223,10 @@ impl Emitter<'_> {
     /// Puts the flags back into the flags register.
     pub fn restore_flags(&mut self) {
         if self.flags_saved {
-            self.asm.exchange(RAX, FLAGS);
-            self.asm.flags_from_ax();
+            self.asm.copy(SCRATCH, RAX);
             self.asm.copy(RAX, FLAGS);
+            self.asm.flags_from_ax();
+            self.asm.copy(RAX, SCRATCH);
             self.flags_saved = false;
         }
     }
@@ -205,7 +248,7 @@ impl Emitter<'_> {
     }
 
     /// The linear address of the memory operand into [`ADDRESS`]. Flags stay unless there is a segment base.
-    fn address(&mut self, i: &Instruction) {
+    pub fn address(&mut self, i: &Instruction) {
         self.offset(i, ADDRESS);
         if i.memory_segment() == Register::FS || i.memory_segment() == Register::GS {
             let number = if i.memory_segment() == Register::FS { 4 } else { 5 };
@@ -257,7 +300,7 @@ impl Emitter<'_> {
     }
 
     /// Turns the linear address in [`ADDRESS`] into the host's, for `size` bytes, or goes to `miss`. Flags are lost.
-    fn lookup(&mut self, size: usize, write: bool, miss: Label) {
+    pub fn lookup(&mut self, size: usize, write: bool, miss: Label) {
         let view = self.mode.view();
         let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
         self.asm.rotate_right(SCRATCH, ADDRESS, 7);
@@ -269,7 +312,7 @@ impl Emitter<'_> {
     }
 
     /// A place where instruction `n` is interpreted, with the flags where they are now; then goes on at `resume`.
-    fn miss(&mut self, n: usize, resume: Label) -> Label {
+    pub fn miss(&mut self, n: usize, resume: Label) -> Label {
         let label = self.asm.label();
         self.cold.push(Cold::Interpret { label, item: n, flags_saved: self.flags_saved, resume });
         label
@@ -279,13 +322,13 @@ impl Emitter<'_> {
         let needed = item.flags.before(item.live);
         let resume = self.asm.label();
         let i = &item.instruction;
-        let Some(rewritten) = rewrite::rewrite(i, host.access.is_some(), &mut self.info) else {
+        let Some(rewritten) = rewrite::rewrite(i, host.access.is_some(), &mut self.tools.info) else {
             return self.interpret(n, item);
         };
-        let Ok(_) = self.encoder.encode(&rewritten.instruction, 0) else {
+        let Ok(_) = self.tools.encoder.encode(&rewritten.instruction, 0) else {
             return self.interpret(n, item);
         };
-        let encoded = self.encoder.take_buffer();
+        let encoded = self.tools.encoder.take_buffer();
         if let Some(access) = host.access {
             self.guard_flags(needed);
             self.address(i);
@@ -317,7 +360,7 @@ impl Emitter<'_> {
             self.asm.store(slot(guest), scratch);
         }
         self.asm.bind(resume);
-        self.encoder.set_buffer({
+        self.tools.encoder.set_buffer({
             let mut buffer = encoded;
             buffer.clear();
             buffer
@@ -337,66 +380,6 @@ impl Emitter<'_> {
         }
     }
 
-    fn push(&mut self, n: usize, item: &Item) {
-        let i = &item.instruction;
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        let from_memory = i.op0_kind() == OpKind::Memory;
-        if from_memory {
-            self.address(i);
-            let miss = self.miss(n, resume);
-            self.lookup(8, false, miss);
-            // It waits for the second lookup.
-            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
-            self.asm.store(frame::TARGET, ADDRESS);
-        }
-        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
-        let miss = self.miss(n, resume);
-        self.lookup(8, true, miss);
-        let top = Mem::at(ADDRESS, 0);
-        if from_memory {
-            self.asm.load(SCRATCH, frame::TARGET);
-            self.asm.store(top, SCRATCH);
-        } else if i.op0_kind() == OpKind::Register {
-            let value = self.value(i.op0_register().number() as u8, SCRATCH);
-            self.asm.store(top, value);
-        } else {
-            self.asm.store_immediate(true, top, i.immediate(0) as i32);
-        }
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
-        self.asm.bind(resume);
-    }
-
-    fn pop(&mut self, n: usize, item: &Item) {
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        self.asm.copy(ADDRESS, GUEST_RSP);
-        let miss = self.miss(n, resume);
-        self.lookup(8, false, miss);
-        let guest = item.instruction.op0_register().number() as u8;
-        // POP RSP loads what was on top.
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8));
-        match host(guest) {
-            Some(register) => self.asm.load(register, Mem::at(ADDRESS, 0)),
-            None => {
-                self.asm.load(SCRATCH, Mem::at(ADDRESS, 0));
-                self.asm.store(slot(guest), SCRATCH);
-            }
-        }
-        self.asm.bind(resume);
-    }
-
-    fn leave(&mut self, n: usize, item: &Item) {
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        self.asm.copy(ADDRESS, RBP);
-        let miss = self.miss(n, resume);
-        self.lookup(8, false, miss);
-        self.asm.lea(GUEST_RSP, Mem::at(RBP, 8));
-        self.asm.load(RBP, Mem::at(ADDRESS, 0));
-        self.asm.bind(resume);
-    }
-
     fn call(&mut self, n: usize, item: &Item) {
         let resume = self.asm.label();
         self.guard_flags(item.live);
@@ -404,7 +387,6 @@ impl Emitter<'_> {
         let miss = self.miss(n, resume);
         self.lookup(8, true, miss);
         self.push_return_address(&item.instruction);
-        self.restore_flags();
         self.edge(item.instruction.near_branch_target(), item.live);
         self.asm.bind(resume);
     }
@@ -451,7 +433,7 @@ impl Emitter<'_> {
             self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
             self.asm.load(ADDRESS, frame::TARGET);
         }
-        self.restore_flags();
+        self.guard_flags(item.live);
         let miss = self.miss(n, resume);
         let release = match item.kind {
             Kind::Return => i.stack_pointer_increment(),
@@ -486,12 +468,12 @@ impl Emitter<'_> {
     pub fn new_edge(&mut self, target: i64) -> (usize, Label) {
         let exit = self.asm.label();
         let edge = self.edges.len();
-        self.edges.push(PendingEdge { site: None, page_site: None, exit, target });
-        self.cold.push(Cold::Exit { label: exit, edge });
+        self.edges.push(PendingEdge { leaves_page: false, site: None, page_site: None, exit, target });
+        self.cold.push(Cold::Exit { label: exit, edge, flags_saved: self.flags_saved });
         (edge, exit)
     }
 
-    fn finish(mut self, entry: usize) -> Option<Emitted> {
+    fn finish(mut self, entry: usize, entry_in_page: Label) -> Option<Emitted> {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
                 Cold::Interpret { label, item, flags_saved, resume } => {
@@ -499,11 +481,29 @@ impl Emitter<'_> {
                     let ends = self.trace.items[item].ends;
                     self.detour(item, flags_saved, ends, resume);
                 }
-                Cold::Exit { label, edge } => {
+                Cold::Run { label, first, count, mut flags_saved, resume } => {
+                    self.asm.bind(label);
+                    for item in first..first + count {
+                        let next = if item + 1 == first + count { resume } else { self.asm.label() };
+                        let ends = self.trace.items[item].ends;
+                        self.detour(item, flags_saved, ends, next);
+                        if next != resume {
+                            self.asm.bind(next);
+                        }
+                        flags_saved = true;
+                    }
+                }
+                Cold::Exit { label, edge, flags_saved } => {
                     self.asm.bind(label);
                     let number = self.first_edge + edge as u32;
                     self.asm.store_immediate(false, frame::EDGE, number as i32);
-                    self.asm.jump_to(self.thunks.exit);
+                    self.asm.jump_to(self.thunks.exit[usize::from(flags_saved)]);
+                }
+                Cold::SaveFlags { label, resume } => {
+                    self.asm.bind(label);
+                    self.flags_saved = false;
+                    self.guard_flags(super::flags::ALL);
+                    self.asm.jump(resume);
                 }
                 Cold::LoadVectors { label } => {
                     self.asm.bind(label);
@@ -517,11 +517,12 @@ impl Emitter<'_> {
         Some(Emitted {
             code,
             entry,
+            entry_in_page: places.of(entry_in_page)?,
             edges: edges
                 .into_iter()
                 .map(|edge| {
-                    let PendingEdge { site, page_site, exit, target } = edge;
-                    Some(EdgeDraft { site, page_site, exit: places.of(exit)?, target })
+                    let PendingEdge { leaves_page, site, page_site, exit, target } = edge;
+                    Some(EdgeDraft { leaves_page, site, page_site, exit: places.of(exit)?, target })
                 })
                 .collect::<Option<_>>()?,
             fault_sites: sites

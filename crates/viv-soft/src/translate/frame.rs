@@ -33,8 +33,6 @@ pub struct Frame {
     pub host_mxcsr: u32,
     /// Whether the guest's vector registers are in the host's.
     pub vectors_live: u8,
-    /// Bits of a branch address's hash that choose its place in [`Tables::targets`].
-    pub target_mask: u64,
     /// What the code that runs was translated for.
     pub mode: super::Mode,
     /// The translation generation that all of this holds for.
@@ -53,15 +51,11 @@ impl Frame {
             edge: 0,
             host_mxcsr: xsave::MXCSR_INIT,
             vectors_live: 0,
-            target_mask: TARGET_MASK,
             mode: super::Mode::default(),
             generation: 0,
         }
     }
 }
-
-/// The bits of a hash that choose.
-const TARGET_MASK: u64 = JUMP_TARGETS as u64 - 1;
 
 /// Where branches to `address` are remembered: a part of its checksum, which generated code computes, too.
 pub fn target_index(address: u64) -> usize {
@@ -71,7 +65,7 @@ pub fn target_index(address: u64) -> usize {
         asm!("crc32 {hash}, {address}", hash = inout(reg) hash, address = in(reg) address,
             options(pure, nomem, nostack, preserves_flags));
     }
-    (hash & TARGET_MASK) as usize
+    hash as usize & (JUMP_TARGETS - 1)
 }
 
 const fn of_cpu(offset: usize) -> Mem {
@@ -90,7 +84,6 @@ pub const ATTENTION: Mem = of_frame(offset_of!(Frame, attention));
 pub const EDGE: Mem = of_frame(offset_of!(Frame, edge));
 pub const HOST_MXCSR: Mem = of_frame(offset_of!(Frame, host_mxcsr));
 pub const VECTORS_LIVE: Mem = of_frame(offset_of!(Frame, vectors_live));
-pub const TARGET_BITS: Mem = of_frame(offset_of!(Frame, target_mask));
 
 const FPU: usize = offset_of!(Cpu, exec) + offset_of!(ExecState, fpu);
 
@@ -133,8 +126,8 @@ const fn target(view: View, field: usize) -> i32 {
     (TABLES + offset_of!(Tables, targets) + table + field) as i32
 }
 
-pub const fn target_negated(view: View) -> i32 {
-    target(view, offset_of!(JumpTarget, negated))
+pub const fn target_linear(view: View) -> i32 {
+    target(view, offset_of!(JumpTarget, linear))
 }
 
 pub const fn target_host(view: View) -> i32 {

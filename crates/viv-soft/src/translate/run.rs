@@ -102,7 +102,8 @@ impl Translator {
         };
         let start = (phys & paging::PAGE_OFFSET) as usize;
         let limit = limit.min(MAX_INSTRUCTIONS);
-        let trace = Trace::decode(&bytes[..len], start, mode, &mut cpu.host, limit)?;
+        let is_known = |offset| self.has_trace(source.phys, offset, mode);
+        let trace = Trace::decode(&bytes[..len], start, mode, &mut cpu.host, limit, is_known)?;
         if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
             return Ok(None);
         }

@@ -11,8 +11,8 @@ use crate::cpu::Cpu;
 pub struct Thunks {
     /// `extern "sysv64" fn(cpu, target)`: runs translated code from `target` until it leaves.
     pub enter: u64,
-    /// Leaves; the flags are in the flags register.
-    pub exit: u64,
+    /// Leaves. By whether the flags are in [`FLAGS`] instead of the flags register.
+    pub exit: [u64; 2],
     /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are in
     /// [`FLAGS`] instead of the flags register, and whether vector registers must be live after it.
     pub interpret: [[u64; 2]; 2],
@@ -66,10 +66,19 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.copy(RSP, RDI);
     asm.store(frame::TARGET, RSI);
     load_registers(asm);
+    asm.load(FLAGS, frame::PACKED_FLAGS);
     asm.jump_indirect(frame::TARGET);
 
-    let exit = asm.address();
-    store_registers(asm, false);
+    let done = asm.label();
+    let mut exit = [0; 2];
+    for saved in [true, false] {
+        exit[usize::from(saved)] = asm.address();
+        store_registers(asm, saved);
+        if saved {
+            asm.jump(done);
+        }
+    }
+    asm.bind(done);
     spill_vectors(asm, store_vectors);
     asm.bytes(&[0x31, 0xc0]); // xor eax, eax
     let leave = asm.here();

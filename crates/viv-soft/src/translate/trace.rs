@@ -73,14 +73,12 @@ pub struct Trace {
     pub ops: Box<[Op]>,
     /// Whether vector registers are used.
     pub vectors: bool,
-    /// Whether it is a single instruction that runs into the next page.
-    pub crosses: bool,
 }
 
 impl Trace {
     /// Decodes the trace at offset `start` of a page. `bytes` is what the page holds; if there is more, it is what the
     /// next page begins with, and the trace is the one instruction that runs into it. It is empty if its first
-    /// instruction is none that it may have.
+    /// instruction is none that it may have. Behind a branch it also ends where `is_known` says that there is a trace.
     ///
     /// # Errors
     /// When the memory for the interpreter's host-executed instructions is full.
@@ -90,6 +88,7 @@ impl Trace {
         mode: Mode,
         host: &mut HostCode,
         limit: usize,
+        is_known: impl Fn(u16) -> bool,
     ) -> Result<Self, ArenaError> {
         let crosses = bytes.len() > paging::PAGE_SIZE as usize;
         let limit = if crosses { 1 } else { limit };
@@ -98,6 +97,12 @@ impl Trace {
         let mut items: Vec<Item> = Vec::new();
         let mut ops = Vec::new();
         while items.len() < limit && decoder.can_decode() {
+            // Code that has a trace already is not translated once more behind a branch.
+            if items.last().is_some_and(|item| item.kind == Kind::Branch)
+                && is_known((start + decoder.position()) as u16)
+            {
+                break;
+            }
             let instruction = decoder.decode();
             if instruction.is_invalid() {
                 break;
@@ -120,7 +125,7 @@ impl Trace {
             }
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
-        let mut trace = Self { start, items, ops: ops.into(), vectors, crosses };
+        let mut trace = Self { start, items, ops: ops.into(), vectors };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
@@ -128,7 +133,7 @@ impl Trace {
     /// Goes backwards through the trace.
     fn find_live_flags(&mut self, page: &[u8], mode: Mode) {
         let mut live = match self.items.last() {
-            Some(Item { ends: true, kind: Kind::Jump, instruction, .. }) => {
+            Some(Item { ends: true, kind: Kind::Jump | Kind::Call, instruction, .. }) => {
                 self.live_at(page, instruction.near_branch_target(), mode)
             }
             Some(Item { ends: false, instruction, .. }) => self.live_at(page, instruction.next_ip(), mode),
@@ -151,6 +156,18 @@ impl Trace {
             return flags::ALL;
         }
         flags::live_at(decoder_at(page, at as usize, 0, mode))
+    }
+
+    /// Whether flags that are needed where it begins are needed first by an instruction that has nothing to do with
+    /// flags itself, so that they are best out of the way.
+    pub fn passes_flags(&self) -> bool {
+        let first = self.items.iter().find(|item| match item.kind {
+            Kind::Nothing | Kind::Lea => false,
+            Kind::Host(host) => item.flags.touches || host.access.is_some(),
+            _ => true,
+        });
+        self.live_in() != 0
+            && first.is_some_and(|item| item.kind != Kind::Branch && !item.flags.touches)
     }
 
     /// The flags that are needed where it begins.
