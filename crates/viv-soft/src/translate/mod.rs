@@ -28,6 +28,8 @@ mod thunks;
 mod trace;
 
 pub use cache::{TraceId, Translator};
+#[cfg(test)]
+pub use flags::keeping_all as keeping_all_flags;
 pub use run::{Left, interpret};
 pub use frame::Frame;
 
