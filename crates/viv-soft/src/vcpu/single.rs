@@ -1,5 +1,7 @@
 //! Instructions one at a time, for tests that compare them with the processor.
 
+#[cfg(test)]
+use super::{Exit, Next};
 use super::{Pending, SoftVcpu};
 use crate::hostexec::ExecState;
 
@@ -22,5 +24,33 @@ impl SoftVcpu {
         };
         std::mem::swap(&mut self.cpu.exec, state);
         result
+    }
+
+    /// Runs like [`viv_engine::Vcpu::run`], but an instruction at a time, by the interpreter alone. `see` gets the
+    /// registers before each.
+    #[cfg(test)]
+    pub(crate) fn run_watched(&mut self, mut see: impl FnMut(&ExecState)) -> Exit {
+        loop {
+            if self.cpu.shared.inbox(self.cpu.index).attention() {
+                match self.events() {
+                    Next::Run => {}
+                    Next::Look => continue,
+                    Next::Step => {
+                        see(&self.cpu.exec);
+                        if let Some(exit) = self.step() {
+                            return exit;
+                        }
+                        continue;
+                    }
+                    Next::Exit(exit) => return exit,
+                }
+            }
+            see(&self.cpu.exec);
+            if self.find().and_then(|id| self.execute(id, true)).is_err()
+                && let Some(exit) = self.resolve()
+            {
+                return exit;
+            }
+        }
     }
 }

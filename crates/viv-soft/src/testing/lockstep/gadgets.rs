@@ -16,6 +16,10 @@ pub const GUARD: [u8; 12] = {
     [0x83, 0x2c, 0x25, fuel[0], fuel[1], fuel[2], fuel[3], 1, 0x79, 2, 0xcd, service::STOP]
 };
 
+/// LAHF, SETO AL: reads all arithmetic flags. It stands behind what may write to code that comes next: translated code
+/// keeps only those flags that are read by what it knows to come, and does not know better of what is written there.
+const READS_FLAGS: [u8; 4] = [0x9f, 0x0f, 0x90, 0xc0];
+
 /// The registers that mostly point to something.
 const POINTERS: [u32; 7] = [3, 5, 6, 7, 8, 12, 13];
 
@@ -161,8 +165,14 @@ impl<'a> Island<'a> {
             71..74 => self.jump_or_call(rng),
             74..77 => self.indirect(rng),
             77..80 => self.bytes.push(0xc3),
-            80..84 => self.write_code(rng),
-            84..88 => self.string(rng),
+            80..84 => {
+                self.write_code(rng);
+                self.bytes.extend(READS_FLAGS);
+            }
+            84..88 => {
+                self.string(rng);
+                self.bytes.extend(READS_FLAGS);
+            }
             88..90 => {
                 let count = 1 + rng.below(6);
                 self.bytes.extend((0..count).map(|_| rng.next_u64() as u8));

@@ -1,5 +1,6 @@
 //! One machine, from its start to its end.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -9,19 +10,25 @@ use viv_arch::cpuid::{CpuidTable, ModelParameters};
 use viv_arch::state::RunState;
 use viv_arch::{Rflags, VcpuState, msr};
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, Exit, Platform, Vcpu, Vm, VmParameters};
+use viv_engine::{Engine, Exit, GuestMemory, Platform, Vcpu, Vm, VmParameters};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::layout::{PLAY, STOP, SYSTEM, SYSTEM_SIZE};
+use super::REFERENCE;
+use super::layout::{MAPPED, PLAY, PLAY_SIZE, STOP, SYSTEM, SYSTEM_SIZE};
 use super::platform::{Access, Recorder};
 use super::ram::GuardedRam;
+use super::shrink::PADDING;
 use super::world::World;
+use crate::hostexec::ExecState;
 use crate::inbox::Inbox;
-use crate::options::Options;
+use crate::options::{Options, Tier};
+use crate::vcpu::SoftVcpu;
 use crate::vm::{SoftEngine, SoftVm};
 
-/// How long a machine may run: hundreds of times as long as nearly all of them.
+/// How long a machine may run on the interpreter: hundreds of times as long as nearly all of them do.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// And elsewhere: code that writes to its own page all the time makes translated code slow.
+const MORE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +69,45 @@ impl Default for Runner {
 impl Runner {
     /// Runs the machine of a world on an engine with these options.
     pub fn run(&mut self, world: &World, options: Options) -> Outcome {
+        self.run_by(world, options, |vcpu, _| vcpu.run().expect("it runs"))
+    }
+
+    /// The last `count` instructions of a world's random code, by the interpreter: registers before each, and its bytes
+    /// as they are then, if it is in the code pages where these are mapped first. What was shrunk away is left out.
+    pub fn last_steps(&mut self, world: &World, count: usize) -> VecDeque<(ExecState, [u8; 15])> {
+        let mut steps = VecDeque::new();
+        self.run_by(world, REFERENCE, |vcpu, memory| {
+            vcpu.run_watched(|state| {
+                let mut bytes = [0; 15];
+                let offset = state.rip.wrapping_sub(MAPPED);
+                if offset < PLAY_SIZE {
+                    let _ = memory.read_slice(&mut bytes, GuestAddress(PLAY + offset));
+                }
+                // The handler is the same every time.
+                if state.rip < SYSTEM && bytes[0] != PADDING {
+                    steps.push_back((state.clone(), bytes));
+                    if steps.len() > count {
+                        steps.pop_front();
+                    }
+                }
+            })
+        });
+        steps
+    }
+
+    fn run_by(
+        &mut self,
+        world: &World,
+        options: Options,
+        run: impl FnOnce(&mut SoftVcpu, &GuestMemory) -> Exit,
+    ) -> Outcome {
         let memory = self.ram.memory();
         let (system, play) = world.image.bytes.split_at(SYSTEM_SIZE as usize);
         memory.write_slice(system, GuestAddress(0)).expect("it is RAM");
         memory.write_slice(play, GuestAddress(PLAY)).expect("it is RAM");
         let tsc_khz = SoftEngine::default().tsc_khz();
         let parameters = VmParameters {
-            memory,
+            memory: memory.clone(),
             vcpus: 1,
             cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
             clock: Arc::new(HostClock::stopped_at(0)),
@@ -79,8 +118,9 @@ impl Runner {
         platform.machine.get_or_init(|| (Arc::downgrade(&vm), vcpu.kicker()));
         vm.take_dirty_pages().expect("it can be told");
         vcpu.load(&world.state).expect("the state is one");
-        self.monitor.watch(Arc::clone(vm.inbox()));
-        let exit = vcpu.run().expect("it runs");
+        let patience = if options.tier == Tier::Interpret { PATIENCE } else { MORE_PATIENCE };
+        self.monitor.watch(Arc::clone(vm.inbox()), Instant::now() + patience);
+        let exit = run(&mut vcpu, &memory);
         let kicked = self.monitor.stop();
         let mut state = vcpu.save().expect("it is at rest");
         let end = match exit {
@@ -150,9 +190,9 @@ impl Monitor {
         Self { shared, thread: Some(thread::spawn(move || watched.run())) }
     }
 
-    fn watch(&self, inbox: Arc<Inbox>) {
+    fn watch(&self, inbox: Arc<Inbox>, until: Instant) {
         self.shared.kicked.store(0, Ordering::SeqCst);
-        *self.shared.vcpu.lock().unwrap_or_else(PoisonError::into_inner) = Some((inbox, Instant::now()));
+        *self.shared.vcpu.lock().unwrap_or_else(PoisonError::into_inner) = Some((inbox, until));
     }
 
     fn stop(&self) -> Kicked {
@@ -169,13 +209,13 @@ impl Watched {
     fn run(&self) {
         use viv_engine::Kick;
         while !self.ended.load(Ordering::SeqCst) {
-            if let Some((inbox, since)) = &*self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+            if let Some((inbox, until)) = &*self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
                 && self.kicked.load(Ordering::SeqCst) == 0
             {
                 if inbox.is_asleep() {
                     self.kicked.store(1, Ordering::SeqCst);
                     inbox.kick();
-                } else if since.elapsed() > PATIENCE {
+                } else if Instant::now() > *until {
                     self.kicked.store(2, Ordering::SeqCst);
                     inbox.kick();
                 }

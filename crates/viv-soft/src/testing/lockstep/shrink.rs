@@ -4,13 +4,19 @@ use std::fmt::Write as _;
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 
+use viv_arch::VcpuState;
+
 use super::image::Image;
-use super::layout::{LOG, STOP, SYSTEM};
+use super::layout::{FUEL, LOG, STOP, SYSTEM};
 use super::ram::physical;
 use super::run::{Outcome, Runner};
 use super::world::{Gadget, World};
 use super::{End, REFERENCE};
+use crate::hostexec::ExecState;
 use crate::options::Options;
+
+/// NOP: what takes the place of gadgets that do not matter.
+pub const PADDING: u8 = 0x90;
 
 /// The text for a world on which an engine and the interpreter differ.
 pub fn explain(runner: &mut Runner, world: &World, seed: u64, engine: Options) -> String {
@@ -24,6 +30,10 @@ pub fn explain(runner: &mut Runner, world: &World, seed: u64, engine: Options) -
     text += &difference(&expected, &actual);
     text += "\n  the events that handlers saw last, interpreted:";
     text += &expected.log();
+    text += "\n  the last steps of random code, interpreted:";
+    for (state, bytes) in runner.last_steps(&small, 60) {
+        text += &step(&state, bytes);
+    }
     let _ = write!(text, "\n  {} of {} gadgets are left:", gadgets.len(), world.gadgets.len());
     for gadget in &gadgets {
         text += &listing(&small, gadget);
@@ -54,7 +64,7 @@ fn shrink(world: &World, mut differs: impl FnMut(&World) -> bool) -> (World, Vec
             let end = left.len().min(at + size);
             let mut candidate = best.clone();
             for gadget in &left[at..end] {
-                candidate.image.write(gadget.phys(), &vec![0x90; gadget.len]);
+                candidate.image.write(gadget.phys(), &vec![PADDING; gadget.len]);
             }
             if differs(&candidate) {
                 best = candidate;
@@ -65,10 +75,39 @@ fn shrink(world: &World, mut differs: impl FnMut(&World) -> bool) -> (World, Vec
             }
         }
         if size == 1 && !shrunk {
-            return (best, left);
+            break;
         }
         size = size.div_ceil(2);
     }
+    // With less fuel, it ends nearer to where the two part.
+    let mut less = fuel(&best);
+    while less > 0 {
+        let mut candidate = best.clone();
+        candidate.image.write(FUEL, &(fuel(&best) - less).to_le_bytes());
+        if differs(&candidate) {
+            best = candidate;
+            less = less.min(fuel(&best));
+        } else {
+            less /= 2;
+        }
+    }
+    (best, left)
+}
+
+fn fuel(world: &World) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&world.image.bytes[Image::offset(FUEL)..][..4]);
+    u32::from_le_bytes(bytes)
+}
+
+/// An instruction with the registers before it.
+fn step(state: &ExecState, bytes: [u8; 15]) -> String {
+    let instruction = Decoder::with_ip(64, &bytes, state.rip, DecoderOptions::NONE).decode();
+    let mut words = String::new();
+    FastFormatter::new().format(&instruction, &mut words);
+    let hex: String = bytes[..instruction.len()].iter().map(|byte| format!("{byte:02x}")).collect();
+    let gpr: Vec<String> = state.gpr.iter().map(|value| format!("{value:x}")).collect();
+    format!("\n    {:x}: {hex:<24} {words:<40} flags {:x} gpr {}", state.rip, state.rflags, gpr.join(" "))
 }
 
 /// What differs between two outcomes.
@@ -87,21 +126,24 @@ fn difference(expected: &Outcome, actual: &Outcome) -> String {
     for n in 0..16 {
         differ(&format!("gpr {n}"), format!("{:x}", left.gpr[n]), format!("{:x}", right.gpr[n]));
     }
-    let others = |state: &viv_arch::VcpuState| {
-        let state = viv_arch::VcpuState { gpr: [0; 16], rip: 0, ..state.clone() };
-        (
-            viv_arch::VcpuState { xsave: Vec::new(), apic: Vec::new(), ..state.clone() },
-            state.xsave,
-            state.apic,
-        )
+    let others = |state: &VcpuState| {
+        let VcpuState { segments, ldtr, tr, gdtr, idtr, cr0, cr2, cr3, cr4, cr8, .. } = state;
+        [
+            format!("{segments:x?} {ldtr:x?} {tr:x?} {gdtr:x?} {idtr:x?}"),
+            format!("CR0 {:x} CR2 {cr2:x} CR3 {cr3:x} CR4 {:x} CR8 {cr8:x}", cr0.bits(), cr4.bits()),
+            format!("XCR0 {:x} EFER {:x} {:x?}", state.xcr0, state.efer.bits(), state.msrs),
+            format!("{:x?} {:?} {:?}", state.debug, state.pending, state.run_state),
+        ]
     };
-    let (left, right) = (others(left), others(right));
-    differ("other registers", format!("{:x?}", left.0), format!("{:x?}", right.0));
-    for (what, left, right) in [("XSAVE area", left.1, right.1), ("APIC", left.2, right.2)] {
-        let at = left.iter().zip(&right).position(|(left, right)| left != right);
+    for (left, right) in others(left).into_iter().zip(others(right)) {
+        differ("state", left, right);
+    }
+    for (what, left, right) in [("XSAVE area", &left.xsave, &right.xsave), ("APIC", &left.apic, &right.apic)]
+    {
+        let at = left.iter().zip(right).position(|(left, right)| left != right);
         if let Some(at) = at {
             let part = |bytes: &[u8]| format!("{:02x?}", &bytes[at..bytes.len().min(at + 16)]);
-            differ(&format!("{what} at {at:#x}"), part(&left), part(&right));
+            differ(&format!("{what} at {at:#x}"), part(left), part(right));
         }
     }
     let at = expected.accesses.iter().zip(&actual.accesses).position(|(left, right)| left != right);

@@ -93,7 +93,7 @@ fn write_gate(image: &mut Image, vector: u8, rng: &mut Rng) {
 fn class_of(vector: u8) -> u8 {
     use class::{DEBUG, ENDS, HIDES_FLAGS, MOVES, POSTS, STOPS};
     match vector {
-        1 => DEBUG,
+        1 => DEBUG | HIDES_FLAGS,
         2 => HIDES_FLAGS,
         3 | 4 => 0,
         8 | 18 | service::STOP => STOPS,
