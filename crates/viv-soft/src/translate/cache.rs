@@ -337,6 +337,17 @@ impl Translator {
         self.edges[edge as usize].to = None;
     }
 
+    /// Makes every branch leave.
+    pub fn unlink_all(&mut self) {
+        for edge in 1..self.edges.len() as EdgeId {
+            if let Some(to) = self.edges[edge as usize].to {
+                self.unlink(edge);
+                self.forget_incoming(to, edge);
+            }
+        }
+        self.unmap(true);
+    }
+
     fn forget_incoming(&mut self, trace: TraceId, edge: EdgeId) {
         if let Some(Some(record)) = self.traces.get_mut(trace as usize)
             && let Some(at) = record.incoming.iter().position(|&other| other == edge)

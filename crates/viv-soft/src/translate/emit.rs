@@ -54,6 +54,8 @@ pub(super) enum Cold {
     Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
     /// The interpretation of several.
     Run { label: Label, first: usize, count: usize, flags_saved: bool, resume: Label },
+    /// The copy of a group: a place for each of its instructions.
+    Copy { first: usize, copies: Vec<Label>, flags_saved: bool, end_saved: bool, resume: Label },
     /// Leaving by an edge.
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
@@ -73,8 +75,8 @@ pub(super) struct PendingEdge {
 
 /// What writing the code of a trace takes, kept because it is costly to make.
 pub struct Tools {
-    encoder: Encoder,
-    info: InstructionInfoFactory,
+    pub encoder: Encoder,
+    pub info: InstructionInfoFactory,
 }
 
 impl Default for Tools {
@@ -89,7 +91,7 @@ pub(super) struct Emitter<'a> {
     pub page: &'a [u8],
     pub mode: Mode,
     thunks: &'a Thunks,
-    tools: &'a mut Tools,
+    pub tools: &'a mut Tools,
     pub cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
     fault_sites: Vec<(usize, Label)>,
@@ -98,6 +100,8 @@ pub(super) struct Emitter<'a> {
     /// Where the first instruction begins, and whether the flags are in [`FLAGS`] there.
     pub head: Label,
     pub head_saved: bool,
+    /// Where it goes on after an instruction that was interpreted, if not behind it.
+    pub after: Option<Label>,
     /// The number of the first edge.
     first_edge: u32,
 }
@@ -129,6 +133,7 @@ pub fn emit(
         flags_saved: false,
         head,
         head_saved: trace.passes_flags(),
+        after: None,
         first_edge,
     };
     emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
@@ -137,10 +142,13 @@ pub fn emit(
     let entry_in_page = emitter.enter(second);
     let mut n = 0;
     while let Some(item) = trace.items.get(n) {
-        n += emitter.stack_run(n).unwrap_or_else(|| {
-            emitter.item(n, item);
-            1
-        });
+        n += match emitter.stack_run(n) {
+            Some(count) => count,
+            None => emitter.group(n).unwrap_or_else(|| {
+                emitter.item(n, item);
+                1
+            }),
+        };
     }
     if let Some(last) = trace.items.last()
         && !last.ends
@@ -192,10 +200,10 @@ impl Emitter<'_> {
         label
     }
 
-    fn item(&mut self, n: usize, item: &Item) {
+    pub fn item(&mut self, n: usize, item: &Item) {
         match item.kind {
             Kind::Nothing => {}
-            Kind::Host(host) => self.computation(n, item, host),
+            Kind::Host(host) => self.computation(n, item, host, None),
             Kind::Lea => self.load_effective_address(&item.instruction),
             Kind::Push => self.push(n, item),
             Kind::Pop => self.pop(n, item),
@@ -318,21 +326,26 @@ impl Emitter<'_> {
         label
     }
 
-    fn computation(&mut self, n: usize, item: &Item, host: Host) {
+    /// An instruction that the host executes. `offset`: its operand is known to be that far behind [`ADDRESS`].
+    pub fn computation(&mut self, n: usize, item: &Item, host: Host, offset: Option<i32>) {
         let needed = item.flags.before(item.live);
         let resume = self.asm.label();
         let i = &item.instruction;
-        let Some(rewritten) = rewrite::rewrite(i, host.access.is_some(), &mut self.tools.info) else {
+        let has_memory = host.access.is_some();
+        let Some(rewritten) = rewrite::rewrite(i, has_memory, offset.unwrap_or(0), &mut self.tools.info) else {
             return self.interpret(n, item);
         };
         let Ok(_) = self.tools.encoder.encode(&rewritten.instruction, 0) else {
             return self.interpret(n, item);
         };
         let encoded = self.tools.encoder.take_buffer();
-        if let Some(access) = host.access {
+        let after = self.after.unwrap_or(resume);
+        if let Some(access) = host.access
+            && offset.is_none()
+        {
             self.guard_flags(needed);
             self.address(i);
-            let miss = self.miss(n, resume);
+            let miss = self.miss(n, after);
             self.lookup(access.size, access.write, miss);
         }
         if item.flags.touches {
@@ -349,7 +362,7 @@ impl Emitter<'_> {
             self.asm.copy(RSI, ADDRESS);
         }
         if host.may_fault {
-            let label = self.miss(n, resume);
+            let label = self.miss(n, after);
             self.fault_sites.push((self.asm.position(), label));
         }
         self.asm.bytes(&encoded);
@@ -446,7 +459,7 @@ impl Emitter<'_> {
 
     fn interpret(&mut self, n: usize, item: &Item) {
         let resume = self.asm.label();
-        self.detour(n, self.flags_saved, item.ends, resume);
+        self.detour(n, self.flags_saved, item.ends, self.after.unwrap_or(resume));
         self.flags_saved = false;
         self.asm.bind(resume);
     }
@@ -474,8 +487,11 @@ impl Emitter<'_> {
     }
 
     fn finish(mut self, entry: usize, entry_in_page: Label) -> Option<Emitted> {
-        for cold in std::mem::take(&mut self.cold) {
+        while let Some(cold) = self.cold.pop() {
             match cold {
+                Cold::Copy { first, copies, flags_saved, end_saved, resume } => {
+                    self.copy_of_group(first, &copies, flags_saved, end_saved, resume);
+                }
                 Cold::Interpret { label, item, flags_saved, resume } => {
                     self.asm.bind(label);
                     let ends = self.trace.items[item].ends;

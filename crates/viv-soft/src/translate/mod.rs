@@ -6,7 +6,7 @@
 //! the interpreter, one instruction at a time ([`thunks`]).
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
-//! - [`emit`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
+//! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
 //! - [`frame`] says where everything is that generated code touches.
 //! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes.
 //!
@@ -20,6 +20,7 @@ mod control;
 mod emit;
 mod flags;
 pub mod frame;
+mod group;
 mod regs;
 mod rewrite;
 mod run;

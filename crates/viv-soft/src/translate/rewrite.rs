@@ -43,8 +43,14 @@ impl Rewritten {
     }
 }
 
-/// Rewrites an instruction that the host may execute. `None`: it has no encoding with other registers.
-pub fn rewrite(original: &Instruction, has_memory: bool, info: &mut InstructionInfoFactory) -> Option<Rewritten> {
+/// Rewrites an instruction that the host may execute; its memory operand will be `offset` bytes behind [`ADDRESS`].
+/// `None`: it has no encoding with other registers.
+pub fn rewrite(
+    original: &Instruction,
+    has_memory: bool,
+    offset: i32,
+    info: &mut InstructionInfoFactory,
+) -> Option<Rewritten> {
     let mut instruction = *original;
     instruction.set_code_size(CodeSize::Code64);
     // Hardware lock elision must not start a transaction.
@@ -69,8 +75,8 @@ pub fn rewrite(original: &Instruction, has_memory: bool, info: &mut InstructionI
         instruction.set_memory_base(base);
         instruction.set_memory_index(Register::None);
         instruction.set_memory_index_scale(1);
-        instruction.set_memory_displacement64(0);
-        instruction.set_memory_displ_size(0);
+        instruction.set_memory_displacement64(i64::from(offset) as u64);
+        instruction.set_memory_displ_size(if offset == 0 { 0 } else { 8 });
     }
     for n in 0..original.op_count() {
         if original.op_kind(n) != OpKind::Register {

@@ -22,6 +22,20 @@ pub struct Translated {
     generation: u64,
     /// What was written to code when it was last looked at.
     code_writes: u64,
+    torture: Option<Torturer>,
+}
+
+/// Where the random moments of [`Torture`](crate::options::Torture) come from: Marsaglia's xorshift.
+struct Torturer(u64);
+
+impl Torturer {
+    /// True once in `n` times.
+    fn once_in(&mut self, n: u64) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.is_multiple_of(n)
+    }
 }
 
 impl Translated {
@@ -36,8 +50,12 @@ impl Translated {
                 })?
             }
         };
-        let threshold = if tier == Tier::Translate { 0 } else { HOT };
-        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0 })
+        let torture = cpu.shared.options.torture;
+        let threshold = if tier == Tier::Translate || torture.is_some() { 0 } else { HOT };
+        // The generator must not start at 0, and vCPUs are to differ.
+        let seed = |seed: u64| (seed ^ u64::from(cpu.index) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let torture = torture.map(|torture| Torturer(seed(torture.seed)));
+        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0, torture })
     }
 
     /// What comes next is not where the last trace left to.
@@ -64,6 +82,12 @@ impl Translated {
             // Without the shared pieces there is no translated code.
             self.translator = None;
         }
+    }
+
+    /// How many instructions the next trace may have.
+    fn limit(&mut self) -> usize {
+        let short = self.torture.as_mut().is_some_and(|torturer| torturer.once_in(2));
+        if short { 1 } else { usize::MAX }
     }
 
     /// Drops what does not hold any more.
@@ -96,6 +120,9 @@ impl SoftVcpu {
     /// Runs the block, as host code if it is hot.
     #[inline]
     pub(super) fn advance(&mut self, id: BlockId) -> Result<(), Fault> {
+        if self.translated.torture.is_some() && self.torment() {
+            return Ok(());
+        }
         if self.translated.translator.is_some() {
             match self.hot(id) {
                 Hot::Trace(trace, mode) => return self.run_trace(trace, mode),
@@ -105,6 +132,28 @@ impl SoftVcpu {
         }
         self.translated.edge = None;
         self.execute(id, false)
+    }
+
+    /// At random moments, drops what may be dropped at any. Says whether that was the block that was to run.
+    #[cold]
+    fn torment(&mut self) -> bool {
+        let Translated { torture: Some(torturer), translator, edge, .. } = &mut self.translated else {
+            return false;
+        };
+        if torturer.once_in(64) {
+            self.cpu.tlb.flush_all();
+        }
+        if torturer.once_in(1024)
+            && let Some(translator) = translator
+        {
+            *edge = None;
+            translator.unlink_all();
+        }
+        if torturer.once_in(8192) {
+            self.drop_code();
+            return true;
+        }
+        false
     }
 
     /// The trace for a block, if it is hot enough to have one.
@@ -126,11 +175,12 @@ impl SoftVcpu {
             return Hot::Cold;
         }
         let phys = block.source.phys | self.cpu.exec.rip & viv_arch::paging::PAGE_OFFSET;
-        let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
         let second = block.second.as_ref().map(|second| second.phys);
+        let limit = self.translated.limit();
+        let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
         let found = match translator.find(phys, second, mode) {
             Some(trace) => Ok(Some(trace)),
-            None => translator.translate(&mut self.cpu, phys, second, mode, usize::MAX),
+            None => translator.translate(&mut self.cpu, phys, second, mode, limit),
         };
         match found {
             Ok(Some(trace)) => {
