@@ -33,8 +33,6 @@ pub struct Island<'a> {
     pub bytes: Vec<u8>,
     /// Where gadgets begin, as offsets.
     pub starts: Vec<usize>,
-    /// Whether it may change page tables.
-    pub changes_tables: bool,
     /// Gadgets of other islands, by linear address.
     pub others: &'a [u64],
     /// Branches that lead to a gadget to come: where the displacement is, and to which.
@@ -43,17 +41,7 @@ pub struct Island<'a> {
 
 impl<'a> Island<'a> {
     pub fn new(mode: Mode, pool: &'a Pool, places: &'a Places, base: u64, others: &'a [u64]) -> Self {
-        Self {
-            mode,
-            pool,
-            places,
-            base,
-            bytes: Vec::new(),
-            starts: Vec::new(),
-            changes_tables: false,
-            others,
-            open: Vec::new(),
-        }
+        Self { mode, pool, places, base, bytes: Vec::new(), starts: Vec::new(), others, open: Vec::new() }
     }
 
     /// Adds gadgets until it has `size` bytes or a little more, and leads it elsewhere.

@@ -56,7 +56,7 @@ pub const DEVICE: u64 = 0xd000_0000;
 /// Linear pages that lead to the playground in both address spaces, which may map them differently.
 pub const MAPPED: u64 = 0x1000_0000;
 pub const MAPPED_PAGES: u64 = 64;
-/// Those of them whose mapping code changes while it runs. None of them leads to a page with such code.
+/// Pages whose mapping changes while code runs.
 pub const VOLATILE: u64 = 0x1010_0000;
 pub const VOLATILE_PAGES: u64 = 16;
 /// Large pages: the playground and what is behind it, where nothing is but devices.
@@ -74,12 +74,13 @@ pub mod selector {
     pub const ALL: [u16; 8] = [0, CODE64, DATA, USER_CODE32, USER_DATA, USER_CODE64, CODE32, USER_DATA & !3];
 }
 
-/// Vectors of INT n that have a meaning: to stop, and to post an interrupt of three kinds.
+/// Vectors of INT n that have a meaning: to stop, to post an interrupt, and to change a page's mapping.
 pub mod service {
     pub const STOP: u8 = 0x81;
     /// Edge-triggered; the next three are level-triggered, NMI and ExtINT.
     pub const EDGE: u8 = 0x82;
     pub const EXTINT: u8 = 0x85;
+    pub const REMAP: u8 = 0x86;
 }
 
 /// Ports that the platform acts on. Nothing but handlers writes to them, with interrupts disabled and in the shadow of MOV
@@ -105,22 +106,28 @@ pub mod control {
     pub const POINTERS: u64 = 0x400;
     /// Vectors to post: 32 bytes.
     pub const VECTORS: u64 = 0x600;
-    /// What is done about each vector ([`super::class`]).
+    /// What is done about each vector ([`super::class`]): 16 bits each.
     pub const CLASS: u64 = 0x700;
+    /// Page-table entries by their addresses, what goes there, and the pages that they map: 32 of each.
+    pub const ENTRIES: u64 = 0x900;
+    pub const MAPPINGS: u64 = 0xa00;
+    pub const REMAPPED: u64 = 0xb00;
 }
 
 /// What a handler does about a vector.
 pub mod class {
     /// Hides the arithmetic flags, which may be dead where it came.
-    pub const HIDES_FLAGS: u8 = 1 << 0;
+    pub const HIDES_FLAGS: u16 = 1 << 0;
     /// Goes on elsewhere.
-    pub const MOVES: u8 = 1 << 1;
+    pub const MOVES: u16 = 1 << 1;
     /// Ends the interrupt at the local APIC.
-    pub const ENDS: u8 = 1 << 2;
+    pub const ENDS: u16 = 1 << 2;
     /// Sets RF, clears DR6, and TF now and then.
-    pub const DEBUG: u8 = 1 << 3;
+    pub const DEBUG: u16 = 1 << 3;
     /// Ends the run.
-    pub const STOPS: u8 = 1 << 4;
-    /// Posts an interrupt, to the port whose offset is in the two highest bits.
-    pub const POSTS: u8 = 1 << 5;
+    pub const STOPS: u16 = 1 << 4;
+    /// Posts an interrupt, to the port whose offset is in the next two bits.
+    pub const POSTS: u16 = 1 << 5;
+    /// Changes the mapping of a page, and has the TLB forget it.
+    pub const REMAPS: u16 = 1 << 8;
 }

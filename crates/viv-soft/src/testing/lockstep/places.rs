@@ -7,9 +7,6 @@ use super::layout::*;
 use super::system;
 use crate::testing::Rng;
 
-/// The pages of the playground with code that changes page tables; the other code pages may be mapped at
-/// [`VOLATILE`].
-pub const CHANGING: u64 = 6;
 /// Pages from [`CODE_PAGES`] on that are mapped at their own place, mostly with all rights.
 const PLAIN_PAGES: u64 = 14;
 
@@ -80,7 +77,7 @@ impl Places {
         match rng.below(12) {
             0..3 => 0,
             3 => DEVICE + PAGE_SIZE | self.rights(rng),
-            _ => play(CHANGING + rng.below(PLAY_PAGES - CHANGING)) | self.rights(rng),
+            _ => play(rng.below(PLAY_PAGES)) | self.rights(rng),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Gadgets of system instructions. In user mode, most of them fault.
 
 use iced_x86::code_asm::*;
-use viv_arch::paging::PAGE_SIZE;
 use viv_arch::{Cr0, Cr4, msr};
 
 use super::gadgets::{GUARD, Island};
@@ -34,7 +33,7 @@ impl Island<'_> {
             8..10 => self.debug_registers(rng),
             10..12 => self.control_register(rng),
             12 => self.model_specific(rng),
-            13..15 => self.page_table(rng),
+            13..15 => self.bytes.extend([0xcd, service::REMAP]),
             15 => self.address_space(rng),
             16 => self.bytes.extend([0x0f, 0x05]),
             17..19 => self.ports(rng),
@@ -167,24 +166,6 @@ impl Island<'_> {
             a.mov(eax, value as u32)?;
             a.mov(edx, (value >> 32) as u32)?;
             a.wrmsr()
-        });
-    }
-
-    /// Another mapping for a page that no such code is in.
-    fn page_table(&mut self, rng: &mut Rng) {
-        if !self.changes_tables {
-            return;
-        }
-        let page = rng.below(VOLATILE_PAGES);
-        let entry = SYSTEM + self.places.entries[page as usize];
-        let value = self.places.volatile_entry(rng);
-        self.assemble(|a| {
-            a.mov(rax, entry)?;
-            a.mov(rcx, value)?;
-            a.mov(qword_ptr(rax), rcx)?;
-            a.invlpg(byte_ptr(VOLATILE + page * PAGE_SIZE))?;
-            // What comes later must not write there by chance, with nothing flushed.
-            a.mov(eax, 1)
         });
     }
 

@@ -57,7 +57,7 @@ pub fn write(image: &mut Image, rng: &mut Rng) {
 fn write_gate(image: &mut Image, vector: u8, rng: &mut Rng) {
     let at = u64::from(vector);
     let class = class_of(vector);
-    image.write(CONTROL + control::CLASS + at, &[class]);
+    image.write(CONTROL + control::CLASS + 2 * at, &class.to_le_bytes());
     let is_exception = vector < 32;
     // Exceptions may come where RSP is anything; what may come in a handler has a stack of its own.
     let stack = if vector == Vector::DoubleFault as u8 {
@@ -90,15 +90,18 @@ fn write_gate(image: &mut Image, vector: u8, rng: &mut Rng) {
 }
 
 /// What the handler does about a vector.
-fn class_of(vector: u8) -> u8 {
-    use class::{DEBUG, ENDS, HIDES_FLAGS, MOVES, POSTS, STOPS};
+fn class_of(vector: u8) -> u16 {
+    use class::{DEBUG, ENDS, HIDES_FLAGS, MOVES, POSTS, REMAPS, STOPS};
     match vector {
         1 => DEBUG | HIDES_FLAGS,
         2 => HIDES_FLAGS,
         3 | 4 => 0,
         8 | 18 | service::STOP => STOPS,
         0..=31 => HIDES_FLAGS | MOVES,
-        service::EDGE..=service::EXTINT => HIDES_FLAGS | ENDS | POSTS | (vector - service::EDGE) << 6,
+        service::EDGE..=service::EXTINT => {
+            HIDES_FLAGS | ENDS | POSTS | u16::from(vector - service::EDGE) << 6
+        }
+        service::REMAP => HIDES_FLAGS | ENDS | REMAPS,
         _ => HIDES_FLAGS | ENDS,
     }
 }
@@ -118,13 +121,14 @@ fn handler(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut moved = a.create_label();
     let mut unended = a.create_label();
     let mut unposted = a.create_label();
+    let mut unmapped = a.create_label();
     let mut undebugged = a.create_label();
     for register in [rax, rcx, rdx, rbp] {
         a.push(register)?;
     }
     a.mov(rbp, SYSTEM)?;
     a.mov(rdx, qword_ptr(rsp + VECTOR))?;
-    a.movzx(eax, byte_ptr(rbp + rdx + (CONTROL + control::CLASS) as i32))?;
+    a.movzx(eax, word_ptr(rbp + rdx * 2 + (CONTROL + control::CLASS) as i32))?;
     a.test(al, i32::from(class::HIDES_FLAGS))?;
     a.jz(shown)?;
     a.and(qword_ptr(rsp + FLAGS), !(Rflags::ARITHMETIC.bits() as i32))?;
@@ -185,6 +189,7 @@ fn handler(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jz(unposted)?;
     a.mov(edx, eax)?;
     a.shr(edx, 6)?;
+    a.and(edx, 3)?;
     a.add(edx, i32::from(port::EDGE))?;
     a.mov(al, byte_ptr(rbp + rcx + (CONTROL + control::VECTORS) as i32))?;
     a.mov(ecx, u32::from(selector::DATA))?;
@@ -192,6 +197,16 @@ fn handler(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.out(dx, al)?;
     a.jmp(undebugged)?;
     a.set_label(&mut unposted)?;
+    a.test(eax, i32::from(class::REMAPS))?;
+    a.jz(unmapped)?;
+    let table = |offset: u64| qword_ptr(rbp + rcx * 8 + (CONTROL + offset) as i32);
+    a.mov(rdx, table(control::ENTRIES))?;
+    a.mov(rax, table(control::MAPPINGS))?;
+    a.mov(qword_ptr(rdx), rax)?;
+    a.mov(rdx, table(control::REMAPPED))?;
+    a.invlpg(byte_ptr(rdx))?;
+    a.jmp(undebugged)?;
+    a.set_label(&mut unmapped)?;
     a.test(al, i32::from(class::DEBUG))?;
     a.jz(undebugged)?;
     a.bts(dword_ptr(rsp + FLAGS), 16)?;

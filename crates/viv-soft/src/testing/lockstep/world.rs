@@ -8,7 +8,7 @@ use viv_arch::{
 use super::gadgets::Island;
 use super::image::Image;
 use super::layout::*;
-use super::places::{CHANGING, Places};
+use super::places::Places;
 use super::system;
 use crate::testing::blocks::Pool;
 use crate::testing::case::{operand, random_state};
@@ -67,8 +67,8 @@ impl World {
         }
         let other = if main == Mode::Bits64 && rng.one_in(2) { Mode::Bits32 } else { Mode::Bits64 };
         code.write(&mut image, 0..4, main, rng);
-        code.write(&mut image, 4..CHANGING, other, rng);
-        code.write(&mut image, CHANGING..CODE_PAGES, main, rng);
+        code.write(&mut image, 4..6, other, rng);
+        code.write(&mut image, 6..CODE_PAGES, main, rng);
         let Code { entries, gadgets, .. } = code;
         write_data(&mut image, &places, &entries, rng);
         write_control(&mut image, &places, &entries, rng);
@@ -89,30 +89,21 @@ struct Code<'a> {
 impl Code<'_> {
     /// Writes code into pages that follow each other: in some of their middles, and across each border.
     fn write(&mut self, image: &mut Image, pages: std::ops::Range<u64>, mode: Mode, rng: &mut Rng) {
-        let changes_tables = pages.start < CHANGING;
         for page in pages.clone() {
             let start = page * PAGE_SIZE;
             let first = if page == pages.start { 0 } else { PAGE_SIZE - rng.below(200) - 1 };
             let at = if page == pages.start { start } else { start - PAGE_SIZE + first };
-            self.island(image, (mode, changes_tables), MAPPED + at, 200 + rng.below(400), rng);
+            self.island(image, mode, MAPPED + at, 200 + rng.below(400), rng);
             if rng.one_in(2) {
                 let at = MAPPED + start + 1200 + rng.below(1000);
-                self.island(image, (mode, changes_tables), at, 80 + rng.below(400), rng);
+                self.island(image, mode, at, 80 + rng.below(400), rng);
             }
         }
     }
 
-    fn island(
-        &mut self,
-        image: &mut Image,
-        (mode, changes_tables): (Mode, bool),
-        base: u64,
-        size: u64,
-        rng: &mut Rng,
-    ) {
+    fn island(&mut self, image: &mut Image, mode: Mode, base: u64, size: u64, rng: &mut Rng) {
         let pool = if mode == Mode::Bits64 { &self.pools.wide } else { &self.pools.narrow };
         let mut island = Island::new(mode, pool, self.places, base, &self.entries);
-        island.changes_tables = changes_tables;
         island.fill(size as usize, rng);
         let Island { bytes, starts, .. } = island;
         image.write(PLAY + base - MAPPED, &bytes);
@@ -154,6 +145,10 @@ fn write_control(image: &mut Image, places: &Places, entries: &[u64], rng: &mut 
             image.write_word(field(table, n), entry);
         }
         image.write_word(field(control::STACKS, n), places.stack(rng));
+        let page = rng.below(VOLATILE_PAGES);
+        image.write_word(field(control::ENTRIES, n), SYSTEM + places.entries[page as usize]);
+        image.write_word(field(control::MAPPINGS, n), places.volatile_entry(rng));
+        image.write_word(field(control::REMAPPED, n), VOLATILE + page * PAGE_SIZE);
     }
     for n in 0..64 {
         image.write_word(field(control::POINTERS, n), places.pointer(rng));
