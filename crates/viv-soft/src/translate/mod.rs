@@ -29,8 +29,8 @@ mod thunks;
 mod trace;
 
 pub use cache::{TraceId, Translator};
-pub use run::{Left, interpret};
 pub use frame::Frame;
+pub use run::{Left, interpret};
 
 use viv_arch::{Cr0, Cr4, xsave};
 

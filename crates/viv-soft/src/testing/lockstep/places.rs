@@ -57,7 +57,7 @@ impl Places {
     }
 
     fn entry(&self, page: u64, rng: &mut Rng) -> u64 {
-        let own = if self.user != rng.one_in(12) { "u" } else { "" };
+        let own = if self.user == rng.one_in(12) { "" } else { "u" };
         if page < CODE_PAGES {
             let write = if rng.one_in(2) { "w" } else { "" };
             return play(page) | rights(&format!("x{own}{write}"));
@@ -78,7 +78,7 @@ impl Places {
     pub fn volatile_entry(&self, rng: &mut Rng) -> u64 {
         match rng.below(12) {
             0..3 => 0,
-            3 => DEVICE + PAGE_SIZE | self.rights(rng),
+            3 => (DEVICE + PAGE_SIZE) | self.rights(rng),
             _ => play(CHANGING + rng.below(PLAY_PAGES - CHANGING)) | self.rights(rng),
         }
     }
