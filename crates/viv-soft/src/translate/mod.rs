@@ -29,6 +29,8 @@ mod thunks;
 mod trace;
 
 pub use cache::{TraceId, Translator};
+#[cfg(test)]
+pub use flags::keeping_all as keeping_all_flags;
 pub use frame::Frame;
 pub use run::{Left, interpret};
 

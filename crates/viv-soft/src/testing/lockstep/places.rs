@@ -1,6 +1,6 @@
 //! Page tables of random worlds, and addresses in them that random code may find useful.
 
-use viv_arch::paging::{GLOBAL, PAGE_SIZE};
+use viv_arch::paging::{ACCESSED, DIRTY, GLOBAL, PAGE_SIZE};
 
 use super::image::{Image, PageSize, rights};
 use super::layout::*;
@@ -35,7 +35,8 @@ impl Places {
             let entry = places.entry(page, rng);
             let same = page < CODE_PAGES || !rng.one_in(4);
             let other = if same { entry } else { places.entry(page, rng) };
-            let global = if same && rng.one_in(4) { GLOBAL } else { 0 };
+            // Which of the two tables gets these bits, if the page stays in the TLB, is the engine's affair.
+            let global = if same && rng.one_in(4) { GLOBAL | ACCESSED | DIRTY } else { 0 };
             let linear = MAPPED + page * PAGE_SIZE;
             image.map(roots[0], linear, PageSize::Size4K, entry | global);
             image.map(roots[1], linear, PageSize::Size4K, other | global);
