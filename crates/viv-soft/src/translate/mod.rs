@@ -68,6 +68,11 @@ impl Mode {
         self.0
     }
 
+    /// What can run, whatever the width and the view.
+    pub const fn features(self) -> u8 {
+        self.0 & (SSE | AVX | ALIGNED)
+    }
+
     /// The width of the code.
     pub const fn bitness(self) -> Bitness {
         match self.0 & 3 {

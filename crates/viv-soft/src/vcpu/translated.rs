@@ -22,6 +22,8 @@ pub struct Translated {
     generation: u64,
     /// What was written to code when it was last looked at.
     code_writes: u64,
+    /// What could run in the mode that targets of indirect branches are remembered for.
+    features: u8,
     torture: Option<Torturer>,
 }
 
@@ -55,7 +57,7 @@ impl Translated {
         // The generator must not start at 0, and vCPUs are to differ.
         let seed = |seed: u64| (seed ^ u64::from(cpu.index) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let torture = torture.map(|torture| Torturer(seed(torture.seed)));
-        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0, torture })
+        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0, features: 0, torture })
     }
 
     /// What comes next is not where the last trace left to.
@@ -165,6 +167,13 @@ impl SoftVcpu {
             return Hot::Cold;
         }
         let mode = Mode::of(&self.cpu);
+        if mode.features() != self.translated.features {
+            // The table of branch targets does not know of them.
+            self.translated.features = mode.features();
+            if let Some(translator) = &mut self.translated.translator {
+                translator.unmap(true);
+            }
+        }
         if let Some((known, trace, version)) = block.trace
             && known == mode
             && Some(version) == self.translated.version()

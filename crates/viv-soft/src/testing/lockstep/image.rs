@@ -1,6 +1,6 @@
 //! What is in RAM when a machine starts.
 
-use viv_arch::paging::{self, ADDRESS, LARGE, PAGE_SIZE, PRESENT, USER, WRITABLE};
+use viv_arch::paging::{self, ACCESSED, ADDRESS, LARGE, PAGE_SIZE, PRESENT, USER, WRITABLE};
 
 use super::layout::{PLAY, PLAY_SIZE, SYSTEM_SIZE, TABLES};
 
@@ -54,7 +54,8 @@ impl Image {
         table
     }
 
-    /// Maps a page under the root table `root`; gives where its entry is. Tables on the way hide nothing.
+    /// Maps a page under the root table `root`; gives where its entry is. Tables on the way hide nothing, and
+    /// count as used: whether they are, where a global page stays in the TLB, is the engine's affair.
     pub fn map(&mut self, root: u64, linear: u64, size: PageSize, entry: u64) -> u64 {
         let shifts: &[u32] = match size {
             PageSize::Size4K => &[39, 30, 21, 12],
@@ -70,7 +71,7 @@ impl Image {
             }
             if self.read_word(at) & PRESENT == 0 {
                 let next = self.table();
-                self.write_word(at, next | PRESENT | WRITABLE | USER);
+                self.write_word(at, next | PRESENT | WRITABLE | USER | ACCESSED);
             }
             table = self.read_word(at) & ADDRESS;
         }

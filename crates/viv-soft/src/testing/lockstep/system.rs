@@ -70,8 +70,8 @@ fn write_gate(image: &mut Image, vector: u8, rng: &mut Rng) {
         0
     };
     let user = !is_exception || matches!(vector, 3 | 4);
-    // What posts is not interrupted.
-    let trap = class & class::POSTS == 0 && rng.one_in(4);
+    // What posts interrupts, or ends one so that another can be taken, is not interrupted.
+    let trap = class & (class::POSTS | class::ENDS) == 0 && rng.one_in(4);
     let address = SYSTEM + STUBS + at * STUB_SIZE;
     let low = address & 0xffff
         | u64::from(selector::CODE64) << 16
