@@ -2,7 +2,7 @@
 //!
 //! - [`check`]: what `cargo xtask test` runs, in which order, and the sum of it.
 //! - [`bench`]: the figures of the software CPU, beside QEMU's.
-//! - [`soak`]: the long runs.
+//! - [`soak`]: the long runs. [`fuzz`]: random guests.
 //! - [`packages`]: the Debian packages that chores need.
 //! - [`deny`]: `cargo deny`, with a copy of its own if there is none.
 //! - [`step`]: running a command and telling how it went.
@@ -13,6 +13,7 @@
 mod bench;
 mod check;
 mod deny;
+mod fuzz;
 mod packages;
 mod soak;
 mod step;
@@ -41,6 +42,8 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Run for long what must never fail: the differential suite, boots, work checked against the host's
     Soak(soak::SoakArgs),
+    /// Run random guests and look for differences between the ways to run them
+    Fuzz(fuzz::FuzzArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Chore::Test => check::run(&root()),
         Chore::Bench(args) => bench::run(&root(), &args).map(|()| true),
         Chore::Soak(args) => soak::run(&root(), &args).map(|()| true),
+        Chore::Fuzz(args) => fuzz::run(&root(), &args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
 //! `cargo xtask soak`: the long runs, before a release or after a change in the CPU.
 //!
-//! Three parts share the time: the differential suite against this processor, seed after seed; guests that boot, run a
-//! command and end; and work in guests whose results must be the host's. The first discrepancy ends it.
+//! Four parts share the time: the differential suites of instructions and blocks against this processor, seed after
+//! seed; random machines, interpreted and translated; guests that boot, run a command and end; and work in guests whose
+//! results must be the host's. The first discrepancy ends it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{bench, step};
+use crate::{bench, fuzz, step};
 
 /// What `cargo xtask soak` takes.
 #[derive(Debug, Args)]
@@ -22,6 +23,8 @@ pub struct SoakArgs {
 
 /// Cases of each instruction form for one seed of the differential suite.
 const CASES: u64 = 100;
+/// Blocks of each mode beside them.
+const BLOCKS: u64 = 20_000;
 
 /// What a guest and the host both compute, with a seed in `$1`: data that compresses, sums of it, numbers, order.
 const WORK: &str = r#"
@@ -37,11 +40,15 @@ rm /tmp/soak.$$
 /// Runs all parts; fails at the first discrepancy.
 pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
     let viv = bench::build(root)?;
-    let share = Duration::from_secs(args.minutes * 60) / 3;
+    let share = Duration::from_secs(args.minutes * 60) / 4;
     let seeds = rounds(share, |seed| differential(root, seed))?;
+    fuzz::lockstep(root, share.as_secs(), fuzz::any_seed())?;
     let boots = rounds(share, |round| boot(&viv, round))?;
     let works = rounds(share, |seed| work(&viv, seed))?;
-    println!("differential suite: {seeds} seeds of {CASES} cases for each form, no difference");
+    println!(
+        "differential suites: {seeds} seeds of {CASES} cases for each form and {BLOCKS} blocks, no difference"
+    );
+    println!("random machines: {} s, no difference", share.as_secs());
     println!("boots: {boots}, each with the status that its command chose");
     println!("work: {works} rounds, each with the host's results");
     Ok(())
@@ -59,14 +66,18 @@ fn rounds(time: Duration, mut round: impl FnMut(u64) -> Result<()>) -> Result<u6
 }
 
 fn differential(root: &Path, seed: u64) -> Result<()> {
-    let mut suite = Command::new("cargo");
-    suite
-        .args(["test", "--quiet", "--locked", "--package", "viv-soft", "--lib", "testing::differential"])
-        .current_dir(root)
-        .env("VIV_DIFF_SEED", seed.to_string())
-        .env("VIV_DIFF_CASES", CASES.to_string());
-    ensure!(step::run(&mut suite)?, "the differential suite differs with VIV_DIFF_SEED={seed}");
-    Ok(())
+    let suite = |name: &str, variables: [(&str, u64); 2]| {
+        let mut suite = Command::new("cargo");
+        suite
+            .args(["test", "--quiet", "--locked", "--package", "viv-soft", "--lib", name])
+            .current_dir(root)
+            .envs(variables.map(|(name, value)| (name, value.to_string())));
+        let [(variable, value), _] = variables;
+        ensure!(step::run(&mut suite)?, "{name} differs with {variable}={value}");
+        Ok(())
+    };
+    suite("testing::differential", [("VIV_DIFF_SEED", seed), ("VIV_DIFF_CASES", CASES)])?;
+    suite("testing::blocks", [("VIV_DIFF_SEED", seed * BLOCKS), ("VIV_DIFF_BLOCKS", BLOCKS)])
 }
 
 fn boot(viv: &Path, round: u64) -> Result<()> {

@@ -24,6 +24,7 @@ mod system;
 mod tests;
 mod world;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use run::{End, Runner};
@@ -41,12 +42,12 @@ pub struct Options {
     pub worlds: u64,
     /// How long at the most.
     pub time: Option<Duration>,
-    /// Whether each seed is told before its world runs, so that it is known even if the process dies.
-    pub verbose: bool,
+    /// The file that has each seed while its world runs, so that it is known even if the process dies.
+    pub note: Option<PathBuf>,
 }
 
 impl Options {
-    /// From the environment: `VIV_LOCKSTEP_SEED`, `VIV_LOCKSTEP_WORLDS`, `VIV_LOCKSTEP_SECONDS`, `VIV_LOCKSTEP_VERBOSE`.
+    /// From the environment: `VIV_LOCKSTEP_SEED`, `VIV_LOCKSTEP_WORLDS`, `VIV_LOCKSTEP_SECONDS`, `VIV_LOCKSTEP_NOTE`.
     /// With a time and no number of worlds, the time alone ends it.
     pub fn from_environment(default_worlds: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -59,7 +60,7 @@ impl Options {
                 default_worlds
             }),
             time: seconds.map(Duration::from_secs),
-            verbose: number("VIV_LOCKSTEP_VERBOSE").unwrap_or(0) != 0,
+            note: std::env::var_os("VIV_LOCKSTEP_NOTE").map(PathBuf::from),
         }
     }
 }
@@ -110,8 +111,8 @@ pub fn compare(options: &Options) -> Report {
         if is_late || report.differences.len() >= ENOUGH {
             break;
         }
-        if options.verbose {
-            eprintln!("world {seed}");
+        if let Some(note) = &options.note {
+            std::fs::write(note, seed.to_string()).expect("the note can be written");
         }
         let world = World::random(seed, &pools);
         compare_world(&mut runner, &world, seed, &mut report);
@@ -143,6 +144,12 @@ fn compare_world(runner: &mut Runner, world: &World, seed: u64, report: &mut Rep
         let actual = runner.run(world, engine);
         if actual == expected {
             continue;
+        }
+        if actual.end == End::Endless {
+            // To make it smaller would take too long.
+            let what = format!("VIV_LOCKSTEP_SEED={seed} VIV_LOCKSTEP_WORLDS=1: {engine:?} does not end");
+            report.differences.push(what);
+            return;
         }
         // What tells the time, or is random, shows on the interpreter alone.
         if (0..2).any(|_| runner.run(world, REFERENCE) != expected) {

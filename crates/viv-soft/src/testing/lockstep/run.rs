@@ -26,7 +26,7 @@ use crate::vcpu::SoftVcpu;
 use crate::vm::{SoftEngine, SoftVm};
 
 /// How long a machine may run on the interpreter: hundreds of times as long as nearly all of them do.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(1000);
 /// And elsewhere: code that writes to its own page all the time makes translated code slow.
 const MORE_PATIENCE: Duration = Duration::from_secs(20);
 

@@ -12,4 +12,16 @@ fn every_engine_brings_a_world_to_the_same_end() {
         report.differences.join("\n")
     );
     println!("{report:?}");
+    // If worlds were not what they should be, there would be little to compare.
+    if report.worlds >= 100 {
+        let Report { worlds, stopped, endless, unsteady, dead_flags, events, .. } = report;
+        assert!(
+            20 * (endless + unsteady + dead_flags) < worlds,
+            "{endless} {unsteady} {dead_flags} of {worlds}"
+        );
+        assert!(
+            stopped > 3 * worlds / 4 && events > 10 * worlds,
+            "{stopped} of {worlds} stop, {events} events"
+        );
+    }
 }
