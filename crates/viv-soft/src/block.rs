@@ -181,7 +181,14 @@ mod tests {
         let mut cache = BlockCache::default();
         for _ in 0..MAX_OPS / 64 {
             assert!(!cache.is_full(0));
-            let block = Block { ops: vec![op; 64].into(), source: Source::new(0x1000, &cell), second: None, heat: 0, trace: None, is_left_alone: false };
+            let block = Block {
+                ops: vec![op; 64].into(),
+                source: Source::new(0x1000, &cell),
+                second: None,
+                heat: 0,
+                trace: None,
+                is_left_alone: false,
+            };
             cache.insert(0x1000, Bitness::Bits64, block);
         }
         assert!(cache.is_full(0));

@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use viv_arch::{
-    Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector,
-};
+use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector};
 use viv_engine::Platform;
 
 use crate::access::NOT_CANONICAL;

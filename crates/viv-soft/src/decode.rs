@@ -51,7 +51,14 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeErro
         }
     }
     if !ops.is_empty() {
-        return Ok(Block { ops: ops.into(), source, second: None, heat: 0, trace: None, is_left_alone: false });
+        return Ok(Block {
+            ops: ops.into(),
+            source,
+            second: None,
+            heat: 0,
+            trace: None,
+            is_left_alone: false,
+        });
     }
     // The first instruction runs into the next page, which is fetched only now that it is needed.
     let next_phys = cpu.translate_fetch(cpu.next_code_page(linear))?.phys;
@@ -59,7 +66,14 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeErro
     cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
     let (instruction, _) = decode_one(&bytes[..in_page + MAX_LENGTH], 0, bitness);
     let Lowered { op, .. } = lower_one(cpu, &instruction)?;
-    Ok(Block { ops: Box::new([op]), source, second: Some(second), heat: 0, trace: None, is_left_alone: false })
+    Ok(Block {
+        ops: Box::new([op]),
+        source,
+        second: Some(second),
+        heat: 0,
+        trace: None,
+        is_left_alone: false,
+    })
 }
 
 fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, DecoderError) {

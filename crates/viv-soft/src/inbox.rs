@@ -104,7 +104,8 @@ impl Inbox {
         }
     }
 
-    /// Makes the vCPU look for events before it runs more code, with nothing posted. A vCPU that sleeps goes on sleeping.
+    /// Makes the vCPU look for events, with nothing posted. For the vCPU's own thread, which does not sleep: a vCPU that
+    /// does would not wake, not for what is posted afterwards either.
     #[inline]
     pub fn raise(&self) {
         self.attention.store(true, Ordering::Release);
@@ -201,8 +202,9 @@ impl Inbox {
         self.notify();
     }
 
-    /// Raises `attention`, and wakes the vCPU if it sleeps.
-    fn notify(&self) {
+    /// Makes the vCPU look for events, with nothing posted, from any thread: raises `attention`, and wakes the vCPU if it
+    /// sleeps.
+    pub fn notify(&self) {
         // Always a read-modify-write, even if it is set: so that the clearing swap synchronises with every post
         // before it and not with the last alone. If it was set, whoever set it does the waking.
         let raised = self.attention.swap(true, Ordering::SeqCst);

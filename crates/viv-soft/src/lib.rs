@@ -1,8 +1,8 @@
 //! The software engine: x86-64 processors without hardware virtualization.
 //!
-//! A guest's instructions are decoded once into blocks of [`op::Op`]s and interpreted. What only computes runs on
-//! the host's own execution units; what touches memory goes through a software TLB; what is privileged is
-//! modelled.
+//! A guest's instructions are decoded once into blocks of [`op::Op`]s and interpreted; hot ones are translated to host
+//! code. What only computes runs on the host's own execution units; what touches memory goes through a software TLB;
+//! what is privileged is modelled.
 //!
 //! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine) that takes [`Options`]. Inside, bottom up:
 //! - [`hostexec`]: single instructions executed by the host, and the code memory for them;
@@ -10,6 +10,7 @@
 //! - `ram`, `mmu`, `access`: guest memory by physical and by linear address;
 //! - `cpu`, `ops`, `event`, `msr`, `debug`, `lapic`: the state of a CPU and what instructions do to it;
 //! - `decode`, `lower`, `block`: from bytes to blocks;
+//! - `region`, `translate`: where a CPU lives, and the code made for it;
 //! - `vm`, `vcpu`: the machine, and the loop that runs blocks and looks for events.
 //!
 //! It must not know devices: it reaches them by [`Platform`](viv_engine::Platform) alone. A guest can make nothing

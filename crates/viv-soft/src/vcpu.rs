@@ -16,6 +16,7 @@ use crate::hostexec::{ExecState, FpuState};
 use crate::mmu::{PHYSICAL_BITS, Tlb};
 use crate::msr::Msrs;
 use crate::ops::host::HostCode;
+use crate::options::Tier;
 use crate::region::CpuRegion;
 use crate::translate::Frame;
 use crate::tsc::GuestTsc;
@@ -590,6 +591,7 @@ impl Vcpu for SoftVcpu {
     }
 
     fn instructions(&self) -> Option<u64> {
-        Some(self.cpu.retired)
+        // Translated code does not count.
+        (self.cpu.shared.options.tier == Tier::Interpret).then_some(self.cpu.retired)
     }
 }

@@ -165,7 +165,7 @@ impl SoftVm {
             let (code_writes, inboxes) = (Arc::clone(&code_writes), inboxes.clone());
             Arc::new(move || {
                 code_writes.fetch_add(1, Ordering::AcqRel);
-                inboxes.iter().for_each(|inbox| inbox.raise());
+                inboxes.iter().for_each(|inbox| inbox.notify());
             })
         };
         for region in parameters.memory.iter() {

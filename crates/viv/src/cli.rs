@@ -112,7 +112,9 @@ The soft engine has:
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     pub keep: Option<String>,
 
-    /// Say on standard error at the end how many instructions the guest executed, in what time
+    /// Say on standard error at the end in what time the guest executed how many instructions
+    ///
+    /// Instructions are counted with the engine option tier=interp only.
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "table")]
     pub stats: Option<Output>,

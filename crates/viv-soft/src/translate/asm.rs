@@ -196,19 +196,15 @@ impl Asm {
         self.rm(true, &[0x8b], to, from);
     }
 
-
     pub fn store(&mut self, to: Mem, from: Reg) {
         self.rm(true, &[0x89], from, to);
     }
-
-
 
     /// mov qword/dword [to], sign-extended immediate
     pub fn store_immediate(&mut self, wide: bool, to: Mem, value: i32) {
         self.rm(wide, &[0xc7], 0, to);
         self.bytes(&value.to_le_bytes());
     }
-
 
     /// mov byte [to], immediate
     pub fn store_immediate_8(&mut self, to: Mem, value: u8) {
@@ -237,7 +233,6 @@ impl Asm {
         self.rm(false, &[0x8d], to, mem);
     }
 
-
     /// An operation of [`alu`] on a register and memory.
     pub fn alu_load(&mut self, operation: u8, to: Reg, from: Mem) {
         self.rm(true, &[operation << 3 | 3], to, from);
@@ -264,7 +259,6 @@ impl Asm {
         self.rm(false, &[0x80], alu::CMP, mem);
         self.byte(value);
     }
-
 
     /// shl r32, immediate
     pub fn shift_left(&mut self, reg: Reg, count: u8) {
@@ -294,7 +288,6 @@ impl Asm {
         self.vex(to, 0, from, 3, 3);
         self.bytes(&[0xf0, 0xc0 | (to & 7) << 3 | from & 7, count]);
     }
-
 
     /// crc32 r64, r64: no flags
     pub fn checksum(&mut self, to: Reg, from: Reg) {
@@ -357,7 +350,6 @@ impl Asm {
         self.byte(0xe8);
         self.relative(address);
     }
-
 
     fn relative(&mut self, address: u64) {
         let rel = address.wrapping_sub(self.address() + 4) as i32;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use viv_arch::paging;
 
-use super::emit::{self, Emitted, Tools};
+use super::Mode;
+use super::emit::{self, Emitted, Job, Tools};
 use super::frame::{page_slot, target_index};
 use super::thunks::{self, Interpret, Thunks};
 use super::trace::Trace;
-use super::Mode;
 use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::mmu::View;
@@ -151,7 +151,14 @@ impl Translator {
         self.traces.clear();
         self.edges.clear();
         // Edge 0 stands for none.
-        self.edges.push(Edge { leaves_page: false, site: None, page_site: None, exit: 0, target: 0, to: None });
+        self.edges.push(Edge {
+            leaves_page: false,
+            site: None,
+            page_site: None,
+            exit: 0,
+            target: 0,
+            to: None,
+        });
         self.pages.clear();
         self.pages.push(None);
         self.free_slots.clear();
@@ -189,7 +196,8 @@ impl Translator {
         let page = self.pages[slot as usize].as_ref()?;
         let trace = *page.traces.get(&((phys & paging::PAGE_OFFSET) as u16))?;
         let runs_into = self.traces[trace as usize].as_ref()?.second;
-        let found = runs_into.and_then(|slot| self.pages[slot as usize].as_ref()).map(|page| page.source.phys);
+        let found =
+            runs_into.and_then(|slot| self.pages[slot as usize].as_ref()).map(|page| page.source.phys);
         if found == second {
             return Some(trace);
         }
@@ -225,10 +233,11 @@ impl Translator {
             None => None,
             Some(second) => Some(self.page(second, mode).ok_or_else(full)?),
         };
+        let job = Job { trace: &trace, page, second, mode };
         let base = self.arena.next_address();
         let first_edge = self.edges.len() as EdgeId;
         let Some(Emitted { code, entry, entry_in_page, edges, fault_sites }) =
-            emit::emit(&trace, page, second, mode, &self.thunks, &mut self.tools, base, first_edge)
+            emit::emit(job, &self.thunks, &mut self.tools, base, first_edge)
         else {
             return Ok(None);
         };
@@ -279,8 +288,7 @@ impl Translator {
         if let Some(&slot) = self.by_page.get(&key) {
             return Some(slot);
         }
-        let page =
-            Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
+        let page = Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.pages[slot as usize] = Some(page);
             slot
@@ -308,7 +316,9 @@ impl Translator {
     /// Makes a branch lead straight to a trace, which is what it was found to come to.
     pub fn link(&mut self, edge: EdgeId, to: TraceId) {
         let Some(record) = self.traces[to as usize].as_mut() else { return };
-        let Edge { leaves_page, site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else { return };
+        let Edge { leaves_page, site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else {
+            return;
+        };
         if old == Some(to) {
             return;
         }

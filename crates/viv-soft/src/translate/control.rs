@@ -4,12 +4,12 @@ use iced_x86::ConditionCode;
 use viv_arch::paging;
 
 use super::asm::{Label, Mem, RCX, RSP, alu, condition};
-use crate::region::JUMP_TARGETS;
 use super::emit::Emitter;
 use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH};
 use super::trace::Item;
+use crate::region::JUMP_TARGETS;
 
 impl Emitter<'_> {
     /// Jcc.
@@ -49,7 +49,8 @@ impl Emitter<'_> {
         } else if live != 0 {
             self.restore_flags();
         }
-        let here = self.trace.start as i64 + self.trace.items.last().map_or(0, |item| item.instruction.ip() as i64);
+        let here =
+            self.trace.start as i64 + self.trace.items.last().map_or(0, |item| item.instruction.ip() as i64);
         let (edge, exit) = self.new_edge(target);
         if target <= here {
             let target = if to_head { self.head } else { exit };

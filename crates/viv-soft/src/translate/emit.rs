@@ -106,13 +106,21 @@ pub(super) struct Emitter<'a> {
     first_edge: u32,
 }
 
-/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. If its instruction runs into
-/// another page, `second` is that page's slot. `None`: it cannot be translated.
+/// What is to be translated.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub trace: &'a Trace,
+    /// The bytes of its page.
+    pub page: &'a [u8],
+    /// The slot of the page that its instruction runs into, if it does.
+    pub second: Option<u32>,
+    pub mode: Mode,
+}
+
+/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. `None`: it cannot be
+/// translated.
 pub fn emit(
-    trace: &Trace,
-    page: &[u8],
-    second: Option<u32>,
-    mode: Mode,
+    Job { trace, page, second, mode }: Job<'_>,
     thunks: &Thunks,
     tools: &mut Tools,
     base: u64,
@@ -332,7 +340,8 @@ impl Emitter<'_> {
         let resume = self.asm.label();
         let i = &item.instruction;
         let has_memory = host.access.is_some();
-        let Some(rewritten) = rewrite::rewrite(i, has_memory, offset.unwrap_or(0), &mut self.tools.info) else {
+        let Some(rewritten) = rewrite::rewrite(i, has_memory, offset.unwrap_or(0), &mut self.tools.info)
+        else {
             return self.interpret(n, item);
         };
         let Ok(_) = self.tools.encoder.encode(&rewritten.instruction, 0) else {
@@ -554,4 +563,3 @@ fn is_narrow(i: &Instruction) -> bool {
     let register = if i.memory_base() == Register::None { i.memory_index() } else { i.memory_base() };
     if register == Register::None { i.memory_displ_size() == 4 } else { register.size() == 4 }
 }
-

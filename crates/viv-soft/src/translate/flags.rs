@@ -6,12 +6,8 @@ use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
 pub type Flags = u32;
 
 /// All arithmetic flags.
-pub const ALL: Flags = RflagsBits::CF
-    | RflagsBits::PF
-    | RflagsBits::AF
-    | RflagsBits::ZF
-    | RflagsBits::SF
-    | RflagsBits::OF;
+pub const ALL: Flags =
+    RflagsBits::CF | RflagsBits::PF | RflagsBits::AF | RflagsBits::ZF | RflagsBits::SF | RflagsBits::OF;
 
 /// What an instruction has to do with the arithmetic flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -97,9 +97,7 @@ pub const fn ymm(number: u8) -> Mem {
 
 /// The base of segment register `number`.
 pub const fn segment_base(number: u8) -> Mem {
-    of_cpu(
-        offset_of!(Cpu, segments) + size_of::<Segment>() * number as usize + offset_of!(Segment, base),
-    )
+    of_cpu(offset_of!(Cpu, segments) + size_of::<Segment>() * number as usize + offset_of!(Segment, base))
 }
 
 const fn tlb(view: View, field: usize) -> i32 {

@@ -45,9 +45,8 @@ impl Emitter<'_> {
         self.asm.lea(ADDRESS, Mem::at(base, group.lowest));
         let flags_saved = self.flags_saved;
         self.lookup((group.end - group.lowest) as usize, group.write, copies[0]);
-        for k in n..=last {
+        for (k, item) in items.iter().enumerate().take(last + 1).skip(n) {
             self.after = Some(copies.get(k + 1 - n).copied().unwrap_or(resume));
-            let item = &items[k];
             match (item.kind, operand(item)) {
                 (Kind::Host(host), Some(operand)) => {
                     self.computation(k, item, host, Some(operand.disp - group.lowest));
@@ -179,4 +178,3 @@ fn writes(i: &Instruction, base: Register, info: &mut InstructionInfoFactory) ->
             && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
     })
 }
-

@@ -31,8 +31,8 @@ mod trace;
 pub use cache::{TraceId, Translator};
 #[cfg(test)]
 pub use flags::keeping_all as keeping_all_flags;
-pub use run::{Left, interpret};
 pub use frame::Frame;
+pub use run::{Left, interpret};
 
 use viv_arch::{Cr0, Cr4, xsave};
 

@@ -125,8 +125,7 @@ impl Rewritten {
             .into_iter()
             .find(|&(register, free)| free && !used(register))?;
         self.uses_flags_register |= free.0 == FLAGS;
-        *self.moved.get_mut(self.moved_len)? =
-            Moved { guest, host: free.0, read: reads, written: writes };
+        *self.moved.get_mut(self.moved_len)? = Moved { guest, host: free.0, read: reads, written: writes };
         self.moved_len += 1;
         Some(free.0)
     }

@@ -175,4 +175,3 @@ fn vectors(asm: &mut Asm, avx: bool, opcode: u8) {
         }
     }
 }
-

@@ -166,8 +166,7 @@ impl Trace {
             Kind::Host(host) => item.flags.touches || host.access.is_some(),
             _ => true,
         });
-        self.live_in() != 0
-            && first.is_some_and(|item| item.kind != Kind::Branch && !item.flags.touches)
+        self.live_in() != 0 && first.is_some_and(|item| item.kind != Kind::Branch && !item.flags.touches)
     }
 
     /// The flags that are needed where it begins.
@@ -243,7 +242,8 @@ fn classify_computation(i: &Instruction, mode: Mode) -> Kind {
         Needs::Avx if mode.avx() => true,
         _ => return Kind::Interpret,
     };
-    let registers = || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).map(|n| i.op_register(n));
+    let registers =
+        || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).map(|n| i.op_register(n));
     // MMX registers are x87's, which are not in the host's, also where it is SSE that an instruction needs.
     if registers().any(Register::is_mm) {
         return Kind::Interpret;

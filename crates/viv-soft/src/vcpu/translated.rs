@@ -211,7 +211,9 @@ impl SoftVcpu {
         let cpu = &mut self.cpu;
         let linear = cpu.exec.rip;
         let global = cpu.translate_fetch(linear)?.global;
-        let Translated { translator: Some(translator), edge, .. } = &mut self.translated else { return Ok(()) };
+        let Translated { translator: Some(translator), edge, .. } = &mut self.translated else {
+            return Ok(());
+        };
         if translator.crosses(trace) {
             let next = cpu.next_code_page(linear);
             let global = cpu.translate_fetch(next)?.global;

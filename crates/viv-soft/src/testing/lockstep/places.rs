@@ -76,7 +76,7 @@ impl Places {
     pub fn volatile_entry(&self, rng: &mut Rng) -> u64 {
         match rng.below(12) {
             0..3 => 0,
-            3 => DEVICE + PAGE_SIZE | self.rights(rng),
+            3 => (DEVICE + PAGE_SIZE) | self.rights(rng),
             _ => play(rng.below(PLAY_PAGES)) | self.rights(rng),
         }
     }
