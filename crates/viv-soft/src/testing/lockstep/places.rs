@@ -55,7 +55,7 @@ impl Places {
     }
 
     fn entry(&self, page: u64, rng: &mut Rng) -> u64 {
-        let own = if self.user != rng.one_in(12) { "u" } else { "" };
+        let own = if self.user == rng.one_in(12) { "" } else { "u" };
         if page < CODE_PAGES {
             let write = if rng.one_in(2) { "w" } else { "" };
             return play(page) | rights(&format!("x{own}{write}"));
