@@ -2,8 +2,9 @@
 //!
 //! [`NativeCpu`] executes one instruction with a complete chosen state. [`forms`] lists the instruction forms
 //! that user programs can use, and makes random [`Case`]s of them. [`Machine`] executes the same
-//! instruction on the engine, and [`differential`] says where the two differ. Only tests and the project's own
-//! chores see this module (feature `testing`).
+//! instruction on the engine, and [`differential`] says where the two differ. [`blocks`] does so for blocks of
+//! instructions, with vCPUs of every kind beside; `lockstep`, for tests alone, runs whole machines full of random code on
+//! every kind of engine. Only tests and the project's own chores see this module (feature `testing`).
 
 pub mod blocks;
 mod case;
