@@ -76,6 +76,11 @@ const ENTRY_LARGE: u64 = 2;
 const ENTRY_LISTED: u64 = 4;
 /// A large page is 1 GiB at the most: its translation is forgotten by the region that it lies in.
 const REGION_SHIFT: u32 = 30;
+/// The most pages that are remembered for having been fetched from; a guest can map one page at any number of addresses.
+const MAX_FETCHED: usize = 1 << 14;
+
+/// Pages or regions.
+type AddressSet = HashSet<u64, BuildHasherDefault<AddressHasher>>;
 
 impl Entry {
     /// The entry at `index` that no access hits: it names a page that belongs at another index, and that is not the
@@ -128,10 +133,10 @@ pub struct Tlb {
     pub checks_alignment: bool,
     tables: NonNull<TlbTables>,
     /// Regions of which there are entries of large pages.
-    large_regions: Vec<u64>,
+    large_regions: AddressSet,
     /// Pages that instructions were fetched from since the generation moved, and regions of which that was a large one.
-    fetched: HashSet<u64, BuildHasherDefault<AddressHasher>>,
-    fetched_regions: Vec<u64>,
+    fetched: AddressSet,
+    fetched_regions: AddressSet,
     /// Which entries were filled since they were last emptied, so that a flush costs what was used.
     filled: Vec<(View, u16)>,
     fetch: Box<[FetchEntry; FETCH_SIZE]>,
@@ -165,9 +170,9 @@ impl Tlb {
             view: View::Supervisor,
             checks_alignment: false,
             tables,
-            large_regions: Vec::new(),
-            fetched: HashSet::default(),
-            fetched_regions: Vec::new(),
+            large_regions: AddressSet::default(),
+            fetched: AddressSet::default(),
+            fetched_regions: AddressSet::default(),
             filled: Vec::with_capacity(4096),
             fetch: Box::new([empty; FETCH_SIZE]),
             generation: 1,
@@ -215,7 +220,7 @@ impl Tlb {
     fn fill(&mut self, view: View, entry: Entry, address: u64) {
         let index = Self::index(address);
         if entry.phys & ENTRY_LARGE != 0 {
-            insert(&mut self.large_regions, address >> REGION_SHIFT);
+            self.large_regions.insert(address >> REGION_SHIFT);
         }
         // SAFETY: as for `table`.
         let slot = unsafe { &mut self.tables.as_mut()[view as usize][index] };
@@ -366,9 +371,12 @@ impl Cpu {
         }
         let view = if user { View::User } else { View::Supervisor };
         let Translation { phys, global, large, .. } = self.walk(address, Access::Fetch, view)?;
+        if self.tlb.fetched.len() >= MAX_FETCHED {
+            self.tlb.next_generation();
+        }
         self.tlb.fetched.insert(page);
         if large {
-            insert(&mut self.tlb.fetched_regions, address >> REGION_SHIFT);
+            self.tlb.fetched_regions.insert(address >> REGION_SHIFT);
         }
         let fetched = Fetched { phys: phys & !paging::PAGE_OFFSET, global };
         self.tlb.fetch[index] = FetchEntry { page, generation: self.tlb.generation, user, fetched };
@@ -495,13 +503,6 @@ impl Cpu {
             self.op_end = std::ptr::null();
         }
         self.ram.update_entry(at, old, new)
-    }
-}
-
-/// Adds `value` if it is not there.
-fn insert(values: &mut Vec<u64>, value: u64) {
-    if !values.contains(&value) {
-        values.push(value);
     }
 }
 

@@ -94,9 +94,9 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_in
             }
         }
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
             // SAFETY: with SA_SIGINFO, that is what the field holds.
-            let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
-                unsafe { mem::transmute(handler) };
+            let handler = unsafe { mem::transmute::<usize, Handler>(handler) };
             handler(signal, info, context);
         }
         handler => {

@@ -86,10 +86,10 @@ impl CodeArena {
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(error("seal a file"))?;
         let map = |protection, what| {
+            let flags = MapFlags::SHARED;
             // SAFETY: a new mapping at an address that the kernel chooses.
-            let address =
-                unsafe { rustix::mm::mmap(ptr::null_mut(), size, protection, MapFlags::SHARED, &file, 0) }
-                    .map_err(error(what))?;
+            let mapped = unsafe { rustix::mm::mmap(ptr::null_mut(), size, protection, flags, &file, 0) };
+            let address = mapped.map_err(error(what))?;
             NonNull::new(address.cast::<u8>()).ok_or_else(|| error(what)(rustix::io::Errno::FAULT))
         };
         let writable = map(ProtFlags::READ | ProtFlags::WRITE, "map the writable view")?;

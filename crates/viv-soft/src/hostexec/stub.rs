@@ -83,6 +83,9 @@ impl StubCache {
     }
 }
 
+/// What [`generate`] makes.
+type Entry = extern "sysv64" fn(*mut ExecState, *mut u8) -> u64;
+
 impl Stub {
     /// Executes the instruction on `state`.
     ///
@@ -107,8 +110,7 @@ impl Stub {
     ) -> Result<(), HostFault> {
         let pointers = Pointers::of(&state.fpu);
         // SAFETY: `entry` was generated as a function of this type, and its arena is alive.
-        let function: extern "sysv64" fn(*mut ExecState, *mut u8) -> u64 =
-            unsafe { mem::transmute(self.entry) };
+        let function = unsafe { mem::transmute::<NonNull<u8>, Entry>(self.entry) };
         let result = fault::decode(function(state, memory));
         match self.x87 {
             X87::Unused => {}

@@ -21,7 +21,7 @@ use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::mmu::View;
 use crate::op::Op;
-use crate::region::{JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
+use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
 
 /// Memory for translated code.
 const ARENA_SIZE: usize = 32 << 20;
@@ -52,6 +52,8 @@ struct Record {
 
 /// A branch that may be linked.
 struct Edge {
+    /// The page that it leads away from.
+    from: Slot,
     leaves_page: bool,
     site: Option<u32>,
     page_site: Option<u32>,
@@ -68,13 +70,8 @@ struct Page {
     traces: HashMap<u16, TraceId, BuildHasherDefault<AddressHasher>>,
     /// Traces of other pages whose instruction runs into this one.
     visitors: Vec<TraceId>,
-    /// The linear address for which its slot is set.
-    mapped: Option<Mapped>,
-}
-
-#[derive(Clone, Copy)]
-struct Mapped {
-    global: bool,
+    /// While its slot is set: whether the mapping is global.
+    mapped: Option<bool>,
 }
 
 /// All translations of a vCPU.
@@ -92,8 +89,10 @@ pub struct Translator {
     by_page: HashMap<u64, Slot, BuildHasherDefault<AddressHasher>>,
     /// Slots of pages that are mapped.
     mapped: Vec<Slot>,
-    /// Which branch targets are set, with whether their pages are global.
-    targets: Vec<(View, u16, bool)>,
+    /// Which branch targets are set: each once.
+    targets: Vec<(View, u16)>,
+    /// Of those, by view and place, whether their pages are global.
+    target_is_global: Box<[[bool; JUMP_TARGETS]; 3]>,
     tables: *mut Tables,
     /// Where indirect branches may still lead although the traces are gone.
     dropped: HashSet<u64, BuildHasherDefault<AddressHasher>>,
@@ -132,6 +131,7 @@ impl Translator {
             by_page: HashMap::default(),
             mapped: Vec::new(),
             targets: Vec::new(),
+            target_is_global: Box::new([[false; JUMP_TARGETS]; 3]),
             tables,
             dropped: HashSet::default(),
             instructions: 0,
@@ -152,6 +152,7 @@ impl Translator {
         self.edges.clear();
         // Edge 0 stands for none.
         self.edges.push(Edge {
+            from: 0,
             leaves_page: false,
             site: None,
             page_site: None,
@@ -251,6 +252,7 @@ impl Translator {
         }
         let count = edges.len() as u32;
         self.edges.extend(edges.into_iter().map(|edge| Edge {
+            from: slot,
             leaves_page: edge.leaves_page,
             site: edge.site.map(|site| offset + site as u32),
             page_site: edge.page_site.map(|site| offset + site as u32),
@@ -316,10 +318,12 @@ impl Translator {
     /// Makes a branch lead straight to a trace, which is what it was found to come to.
     pub fn link(&mut self, edge: EdgeId, to: TraceId) {
         let Some(record) = self.traces[to as usize].as_mut() else { return };
-        let Edge { leaves_page, site: Some(site), page_site, to: old, .. } = self.edges[edge as usize] else {
+        let Edge { from, leaves_page, site: Some(site), page_site, to: old, .. } = self.edges[edge as usize]
+        else {
             return;
         };
-        if old == Some(to) {
+        // A guest may change what is mapped where it runs, without a word to the TLB.
+        if old == Some(to) || (!leaves_page && from != record.slot) {
             return;
         }
         record.incoming.push(edge);
@@ -382,7 +386,7 @@ impl Translator {
         let Some(page) = &mut self.pages[slot as usize] else { return };
         // SAFETY: the tables live as long as the translator, and only this thread uses them.
         unsafe { (*self.tables).pages[slot as usize] = (linear & !paging::PAGE_OFFSET).wrapping_neg() };
-        if page.mapped.replace(Mapped { global }).is_none() {
+        if page.mapped.replace(global).is_none() {
             self.mapped.push(slot);
         }
     }
@@ -399,11 +403,9 @@ impl Translator {
         let index = target_index(linear);
         let target = &mut tables.targets[view as usize][index];
         if target.is_none() {
-            self.targets.push((view, index as u16, global));
-        } else if !global {
-            // The entry may be down as global.
-            self.targets.push((view, index as u16, false));
+            self.targets.push((view, index as u16));
         }
+        self.target_is_global[view as usize][index] = global;
         *target = JumpTarget::new(linear, start);
     }
 
@@ -414,15 +416,16 @@ impl Translator {
         let pages = &mut self.pages;
         self.mapped.retain(|&slot| {
             let Some(page) = &mut pages[slot as usize] else { return false };
-            let stays = page.mapped.is_some_and(|mapped| mapped.global) && !all;
+            let stays = page.mapped == Some(true) && !all;
             if !stays {
                 page.mapped = None;
                 tables.pages[slot as usize] = NOT_MAPPED;
             }
             stays
         });
-        self.targets.retain(|&(view, index, global)| {
-            let stays = global && !all;
+        let is_global = &self.target_is_global;
+        self.targets.retain(|&(view, index)| {
+            let stays = is_global[view as usize][usize::from(index)] && !all;
             if !stays {
                 tables.targets[view as usize][index as usize] = JumpTarget::none(usize::from(index));
             }
@@ -451,7 +454,7 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let dropped = std::mem::take(&mut self.dropped);
-        self.targets.retain(|&(view, index, _)| {
+        self.targets.retain(|&(view, index)| {
             let target = &mut tables.targets[view as usize][index as usize];
             let stays = !dropped.contains(&target.host);
             if !stays {

@@ -132,9 +132,19 @@ impl Emitter<'_> {
         }
     }
 
-    /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer by `release`, or goes to `miss` if it is not
-    /// known where that is, or something waits. The flags are in [`FLAGS`].
+    /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer up by `release`, or goes to `miss` if it is
+    /// not known where that is, or something waits. The flags are in [`FLAGS`](super::regs::FLAGS).
     pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
+        let host = self.find_target(miss);
+        if release != 0 {
+            self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, release));
+        }
+        self.asm.jump_indirect(host);
+    }
+
+    /// Finds where the code for the linear address in [`ADDRESS`] is said to be, or goes to `miss` as
+    /// [`Emitter::jump_to_address`] does. Flags are lost; the place is named by way of [`SCRATCH`].
+    pub(super) fn find_target(&mut self, miss: Label) -> Mem {
         let view = self.mode.view();
         let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
         self.asm.load(SCRATCH, frame::ATTENTION);
@@ -147,9 +157,6 @@ impl Emitter<'_> {
         self.asm.shift_left(SCRATCH, 4);
         self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(view)));
         self.asm.jump_if(condition::NOT_EQUAL, miss);
-        if release != 0 {
-            self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, release));
-        }
-        self.asm.jump_indirect(entry(frame::target_host(view)));
+        entry(frame::target_host(view))
     }
 }

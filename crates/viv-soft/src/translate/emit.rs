@@ -442,27 +442,24 @@ impl Emitter<'_> {
                 None => self.asm.load(ADDRESS, slot(guest)),
             }
         }
-        if item.kind == Kind::CallIndirect {
-            self.asm.store(frame::TARGET, ADDRESS);
-            self.guard_flags(item.live);
-            self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
-            let miss = self.miss(n, resume);
-            self.lookup(8, true, miss);
-            // The word below the stack is the processor's to write even if the branch faults after all.
-            let offset = self.trace.start as i32 + i.next_ip() as i32;
-            self.asm.load(SCRATCH, frame::PAGE);
-            self.asm.lea(SCRATCH, Mem::at(SCRATCH, offset));
-            self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
-            self.asm.load(ADDRESS, frame::TARGET);
-        }
         self.guard_flags(item.live);
         let miss = self.miss(n, resume);
-        let release = match item.kind {
-            Kind::Return => i.stack_pointer_increment(),
-            Kind::CallIndirect => -8,
-            _ => 0,
-        };
-        self.jump_to_address(miss, release);
+        match item.kind {
+            Kind::CallIndirect => {
+                // The return address may go where the target was read: it is written when nothing can miss any more.
+                let host = self.find_target(miss);
+                self.asm.load(SCRATCH, host);
+                self.asm.store(frame::TARGET, SCRATCH);
+                self.asm.store(frame::LINEAR, ADDRESS);
+                self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
+                self.lookup(8, true, miss);
+                self.push_return_address(i);
+                self.asm.load(ADDRESS, frame::LINEAR);
+                self.asm.jump_indirect(frame::TARGET);
+            }
+            Kind::Return => self.jump_to_address(miss, i.stack_pointer_increment()),
+            _ => self.jump_to_address(miss, 0),
+        }
         self.asm.bind(resume);
     }
 

@@ -25,6 +25,8 @@ pub struct Frame {
     pub flags: u64,
     /// Where to go on.
     pub target: u64,
+    /// The linear address of that, while a call stores where it returns to.
+    pub linear: u64,
     /// Set by other threads when there is something to look at.
     pub attention: *const AtomicBool,
     /// The edge by which translated code was left, or 0.
@@ -47,6 +49,7 @@ impl Frame {
             page: 0,
             flags: 0,
             target: 0,
+            linear: 0,
             attention,
             edge: 0,
             host_mxcsr: xsave::MXCSR_INIT,
@@ -80,6 +83,7 @@ pub const HOST_RSP: Mem = of_frame(offset_of!(Frame, host_rsp));
 pub const PAGE: Mem = of_frame(offset_of!(Frame, page));
 pub const PACKED_FLAGS: Mem = of_frame(offset_of!(Frame, flags));
 pub const TARGET: Mem = of_frame(offset_of!(Frame, target));
+pub const LINEAR: Mem = of_frame(offset_of!(Frame, linear));
 pub const ATTENTION: Mem = of_frame(offset_of!(Frame, attention));
 pub const EDGE: Mem = of_frame(offset_of!(Frame, edge));
 pub const HOST_MXCSR: Mem = of_frame(offset_of!(Frame, host_mxcsr));
