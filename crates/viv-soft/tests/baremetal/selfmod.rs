@@ -218,3 +218,25 @@ fn one_page_before_two_others() {
     let outcome = machine.run_to_stop();
     assert_eq!((outcome.gpr(Gpr::R8), outcome.gpr(Gpr::Rax)), (0x1111_1111, 0x2222_1111));
 }
+
+#[test]
+fn a_call_through_the_word_that_its_return_address_goes_to() {
+    let mut machine = Machine::new();
+    machine.tables.map(FREE, FREE, PageSize::Size2M, KERNEL);
+    // inc eax; ret
+    machine.write_bytes(FREE, &[0xff, 0xc0, 0xc3]);
+    machine.code(CODE, &|a| {
+        a.xor(eax, eax)?;
+        a.mov(ebx, FREE as u32)?;
+        // Often enough for the code to be hot.
+        a.mov(ecx, 100)?;
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.mov(qword_ptr(rsp - 8), rbx)?;
+        a.call(qword_ptr(rsp - 8))?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        stop(a)
+    });
+    assert_eq!(machine.run_to_stop().gpr(Gpr::Rax), 100);
+}
