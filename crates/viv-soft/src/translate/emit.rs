@@ -56,6 +56,8 @@ pub(super) enum Cold {
     Run { label: Label, first: usize, count: usize, flags_saved: bool, resume: Label },
     /// The copy of a group: a place for each of its instructions.
     Copy { first: usize, copies: Vec<Label>, flags_saved: bool, end_saved: bool, resume: Label },
+    /// A lookup in the TLB, for a page that is not in the window.
+    LookUp { label: Label, limit: i32, write: bool, resume: Label, miss: Label },
     /// Leaving by an edge.
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
@@ -315,16 +317,20 @@ impl Emitter<'_> {
         if narrow { self.asm.lea_32(to, mem) } else { self.asm.lea(to, mem) }
     }
 
-    /// Turns the linear address in [`ADDRESS`] into the host's, for `size` bytes, or goes to `miss`. Flags are lost.
+    /// Turns the linear address in [`ADDRESS`] into a place relative to the window, for `size` bytes, or goes to `miss`.
+    /// Flags are lost.
     pub fn lookup(&mut self, size: usize, write: bool, miss: Label) {
-        let view = self.mode.view();
-        let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
-        self.asm.rotate_right(SCRATCH, ADDRESS, 7);
-        self.asm.alu_immediate(false, alu::AND, SCRATCH, 0xffe0);
-        self.asm.alu_load(alu::XOR, ADDRESS, entry(frame::tlb_tag(view, write)));
-        self.asm.alu_immediate(true, alu::CMP, ADDRESS, (paging::PAGE_SIZE as usize - size) as i32);
-        self.asm.jump_if(condition::ABOVE, miss);
-        self.asm.alu_load(alu::ADD, ADDRESS, entry(frame::tlb_host(view)));
+        let limit = (paging::PAGE_SIZE as usize - size) as i32;
+        let (label, resume) = (self.asm.label(), self.asm.label());
+        self.asm.copy_32(SCRATCH, ADDRESS);
+        self.asm.shift_right(SCRATCH, 12);
+        self.asm.load(SCRATCH, Mem::indexed(RSP, SCRATCH, 3, frame::window_tag(self.mode.view(), write)));
+        self.asm.alu(alu::XOR, SCRATCH, ADDRESS);
+        self.asm.alu_immediate(true, alu::CMP, SCRATCH, limit);
+        self.asm.jump_if(condition::ABOVE, label);
+        self.asm.copy_32(ADDRESS, ADDRESS);
+        self.asm.bind(resume);
+        self.cold.push(Cold::LookUp { label, limit, write, resume, miss });
     }
 
     /// A place where instruction `n` is interpreted, with the flags where they are now; then goes on at `resume`.
@@ -418,7 +424,7 @@ impl Emitter<'_> {
         let offset = self.trace.start as i32 + i.next_ip() as i32;
         self.asm.load(SCRATCH, frame::PAGE);
         self.asm.lea(SCRATCH, Mem::at(SCRATCH, offset));
-        self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
+        self.asm.store(Mem::in_window(ADDRESS, 0), SCRATCH);
         self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
     }
 
@@ -434,7 +440,7 @@ impl Emitter<'_> {
             }
             let miss = self.miss(n, resume);
             self.lookup(8, false, miss);
-            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
+            self.asm.load(ADDRESS, Mem::in_window(ADDRESS, 0));
         } else {
             let guest = i.op0_register().number() as u8;
             match host(guest) {
@@ -514,6 +520,13 @@ impl Emitter<'_> {
                         }
                         flags_saved = true;
                     }
+                }
+                Cold::LookUp { label, limit, write, resume, miss } => {
+                    self.asm.bind(label);
+                    self.asm.immediate(SCRATCH, limit as u64);
+                    self.asm.call_to(self.thunks.lookup[self.mode.view() as usize][usize::from(write)]);
+                    self.asm.jump_if(condition::NOT_CARRY, resume);
+                    self.asm.jump(miss);
                 }
                 Cold::Exit { label, edge, flags_saved } => {
                     self.asm.bind(label);

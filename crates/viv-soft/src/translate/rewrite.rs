@@ -72,6 +72,7 @@ pub fn rewrite(
         rewritten.legacy_address = high_byte;
         let base = if high_byte { Register::RSI } else { Register::RAX + u32::from(ADDRESS) };
         let instruction = &mut rewritten.instruction;
+        instruction.set_segment_prefix(Register::GS);
         instruction.set_memory_base(base);
         instruction.set_memory_index(Register::None);
         instruction.set_memory_index_scale(1);

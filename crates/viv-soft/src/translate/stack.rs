@@ -42,7 +42,7 @@ impl Emitter<'_> {
         self.lookup(size, true, miss);
         for k in 0..count {
             let i = &self.trace.items[n + k].instruction;
-            let place = Mem::at(ADDRESS, (size - 8 * (k + 1)) as i32);
+            let place = Mem::in_window(ADDRESS, (size - 8 * (k + 1)) as i32);
             if i.op0_kind() == OpKind::Register {
                 let value = self.value(i.op0_register().number() as u8, SCRATCH);
                 self.asm.store(place, value);
@@ -65,11 +65,11 @@ impl Emitter<'_> {
         self.lookup(8 * total, false, miss);
         for k in 0..count {
             let guest = self.trace.items[n + k].instruction.op0_register().number() as u8;
-            self.load_guest(guest, Mem::at(ADDRESS, 8 * k as i32));
+            self.load_guest(guest, Mem::in_window(ADDRESS, 8 * k as i32));
         }
         self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, size as i32));
         if returns {
-            self.asm.load(ADDRESS, Mem::at(ADDRESS, size as i32));
+            self.asm.load(ADDRESS, Mem::in_window(ADDRESS, size as i32));
             self.return_to_address(n + count, resume);
         }
         self.asm.bind(resume);
@@ -83,8 +83,8 @@ impl Emitter<'_> {
         let miss = self.miss_run(n, 2, resume);
         self.lookup(16, false, miss);
         self.asm.lea(GUEST_RSP, Mem::at(RBP, 8));
-        self.asm.load(RBP, Mem::at(ADDRESS, 0));
-        self.asm.load(ADDRESS, Mem::at(ADDRESS, 8));
+        self.asm.load(RBP, Mem::in_window(ADDRESS, 0));
+        self.asm.load(ADDRESS, Mem::in_window(ADDRESS, 8));
         self.return_to_address(n + 1, resume);
         self.asm.bind(resume);
         2
@@ -126,13 +126,13 @@ impl Emitter<'_> {
             let miss = self.miss(n, resume);
             self.lookup(8, false, miss);
             // It waits for the second lookup.
-            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
+            self.asm.load(ADDRESS, Mem::in_window(ADDRESS, 0));
             self.asm.store(frame::TARGET, ADDRESS);
         }
         self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
         let miss = self.miss(n, resume);
         self.lookup(8, true, miss);
-        let top = Mem::at(ADDRESS, 0);
+        let top = Mem::in_window(ADDRESS, 0);
         if from_memory {
             self.asm.load(SCRATCH, frame::TARGET);
             self.asm.store(top, SCRATCH);
@@ -154,7 +154,7 @@ impl Emitter<'_> {
         self.lookup(8, false, miss);
         // POP RSP loads what was on top.
         self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8));
-        self.load_guest(item.instruction.op0_register().number() as u8, Mem::at(ADDRESS, 0));
+        self.load_guest(item.instruction.op0_register().number() as u8, Mem::in_window(ADDRESS, 0));
         self.asm.bind(resume);
     }
 
@@ -165,7 +165,7 @@ impl Emitter<'_> {
         let miss = self.miss(n, resume);
         self.lookup(8, false, miss);
         self.asm.lea(GUEST_RSP, Mem::at(RBP, 8));
-        self.asm.load(RBP, Mem::at(ADDRESS, 0));
+        self.asm.load(RBP, Mem::in_window(ADDRESS, 0));
         self.asm.bind(resume);
     }
 }

@@ -1,10 +1,11 @@
 //! The pieces of host code that all translations share: the way in, the way out, and the way to the interpreter and
 //! back.
 
-use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, condition};
+use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, alu, condition};
 use super::frame;
-use super::regs::{ADDRESS, FLAGS, MAPPED, host, slot};
+use super::regs::{ADDRESS, FLAGS, MAPPED, SCRATCH, host, slot};
 use crate::cpu::Cpu;
+use crate::mmu::View;
 
 /// Where the thunks are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,6 +17,10 @@ pub struct Thunks {
     /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are in
     /// [`FLAGS`] instead of the flags register, and whether vector registers must be live after it.
     pub interpret: [[u64; 2]; 2],
+    /// Looks the linear address in [`ADDRESS`] up in the TLB: called, with the highest offset in the page that will do in
+    /// [`SCRATCH`]. Gives in [`ADDRESS`] where it is from the window's beginning, and clears the carry flag if there is
+    /// such an entry. By view, and whether it is to be written.
+    pub lookup: [[u64; 2]; 3],
     /// Loads the vector registers. Called.
     pub load_vectors: u64,
 }
@@ -57,6 +62,13 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 1);
     asm.bytes(&[0xc3]);
 
+    let mut lookup = [[0; 2]; 3];
+    for view in [View::Supervisor, View::SupervisorSmap, View::User] {
+        for write in [false, true] {
+            lookup[view as usize][usize::from(write)] = look_up(asm, view, write);
+        }
+    }
+
     let enter = asm.address();
     for register in CALLEE_SAVED {
         asm.push(register);
@@ -65,6 +77,8 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.store(Mem { base: RDI, ..frame::HOST_RSP }, RSP);
     asm.copy(RSP, RDI);
     asm.store(frame::TARGET, RSI);
+    asm.load(RAX, frame::WINDOW);
+    asm.bytes(&[0xf3, 0x48, 0x0f, 0xae, 0xd8]); // wrgsbase rax
     load_registers(asm);
     asm.load(FLAGS, frame::PACKED_FLAGS);
     asm.jump_indirect(frame::TARGET);
@@ -89,7 +103,7 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     }
     asm.bytes(&[0xc3]);
 
-    let mut thunks = Thunks { enter, exit, load_vectors, ..Thunks::default() };
+    let mut thunks = Thunks { enter, exit, lookup, load_vectors, ..Thunks::default() };
     for saved in [false, true] {
         for vectors in [false, true] {
             thunks.interpret[usize::from(saved)][usize::from(vectors)] = asm.address();
@@ -119,6 +133,40 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
         }
     }
     thunks
+}
+
+/// Writes the function that looks an address up in the TLB.
+fn look_up(asm: &mut Asm, view: View, write: bool) -> u64 {
+    let address = asm.address();
+    let (miss, hot, found) = (asm.label(), asm.label(), asm.label());
+    // Above the return address and RAX.
+    let above = |mem: Mem| mem.above_call().above_call();
+    let entry = |field| above(Mem::indexed(RSP, RAX, 0, field));
+    asm.push(RAX);
+    asm.rotate_right(RAX, ADDRESS, 7);
+    asm.alu_immediate(false, alu::AND, RAX, 0xffe0);
+    asm.alu_load(alu::XOR, ADDRESS, entry(frame::tlb_tag(view, write)));
+    asm.alu(alu::CMP, ADDRESS, SCRATCH);
+    asm.short_jump_if(condition::ABOVE, miss);
+    asm.bytes(&[0x66]);
+    asm.rm(false, &[0x83], alu::SUB, entry(frame::tlb_heat(view)));
+    asm.bytes(&[1]);
+    asm.short_jump_if(condition::EQUAL, hot);
+    asm.bind(found);
+    asm.alu_load(alu::ADD, ADDRESS, entry(frame::tlb_host(view)));
+    asm.alu_load(alu::SUB, ADDRESS, above(frame::WINDOW));
+    asm.pop(RAX);
+    asm.bytes(&[0xf8, 0xc3]); // clc; ret
+    asm.bind(hot);
+    asm.store_immediate(false, above(frame::HOT_VIEW), view as i32 + 1);
+    asm.store_32(above(frame::HOT_ENTRY), RAX);
+    asm.load(SCRATCH, above(frame::ATTENTION));
+    asm.store_immediate_8(Mem::at(SCRATCH, 0), 1);
+    asm.short_jump(found);
+    asm.bind(miss);
+    asm.pop(RAX);
+    asm.bytes(&[0xf9, 0xc3]); // stc; ret
+    address
 }
 
 impl Mem {
