@@ -18,24 +18,24 @@ pub struct Mem {
     /// Index register and the shift of it.
     pub index: Option<(Reg, u8)>,
     pub disp: i32,
-    /// Whether it is relative to the base of GS.
-    pub gs: bool,
+    /// Whether it is in the window: relative to the base of GS, by an address of 32 bits.
+    pub window: bool,
 }
 
 impl Mem {
     /// `[base + disp]`
     pub const fn at(base: Reg, disp: i32) -> Self {
-        Self { base, index: None, disp, gs: false }
+        Self { base, index: None, disp, window: false }
     }
 
-    /// `gs:[base + disp]`
+    /// `gs:[base + disp]`, with 32 bits of the base
     pub const fn in_window(base: Reg, disp: i32) -> Self {
-        Self { base, index: None, disp, gs: true }
+        Self { base, index: None, disp, window: true }
     }
 
     /// `[base + index << shift + disp]`
     pub const fn indexed(base: Reg, index: Reg, shift: u8, disp: i32) -> Self {
-        Self { base, index: Some((index, shift)), disp, gs: false }
+        Self { base, index: Some((index, shift)), disp, window: false }
     }
 }
 
@@ -47,7 +47,7 @@ pub struct Label(usize);
 pub mod condition {
     pub const EQUAL: u8 = 4;
     pub const NOT_EQUAL: u8 = 5;
-    pub const NOT_CARRY: u8 = 3;
+    pub const CARRY: u8 = 2;
     pub const ABOVE: u8 = 7;
 }
 
@@ -189,8 +189,8 @@ impl Asm {
 
     /// An instruction with a register, or an opcode extension, and a memory operand.
     pub fn rm(&mut self, wide: bool, opcode: &[u8], reg: Reg, mem: Mem) {
-        if mem.gs {
-            self.byte(0x65);
+        if mem.window {
+            self.bytes(&[0x65, 0x67]);
         }
         self.rex(wide, reg, mem.index.map_or(0, |(index, _)| index), mem.base);
         self.bytes(opcode);
@@ -206,6 +206,10 @@ impl Asm {
 
     pub fn load(&mut self, to: Reg, from: Mem) {
         self.rm(true, &[0x8b], to, from);
+    }
+
+    pub fn load_32(&mut self, to: Reg, from: Mem) {
+        self.rm(false, &[0x8b], to, from);
     }
 
     pub fn store(&mut self, to: Mem, from: Reg) {

@@ -3,7 +3,7 @@
 
 use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, alu, condition};
 use super::frame;
-use super::regs::{ADDRESS, FLAGS, MAPPED, SCRATCH, host, slot};
+use super::regs::{ADDRESS, MAPPED, SCRATCH, host, slot};
 use crate::cpu::Cpu;
 use crate::mmu::View;
 
@@ -12,14 +12,14 @@ use crate::mmu::View;
 pub struct Thunks {
     /// `extern "sysv64" fn(cpu, target)`: runs translated code from `target` until it leaves.
     pub enter: u64,
-    /// Leaves. By whether the flags are in [`FLAGS`] instead of the flags register.
+    /// Leaves. By whether the flags are saved, instead of in the flags register.
     pub exit: [u64; 2],
-    /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are in
-    /// [`FLAGS`] instead of the flags register, and whether vector registers must be live after it.
+    /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are saved, and whether
+    /// vector registers must be live after it. Then the flags are in the flags register, and saved.
     pub interpret: [[u64; 2]; 2],
     /// Looks the linear address in [`ADDRESS`] up in the TLB: called, with the highest offset in the page that will do in
-    /// [`SCRATCH`]. Gives in [`ADDRESS`] where it is from the window's beginning, and clears the carry flag if there is
-    /// such an entry. By view, and whether it is to be written.
+    /// [`SCRATCH`]. Gives the host's address in [`ADDRESS`], and clears the carry flag if there is such an entry. By view,
+    /// and whether it is to be written.
     pub lookup: [[u64; 2]; 3],
     /// Loads the vector registers. Called.
     pub load_vectors: u64,
@@ -80,7 +80,6 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.load(RAX, frame::WINDOW);
     asm.bytes(&[0xf3, 0x48, 0x0f, 0xae, 0xd8]); // wrgsbase rax
     load_registers(asm);
-    asm.load(FLAGS, frame::PACKED_FLAGS);
     asm.jump_indirect(frame::TARGET);
 
     let done = asm.label();
@@ -128,7 +127,6 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
                 asm.call_to(load_vectors);
             }
             load_registers(asm);
-            asm.load(FLAGS, frame::PACKED_FLAGS);
             asm.jump_indirect(frame::TARGET);
         }
     }
@@ -154,7 +152,6 @@ fn look_up(asm: &mut Asm, view: View, write: bool) -> u64 {
     asm.short_jump_if(condition::EQUAL, hot);
     asm.bind(found);
     asm.alu_load(alu::ADD, ADDRESS, entry(frame::tlb_host(view)));
-    asm.alu_load(alu::SUB, ADDRESS, above(frame::WINDOW));
     asm.pop(RAX);
     asm.bytes(&[0xf8, 0xc3]); // clc; ret
     asm.bind(hot);
@@ -194,9 +191,7 @@ fn store_registers(asm: &mut Asm, flags_saved: bool) {
             asm.store(slot(guest), host);
         }
     }
-    if flags_saved {
-        asm.store(frame::PACKED_FLAGS, FLAGS);
-    } else {
+    if !flags_saved {
         asm.flags_to_ax();
         asm.store(frame::PACKED_FLAGS, RAX);
     }
