@@ -226,11 +226,11 @@ impl Emitter<'_> {
     }
 
     /// The check for an extent that begins with instruction `n`.
-    fn check_extent(&mut self, n: usize, Extent { base, lowest, end, write, .. }: Extent) {
+    fn check_extent(&mut self, n: usize, Extent { registers, lowest, end, write, .. }: Extent) {
         let item = &self.trace.items[n];
         let size = (end - lowest) as usize;
         let need = Need { size, write, flags: item.flags.before(item.live) };
-        self.reach(n, Operand::at(base, lowest), Mem::in_window(base, lowest), need, false);
+        self.reach(n, registers.operand(lowest), Mem::in_window(RAX, 0), need, false);
     }
 
     /// Emits instruction `n`, or several from there on; gives how many.

@@ -52,14 +52,6 @@ impl<'a> Operand<'a> {
     pub const fn at(base: u8, disp: i32) -> Self {
         Self::Plain { base, index: None, disp }
     }
-
-    /// Base register and displacement, if it is nothing more.
-    pub const fn based(&self) -> Option<(u8, i32)> {
-        match *self {
-            Self::Plain { base, index: None, disp } => Some((base, disp)),
-            _ => None,
-        }
-    }
 }
 
 impl Emitter<'_> {
