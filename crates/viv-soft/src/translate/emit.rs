@@ -15,7 +15,7 @@ use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
 use super::flags::Flags;
 use super::frame;
-use super::operand::{Need, Operand, stack};
+use super::operand::{Content, Need, Operand, Place, stack};
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
 use super::thunks::{Detour, Thunks};
@@ -230,7 +230,8 @@ impl Emitter<'_> {
         let item = &self.trace.items[n];
         let size = (end - lowest) as usize;
         let need = Need { size, write, flags: item.flags.before(item.live) };
-        self.reach(n, registers.operand(lowest), Mem::in_window(RAX, 0), need, false);
+        let nowhere = Place { mem: Mem::in_window(ADDRESS, 0), address: Content::Nothing };
+        self.reach(n, registers.operand(lowest), nowhere, need, false);
     }
 
     /// Emits instruction `n`, or several from there on; gives how many.
@@ -307,7 +308,7 @@ impl Emitter<'_> {
             let need = Need { size: access.size, write: access.write, flags: needed };
             (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
         });
-        let place = memory.map(|(place, _)| place);
+        let place = memory.map(|(place, _)| place.mem);
         let Some(rewritten) = rewrite::rewrite(i, place, &mut self.tools.info) else {
             return self.interpret(n, item);
         };
