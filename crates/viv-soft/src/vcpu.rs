@@ -331,7 +331,10 @@ impl SoftVcpu {
             cpu.nmi_blocked = true;
             return self.deliver(|cpu| cpu.deliver_interrupt(Vector::Nmi as u8));
         }
-        if cpu.flag(Rflags::IF)
+        let waits = has_interrupt(cpu);
+        cpu.frame.interrupt_waits = u8::from(waits);
+        if waits
+            && cpu.flag(Rflags::IF)
             && let Some(vector) = next_interrupt(cpu)
         {
             return self.deliver(|cpu| cpu.deliver_interrupt(vector));
@@ -496,6 +499,11 @@ fn start_up(cpu: &mut Cpu, vector: u8) {
     cpu.exec.rip = 0;
     cpu.wait_for_sipi = false;
     cpu.update_mode();
+}
+
+/// Whether there is an interrupt to take as soon as IF is set.
+fn has_interrupt(cpu: &Cpu) -> bool {
+    cpu.apic.pending().is_some() || (cpu.shared.inbox(cpu.index).extint() && cpu.apic.accepts_extint())
 }
 
 /// The vector of the interrupt to take now, acknowledged.

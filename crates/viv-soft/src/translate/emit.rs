@@ -15,6 +15,7 @@ use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, RSP, alu, condition};
 use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH, host, slot};
+use super::system::System;
 use super::thunks::{Detour, Thunks};
 use super::trace::{Host, Item, Kind, Trace};
 use super::{Mode, rewrite};
@@ -150,6 +151,7 @@ pub fn emit(
     let entry_in_page = emitter.enter(second);
     let mut n = 0;
     while let Some(item) = trace.items.get(n) {
+        emitter.mode = item.mode;
         n += match emitter.stack_run(n) {
             Some(count) => count,
             None => emitter.group(n).unwrap_or_else(|| {
@@ -161,6 +163,9 @@ pub fn emit(
     if let Some(last) = trace.items.last()
         && !last.ends
     {
+        if let Kind::System(System::ChangeMode(mode)) = last.kind {
+            emitter.mode = mode;
+        }
         emitter.edge(last.instruction.next_ip(), last.live);
     }
     emitter.finish(entry, entry_in_page)
@@ -220,6 +225,7 @@ impl Emitter<'_> {
             Kind::Jump => self.edge(item.instruction.near_branch_target(), item.live),
             Kind::Call => self.call(n, item),
             Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => self.indirect(n, item),
+            Kind::System(system) => self.system(n, item, system),
             Kind::Interpret => self.interpret(n, item),
         }
     }

@@ -75,6 +75,7 @@ impl Emitter<'_> {
             self.asm.bind(*label);
             let n = first + k;
             let item = &self.trace.items[n];
+            self.mode = item.mode;
             self.item(n, item);
         }
         if end_saved {

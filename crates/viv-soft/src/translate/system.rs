@@ -1,0 +1,267 @@
+//! Instructions of the system that are frequent: those that operating systems run at every entry, in every critical
+//! section and at every access to user memory.
+//!
+//! They are translated for privilege level 0 only, which a supervisor's [`Mode`] stands for, and left to the interpreter
+//! where more is to be done than usual: an interrupt that waits for STI, say. In a trace no events are looked at between
+//! two instructions unless the first is a branch, so that STI keeps interrupts from the instruction after it by not being
+//! the last of its trace.
+
+use std::mem::offset_of;
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use viv_arch::{Cr4, Rflags, Segment};
+
+use super::Mode;
+use super::asm::{Mem, RAX, RCX, RDX, RSP, alu, condition};
+use super::emit::Emitter;
+use super::flags;
+use super::frame::{self, Frame};
+use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH};
+use super::trace::Item;
+use crate::cpu::Cpu;
+use crate::mmu::View;
+
+/// An instruction of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    ClearInterrupts,
+    SetInterrupts,
+    /// STAC or CLAC, where it changes what code is translated for: to this.
+    ChangeMode(Mode),
+    PushFlags,
+    SwapGs,
+    /// RDTSC, and with `true` RDTSCP.
+    ReadTsc(bool),
+    /// LFENCE, MFENCE, SFENCE.
+    Fence,
+    /// MOV from a segment register to a general one.
+    ReadSelector,
+    /// RDFSBASE and RDGSBASE, WRFSBASE and WRGSBASE: the number of the segment register.
+    ReadBase(u8),
+    WriteBase(u8),
+}
+
+/// How an instruction is translated here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// As this.
+    System(System),
+    /// It does nothing in this mode.
+    Nothing,
+    /// Not at all.
+    Other,
+}
+
+/// Finds out how an instruction is translated.
+pub fn classify(i: &Instruction, mode: Mode) -> Class {
+    let supervisor = mode.view() != View::User;
+    let with_view = |view| Class::System(System::ChangeMode(mode.with_view(view)));
+    match i.mnemonic() {
+        Mnemonic::Cli if supervisor => Class::System(System::ClearInterrupts),
+        Mnemonic::Sti if supervisor => Class::System(System::SetInterrupts),
+        Mnemonic::Swapgs if supervisor => Class::System(System::SwapGs),
+        // With SMAP, the view says what RFLAGS.AC is.
+        Mnemonic::Stac if mode.smap() => match mode.view() {
+            View::SupervisorSmap => with_view(View::Supervisor),
+            View::Supervisor => Class::Nothing,
+            View::User => Class::Other,
+        },
+        Mnemonic::Clac if mode.smap() => match mode.view() {
+            View::Supervisor => with_view(View::SupervisorSmap),
+            View::SupervisorSmap => Class::Nothing,
+            View::User => Class::Other,
+        },
+        Mnemonic::Pushfq => Class::System(System::PushFlags),
+        Mnemonic::Rdtsc => Class::System(System::ReadTsc(false)),
+        Mnemonic::Rdtscp => Class::System(System::ReadTsc(true)),
+        Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => Class::System(System::Fence),
+        Mnemonic::Mov
+            if i.op1_kind() == OpKind::Register
+                && i.op1_register().is_segment_register()
+                && i.op0_kind() == OpKind::Register
+                && i.op0_register().size() >= 4 =>
+        {
+            Class::System(System::ReadSelector)
+        }
+        Mnemonic::Rdfsbase => Class::System(System::ReadBase(4)),
+        Mnemonic::Rdgsbase => Class::System(System::ReadBase(5)),
+        Mnemonic::Wrfsbase if i.op0_register().size() == 8 => Class::System(System::WriteBase(4)),
+        Mnemonic::Wrgsbase if i.op0_register().size() == 8 => Class::System(System::WriteBase(5)),
+        _ => Class::Other,
+    }
+}
+
+const fn of_cpu(offset: usize) -> Mem {
+    Mem::at(RSP, offset as i32)
+}
+
+const RFLAGS: Mem = of_cpu(offset_of!(Cpu, exec.rflags));
+const CR4: Mem = of_cpu(offset_of!(Cpu, cr4));
+const KERNEL_GS_BASE: Mem = of_cpu(offset_of!(Cpu, msrs.kernel_gs_base));
+const TSC_AUX: Mem = of_cpu(offset_of!(Cpu, msrs.tsc_aux));
+const TSC_OFFSET: Mem = of_cpu(offset_of!(Cpu, tsc.offset));
+const TLB_VIEW: Mem = of_cpu(offset_of!(Cpu, tlb.view));
+const TLB_CURRENT: Mem = of_cpu(offset_of!(Cpu, tlb.current));
+const MODE: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, mode));
+const INTERRUPT_WAITS: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, interrupt_waits));
+
+/// The visible part of segment register `number`.
+const fn selector(number: u8) -> Mem {
+    of_cpu(offset_of!(Cpu, segments) + size_of::<Segment>() * number as usize + offset_of!(Segment, selector))
+}
+
+impl Emitter<'_> {
+    pub(super) fn system(&mut self, n: usize, item: &Item, system: System) {
+        let i = &item.instruction;
+        match system {
+            System::ClearInterrupts => {
+                self.guard_flags(item.live);
+                self.change_flag(Rflags::IF, false);
+            }
+            System::SetInterrupts => {
+                self.guard_flags(item.live);
+                let resume = self.asm.label();
+                let miss = self.miss(n, resume);
+                self.asm.compare_byte(INTERRUPT_WAITS, 0);
+                self.asm.jump_if(condition::NOT_EQUAL, miss);
+                self.change_flag(Rflags::IF, true);
+                self.asm.bind(resume);
+            }
+            System::ChangeMode(mode) => {
+                self.guard_flags(item.live);
+                self.change_flag(Rflags::AC, mode.view() == View::Supervisor);
+                self.asm.lea(SCRATCH, of_cpu(frame::tlb_table(mode.view()) as usize));
+                self.asm.store(TLB_CURRENT, SCRATCH);
+                self.asm.store_immediate_8(TLB_VIEW, mode.view() as u8);
+                self.asm.store_immediate_8(MODE, mode.bits());
+            }
+            System::PushFlags => self.push_flags(n),
+            System::SwapGs => {
+                self.asm.load(SCRATCH, frame::segment_base(5));
+                self.asm.load(ADDRESS, KERNEL_GS_BASE);
+                self.asm.store(KERNEL_GS_BASE, SCRATCH);
+                self.asm.store(frame::segment_base(5), ADDRESS);
+            }
+            System::ReadTsc(aux) => self.read_tsc(n, item, aux),
+            System::Fence => match i.mnemonic() {
+                Mnemonic::Lfence => self.asm.bytes(&[0x0f, 0xae, 0xe8]),
+                Mnemonic::Mfence => self.asm.bytes(&[0x0f, 0xae, 0xf0]),
+                _ => self.asm.bytes(&[0x0f, 0xae, 0xf8]),
+            },
+            System::ReadSelector => {
+                let from = selector(i.op1_register().number() as u8);
+                self.asm.rm(false, &[0x0f, 0xb7], SCRATCH, from); // movzx r32, word
+                self.store_guest(number(i.op0_register()), SCRATCH);
+            }
+            System::ReadBase(segment) => {
+                let resume = self.unless_bases_enabled(n, item);
+                self.asm.load(SCRATCH, frame::segment_base(segment));
+                if i.op0_register().size() == 4 {
+                    self.asm.copy_32(SCRATCH, SCRATCH);
+                }
+                self.store_guest(number(i.op0_register()), SCRATCH);
+                self.asm.bind(resume);
+            }
+            System::WriteBase(segment) => {
+                let resume = self.unless_bases_enabled(n, item);
+                let value = self.value(number(i.op0_register()), ADDRESS);
+                // Canonical: the upper 17 bits are alike.
+                self.asm.copy(SCRATCH, value);
+                self.asm.shift(true, SHL, SCRATCH, 16);
+                self.asm.shift(true, SAR, SCRATCH, 16);
+                self.asm.alu(alu::CMP, SCRATCH, value);
+                let miss = self.miss(n, resume);
+                self.asm.jump_if(condition::NOT_EQUAL, miss);
+                self.asm.store(frame::segment_base(segment), SCRATCH);
+                self.asm.bind(resume);
+            }
+        }
+    }
+
+    /// Sets or clears a flag that is none of the arithmetic ones. Those of the host are lost.
+    fn change_flag(&mut self, flag: Rflags, set: bool) {
+        let (operation, value) = if set { (alu::OR, flag.bits()) } else { (alu::AND, !flag.bits()) };
+        self.asm.rm(false, &[0x81], operation, RFLAGS);
+        self.asm.bytes(&(value as u32).to_le_bytes());
+    }
+
+    /// Misses if CR4 has bit `bit` of `wanted` in another state. Flags must be out of the way.
+    fn check_cr4(&mut self, bit: Cr4, wanted: bool, miss: super::asm::Label) {
+        self.asm.rm(false, &[0xf7], 0, CR4); // test dword [cr4], bit
+        self.asm.bytes(&(bit.bits() as u32).to_le_bytes());
+        self.asm.jump_if(if wanted { condition::EQUAL } else { condition::NOT_EQUAL }, miss);
+    }
+
+    fn unless_bases_enabled(&mut self, n: usize, item: &Item) -> super::asm::Label {
+        let resume = self.asm.label();
+        self.guard_flags(item.live);
+        let miss = self.miss(n, resume);
+        self.check_cr4(Cr4::FSGSBASE, true, miss);
+        resume
+    }
+
+    fn push_flags(&mut self, n: usize) {
+        let resume = self.asm.label();
+        self.guard_flags(flags::ALL);
+        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
+        let miss = self.miss(n, resume);
+        self.lookup(8, true, miss);
+        self.asm.store(frame::LINEAR, ADDRESS);
+        let others = !(Rflags::ARITHMETIC | Rflags::VM | Rflags::RF).bits();
+        self.asm.load(ADDRESS, RFLAGS);
+        self.asm.alu_immediate(true, alu::AND, ADDRESS, others as i32);
+        self.asm.rr(false, &[0x0f, 0xb7], SCRATCH, FLAGS); // movzx r32, r16
+        self.asm.shift(false, SHR, SCRATCH, 8);
+        self.asm.alu_immediate(false, alu::AND, SCRATCH, (Rflags::ARITHMETIC.bits() & 0xff) as i32);
+        self.asm.alu(alu::OR, ADDRESS, SCRATCH);
+        self.asm.copy_32(SCRATCH, FLAGS);
+        self.asm.alu_immediate(false, alu::AND, SCRATCH, 1);
+        self.asm.shift(false, SHL, SCRATCH, 11);
+        self.asm.alu(alu::OR, SCRATCH, ADDRESS);
+        self.asm.load(ADDRESS, frame::LINEAR);
+        self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
+        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
+        self.asm.bind(resume);
+    }
+
+    /// The guest's TSC runs at the host's rate.
+    fn read_tsc(&mut self, n: usize, item: &Item, aux: bool) {
+        let resume = self.asm.label();
+        self.guard_flags(item.live);
+        if self.mode.view() == View::User {
+            let miss = self.miss(n, resume);
+            self.check_cr4(Cr4::TSD, false, miss);
+        }
+        if aux {
+            // It waits for what comes before it.
+            self.asm.bytes(&[0x0f, 0xae, 0xe8]); // lfence
+        }
+        self.asm.bytes(&[0x0f, 0x31]); // rdtsc
+        self.asm.shift(true, SHL, RDX, 32);
+        self.asm.alu(alu::OR, RDX, RAX);
+        self.asm.alu_load(alu::ADD, RDX, TSC_OFFSET);
+        self.asm.copy_32(RAX, RDX);
+        self.asm.shift(true, SHR, RDX, 32);
+        if aux {
+            self.asm.rm(false, &[0x8b], RCX, TSC_AUX); // mov ecx, [aux]
+        }
+        self.asm.bind(resume);
+    }
+
+    /// Stores a host register in a guest register.
+    fn store_guest(&mut self, guest: u8, from: u8) {
+        match super::regs::host(guest) {
+            Some(register) => self.asm.copy(register, from),
+            None => self.asm.store(super::regs::slot(guest), from),
+        }
+    }
+}
+
+/// Operations of shifts, as the opcode extension has them.
+const SHL: u8 = 4;
+const SHR: u8 = 5;
+const SAR: u8 = 7;
+
+fn number(register: Register) -> u8 {
+    register.full_register().number() as u8
+}
