@@ -37,7 +37,7 @@ pub struct Frame {
     pub vectors_live: u8,
     /// What the code that runs was translated for.
     pub mode: super::Mode,
-    /// Whether an interrupt waits for IF to be set. If one has come in since, there is attention to be paid to it.
+    /// Whether an interrupt waits for IF to be set.
     pub interrupt_waits: u8,
     /// The translation generation that all of this holds for.
     pub generation: u64,

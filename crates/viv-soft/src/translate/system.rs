@@ -122,7 +122,10 @@ impl Emitter<'_> {
                 self.guard_flags(item.live);
                 let resume = self.asm.label();
                 let miss = self.miss(n, resume);
-                self.asm.compare_byte(INTERRUPT_WAITS, 0);
+                // An interrupt may have come since events were looked at.
+                self.asm.load(SCRATCH, frame::ATTENTION);
+                self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
+                self.asm.rm(false, &[0x0a], SCRATCH, INTERRUPT_WAITS); // or r8, byte
                 self.asm.jump_if(condition::NOT_EQUAL, miss);
                 self.change_flag(Rflags::IF, true);
                 self.asm.bind(resume);
