@@ -18,6 +18,8 @@ use viv_arch::{Cr0, Cr4, Efer, Exception, Rflags, Vector, paging};
 
 use crate::block::AddressHasher;
 use crate::cpu::{Cpu, Fault, Pending};
+use crate::ram::Ram;
+use crate::window::{Page, Window};
 
 /// Entries in a table.
 pub const TLB_SIZE: usize = 2048;
@@ -66,14 +68,17 @@ pub struct Entry {
     pub write: u64,
     /// Where the page lies in the host.
     pub host: u64,
-    /// Guest-physical page address, and flags below.
-    phys: u64,
+    /// The number of the guest page.
+    frame: u32,
+    flags: u16,
+    /// How often generated code may come here until the page is worth a place in the [`Window`].
+    pub heat: u16,
 }
 
-const ENTRY_GLOBAL: u64 = 1;
-const ENTRY_LARGE: u64 = 2;
+const ENTRY_GLOBAL: u16 = 1;
+const ENTRY_LARGE: u16 = 2;
 /// The entry was emptied but is still on the list of those that were filled.
-const ENTRY_LISTED: u64 = 4;
+const ENTRY_LISTED: u16 = 4;
 /// A large page is 1 GiB at the most: its translation is forgotten by the region that it lies in.
 const REGION_SHIFT: u32 = 30;
 /// The most pages that are remembered for having been fetched from; a guest can map one page at any number of addresses.
@@ -88,7 +93,7 @@ impl Entry {
     /// of an address, so that low bits cannot tell.)
     pub const fn empty(index: usize) -> Self {
         let tag = Self::no_tag(index);
-        Self { read: tag, write: tag, host: 0, phys: 0 }
+        Self { read: tag, write: tag, host: 0, frame: 0, flags: 0, heat: 0 }
     }
 
     const fn no_tag(index: usize) -> u64 {
@@ -101,9 +106,19 @@ impl Entry {
         self.host | (address & paging::PAGE_OFFSET)
     }
 
+    fn page(&self) -> Page {
+        Page {
+            linear: self.read,
+            frame: self.frame,
+            writable: self.write == self.read,
+            global: self.flags & ENTRY_GLOBAL != 0,
+            large: self.flags & ENTRY_LARGE != 0,
+        }
+    }
+
     /// Whether it is on the list of filled entries.
     fn is_listed(&self, index: usize) -> bool {
-        self.read != Self::no_tag(index) || self.phys & ENTRY_LISTED != 0
+        self.read != Self::no_tag(index) || self.flags & ENTRY_LISTED != 0
     }
 }
 
@@ -140,6 +155,10 @@ pub struct Tlb {
     /// Which entries were filled since they were last emptied, so that a flush costs what was used.
     filled: Vec<(View, u16)>,
     fetch: Box<[FetchEntry; FETCH_SIZE]>,
+    /// Where generated code finds pages that are used much.
+    window: Option<Window>,
+    /// The heat of a new entry, unless its place in the window changes hands often.
+    heat: u16,
     /// Moves whenever a translation may have changed.
     generation: u64,
     /// The generation when a translation of a global page may last have changed.
@@ -175,8 +194,29 @@ impl Tlb {
             fetched_regions: AddressSet::default(),
             filled: Vec::with_capacity(4096),
             fetch: Box::new([empty; FETCH_SIZE]),
+            window: None,
+            heat: 0,
             generation: 1,
             global_generation: 1,
+        }
+    }
+
+    /// Has pages that generated code comes to `heat` times mapped in `window`.
+    pub fn set_window(&mut self, window: Window, heat: u16) {
+        self.window = Some(window);
+        self.heat = heat;
+    }
+
+    /// Maps the page of an entry in the window: generated code came to it often. `place` is the entry's offset in the
+    /// table of its view.
+    pub fn map_in_window(&mut self, view: View, place: usize, ram: &Ram) {
+        let index = place / size_of::<Entry>() & (TLB_SIZE - 1);
+        // SAFETY: as for `table`.
+        let entry = unsafe { self.tables.as_ref()[view as usize][index] };
+        if let Some(window) = &mut self.window
+            && entry.read != Entry::no_tag(index)
+        {
+            window.map(view, entry.page(), ram);
         }
     }
 
@@ -217,10 +257,14 @@ impl Tlb {
         (address >> 12) as usize & (TLB_SIZE - 1)
     }
 
-    fn fill(&mut self, view: View, entry: Entry, address: u64) {
+    fn fill(&mut self, view: View, mut entry: Entry, address: u64) {
         let index = Self::index(address);
-        if entry.phys & ENTRY_LARGE != 0 {
+        if entry.flags & ENTRY_LARGE != 0 {
             self.large_regions.insert(address >> REGION_SHIFT);
+        }
+        if let Some(window) = &mut self.window {
+            entry.heat = self.heat.saturating_mul(1 << window.moves(address).min(15));
+            window.fill(view, entry.page());
         }
         // SAFETY: as for `table`.
         let slot = unsafe { &mut self.tables.as_mut()[view as usize][index] };
@@ -248,13 +292,19 @@ impl Tlb {
     /// Forgets everything, global pages included.
     pub fn flush_all(&mut self) {
         self.retain(|_| false);
+        if let Some(window) = &mut self.window {
+            window.retain(|_, _, _| false);
+        }
         self.large_regions.clear();
         self.next_generation();
     }
 
     /// Forgets everything but global pages.
     pub fn flush_non_global(&mut self) {
-        self.retain(|entry| entry.phys & ENTRY_GLOBAL != 0);
+        self.retain(|entry| entry.flags & ENTRY_GLOBAL != 0);
+        if let Some(window) = &mut self.window {
+            window.retain(|_, global, _| global);
+        }
         self.generation += 1;
     }
 
@@ -263,17 +313,24 @@ impl Tlb {
         let page = address & !paging::PAGE_OFFSET;
         let region = address >> REGION_SHIFT;
         if self.large_regions.contains(&region) {
-            self.retain(|entry| {
-                let distance = entry.read ^ page;
-                if entry.phys & ENTRY_LARGE != 0 { distance >> REGION_SHIFT != 0 } else { distance != 0 }
-            });
+            let keeps = |read: u64, large: bool| {
+                let distance = read ^ page;
+                if large { distance >> REGION_SHIFT != 0 } else { distance != 0 }
+            };
+            self.retain(|entry| keeps(entry.read, entry.flags & ENTRY_LARGE != 0));
+            if let Some(window) = &mut self.window {
+                window.retain(|read, _, large| keeps(read, large));
+            }
         } else {
+            if let Some(window) = &mut self.window {
+                window.flush_page(page);
+            }
             let index = Self::index(address);
             // SAFETY: as for `table`.
             let tables = unsafe { self.tables.as_mut() };
             for table in tables {
                 if table[index].read == page {
-                    table[index] = Entry { phys: ENTRY_LISTED, ..Entry::empty(index) };
+                    table[index] = Entry { flags: ENTRY_LISTED, ..Entry::empty(index) };
                 }
             }
         }
@@ -284,11 +341,15 @@ impl Tlb {
 
     /// Makes writes to a guest-physical page pass by its record again.
     pub fn protect(&mut self, phys: u64) {
+        let frame = (phys >> 12) as u32;
+        if let Some(window) = &mut self.window {
+            window.protect(frame);
+        }
         // SAFETY: as for `table`.
         let tables = unsafe { self.tables.as_mut() };
         for &(view, index) in &self.filled {
             let entry = &mut tables[view as usize][index as usize];
-            if entry.phys & !paging::PAGE_OFFSET == phys & !paging::PAGE_OFFSET {
+            if entry.frame == frame {
                 entry.write = Entry::no_tag(index as usize);
             }
         }
@@ -349,7 +410,9 @@ impl Cpu {
                 Entry::no_tag(Tlb::index(address))
             },
             host: page.host as u64,
-            phys: (phys & !paging::PAGE_OFFSET) | flags,
+            frame: (phys >> 12) as u32,
+            flags,
+            heat: 0,
         };
         self.tlb.fill(view, entry, address);
         Ok(phys)

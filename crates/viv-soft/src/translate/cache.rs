@@ -23,6 +23,8 @@ use crate::mmu::View;
 use crate::op::Op;
 use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
 
+/// In the auxiliary vector's AT_HWCAP2: programs may write the base of GS.
+const HWCAP2_FSGSBASE: usize = 1 << 1;
 /// Memory for translated code.
 const ARENA_SIZE: usize = 32 << 20;
 /// Instructions that may fault on the host, in all translated code.
@@ -113,7 +115,8 @@ impl Translator {
     /// When there is no memory for code.
     pub fn new(tables: *mut Tables, interpret: Interpret) -> Result<Option<Self>, ArenaError> {
         use std::arch::is_x86_feature_detected as has;
-        if !has!("bmi2") || !has!("sse4.2") {
+        let (_, hwcap2) = rustix::param::linux_hwcap();
+        if !has!("bmi2") || !has!("sse4.2") || hwcap2 & HWCAP2_FSGSBASE == 0 {
             return Ok(None);
         }
         let fault_sites = Arc::new(FaultSites::new(MAX_FAULT_SITES));

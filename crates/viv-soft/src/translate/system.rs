@@ -12,11 +12,12 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use viv_arch::{Cr4, Rflags, Segment};
 
 use super::Mode;
-use super::asm::{Mem, RAX, RCX, RDX, RSP, alu, condition};
+use super::asm::{Label, Mem, RAX, RCX, RDX, RSP, alu, condition};
 use super::emit::Emitter;
 use super::flags;
 use super::frame::{self, Frame};
-use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH};
+use super::operand::stack;
+use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::trace::Item;
 use crate::cpu::Cpu;
 use crate::mmu::View;
@@ -78,8 +79,7 @@ pub fn classify(i: &Instruction, mode: Mode) -> Class {
         Mnemonic::Mov
             if i.op1_kind() == OpKind::Register
                 && i.op1_register().is_segment_register()
-                && i.op0_kind() == OpKind::Register
-                && i.op0_register().size() >= 4 =>
+                && i.op0_kind() == OpKind::Register =>
         {
             Class::System(System::ReadSelector)
         }
@@ -120,15 +120,13 @@ impl Emitter<'_> {
             }
             System::SetInterrupts => {
                 self.guard_flags(item.live);
-                let resume = self.asm.label();
-                let miss = self.miss(n, resume);
+                let miss = self.miss(n, self.after);
                 // An interrupt may have come since events were looked at.
                 self.asm.load(SCRATCH, frame::ATTENTION);
                 self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
                 self.asm.rm(false, &[0x0a], SCRATCH, INTERRUPT_WAITS); // or r8, byte
                 self.asm.jump_if(condition::NOT_EQUAL, miss);
                 self.change_flag(Rflags::IF, true);
-                self.asm.bind(resume);
             }
             System::ChangeMode(mode) => {
                 self.guard_flags(item.live);
@@ -138,7 +136,7 @@ impl Emitter<'_> {
                 self.asm.store_immediate_8(TLB_VIEW, mode.view() as u8);
                 self.asm.store_immediate_8(MODE, mode.bits());
             }
-            System::PushFlags => self.push_flags(n),
+            System::PushFlags => self.push_flags(n, item),
             System::SwapGs => {
                 self.asm.load(SCRATCH, frame::segment_base(5));
                 self.asm.load(ADDRESS, KERNEL_GS_BASE);
@@ -154,29 +152,26 @@ impl Emitter<'_> {
             System::ReadSelector => {
                 let from = selector(i.op1_register().number() as u8);
                 self.asm.rm(false, &[0x0f, 0xb7], SCRATCH, from); // movzx r32, word
-                self.store_guest(number(i.op0_register()), SCRATCH);
+                self.store_guest(i.op0_register(), SCRATCH);
             }
             System::ReadBase(segment) => {
-                let resume = self.unless_bases_enabled(n, item);
+                self.check_bases(n, item);
                 self.asm.load(SCRATCH, frame::segment_base(segment));
                 if i.op0_register().size() == 4 {
                     self.asm.copy_32(SCRATCH, SCRATCH);
                 }
-                self.store_guest(number(i.op0_register()), SCRATCH);
-                self.asm.bind(resume);
+                self.store_guest(i.op0_register(), SCRATCH);
             }
             System::WriteBase(segment) => {
-                let resume = self.unless_bases_enabled(n, item);
+                let miss = self.check_bases(n, item);
                 let value = self.value(number(i.op0_register()), ADDRESS);
                 // Canonical: the upper 17 bits are alike.
                 self.asm.copy(SCRATCH, value);
                 self.asm.shift(true, SHL, SCRATCH, 16);
                 self.asm.shift(true, SAR, SCRATCH, 16);
                 self.asm.alu(alu::CMP, SCRATCH, value);
-                let miss = self.miss(n, resume);
                 self.asm.jump_if(condition::NOT_EQUAL, miss);
                 self.asm.store(frame::segment_base(segment), SCRATCH);
-                self.asm.bind(resume);
             }
         }
     }
@@ -188,51 +183,45 @@ impl Emitter<'_> {
         self.asm.bytes(&(value as u32).to_le_bytes());
     }
 
-    /// Misses if CR4 has bit `bit` of `wanted` in another state. Flags must be out of the way.
-    fn check_cr4(&mut self, bit: Cr4, wanted: bool, miss: super::asm::Label) {
+    /// Goes to `miss` unless `bit` of CR4 is as `wanted`. The host's flags are lost.
+    fn check_cr4(&mut self, bit: Cr4, wanted: bool, miss: Label) {
         self.asm.rm(false, &[0xf7], 0, CR4); // test dword [cr4], bit
         self.asm.bytes(&(bit.bits() as u32).to_le_bytes());
         self.asm.jump_if(if wanted { condition::EQUAL } else { condition::NOT_EQUAL }, miss);
     }
 
-    fn unless_bases_enabled(&mut self, n: usize, item: &Item) -> super::asm::Label {
-        let resume = self.asm.label();
+    /// Before an instruction that reads or writes a segment's base: it may be switched off. Gives where it is
+    /// interpreted.
+    fn check_bases(&mut self, n: usize, item: &Item) -> Label {
         self.guard_flags(item.live);
-        let miss = self.miss(n, resume);
+        let miss = self.miss(n, self.after);
         self.check_cr4(Cr4::FSGSBASE, true, miss);
-        resume
+        miss
     }
 
-    fn push_flags(&mut self, n: usize) {
-        let resume = self.asm.label();
+    fn push_flags(&mut self, n: usize, item: &Item) {
         self.guard_flags(flags::ALL);
-        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
-        let miss = self.miss(n, resume);
-        self.lookup(8, true, miss);
-        self.asm.store(frame::LINEAR, ADDRESS);
-        let others = !(Rflags::ARITHMETIC | Rflags::VM | Rflags::RF).bits();
-        self.asm.load(ADDRESS, RFLAGS);
-        self.asm.alu_immediate(true, alu::AND, ADDRESS, others as i32);
-        self.asm.rr(false, &[0x0f, 0xb7], SCRATCH, FLAGS); // movzx r32, r16
-        self.asm.shift(false, SHR, SCRATCH, 8);
+        self.asm.load_byte(SCRATCH, Mem { disp: frame::PACKED_FLAGS.disp + 1, ..frame::PACKED_FLAGS });
         self.asm.alu_immediate(false, alu::AND, SCRATCH, (Rflags::ARITHMETIC.bits() & 0xff) as i32);
-        self.asm.alu(alu::OR, ADDRESS, SCRATCH);
-        self.asm.copy_32(SCRATCH, FLAGS);
-        self.asm.alu_immediate(false, alu::AND, SCRATCH, 1);
-        self.asm.shift(false, SHL, SCRATCH, 11);
+        self.asm.load_byte(ADDRESS, frame::PACKED_FLAGS);
+        self.asm.shift_left(ADDRESS, 11);
         self.asm.alu(alu::OR, SCRATCH, ADDRESS);
-        self.asm.load(ADDRESS, frame::LINEAR);
-        self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
+        self.asm.load(ADDRESS, RFLAGS);
+        let others = !(Rflags::ARITHMETIC | Rflags::VM | Rflags::RF).bits();
+        self.asm.alu_immediate(true, alu::AND, ADDRESS, others as i32);
+        self.asm.alu(alu::OR, SCRATCH, ADDRESS);
+        self.asm.store(frame::TARGET, SCRATCH);
+        let to = self.reach_8(n, item, stack(-8), true);
+        self.asm.load(SCRATCH, frame::TARGET);
+        self.asm.store(to, SCRATCH);
         self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
-        self.asm.bind(resume);
     }
 
     /// The guest's TSC runs at the host's rate.
     fn read_tsc(&mut self, n: usize, item: &Item, aux: bool) {
-        let resume = self.asm.label();
         self.guard_flags(item.live);
         if self.mode.view() == View::User {
-            let miss = self.miss(n, resume);
+            let miss = self.miss(n, self.after);
             self.check_cr4(Cr4::TSD, false, miss);
         }
         if aux {
@@ -246,16 +235,20 @@ impl Emitter<'_> {
         self.asm.copy_32(RAX, RDX);
         self.asm.shift(true, SHR, RDX, 32);
         if aux {
-            self.asm.rm(false, &[0x8b], RCX, TSC_AUX); // mov ecx, [aux]
+            self.asm.load_32(RCX, TSC_AUX);
         }
-        self.asm.bind(resume);
     }
 
-    /// Stores a host register in a guest register.
-    fn store_guest(&mut self, guest: u8, from: u8) {
-        match super::regs::host(guest) {
-            Some(register) => self.asm.copy(register, from),
-            None => self.asm.store(super::regs::slot(guest), from),
+    /// Stores a host register in a guest register, or in the lower 16 bits of it.
+    fn store_guest(&mut self, to: Register, from: u8) {
+        let guest = number(to);
+        let wide = to.size() > 2;
+        if !wide {
+            self.asm.bytes(&[0x66]);
+        }
+        match host(guest) {
+            Some(register) => self.asm.rr(wide, &[0x89], from, register),
+            None => self.asm.rm(wide, &[0x89], from, slot(guest)),
         }
     }
 }

@@ -5,12 +5,18 @@ use viv_engine::EngineError;
 use super::SoftVcpu;
 use crate::block::BlockId;
 use crate::cpu::{Cpu, Fault};
+use crate::mmu::View;
 use crate::options::Tier;
 use crate::region::CpuRegion;
 use crate::translate::{Left, Mode, TraceId, Translator, interpret};
+use crate::window::Window;
 
 /// How often a block is interpreted before it is translated.
 const HOT: u32 = 32;
+
+/// How often a page is reached by way of the TLB before it is mapped in the window. A mapping takes some 4 µs, which is
+/// what so many lookups cost more than the window.
+const WORTH_A_MAPPING: u16 = 512;
 
 /// What a vCPU has of translated code.
 pub struct Translated {
@@ -53,6 +59,14 @@ impl Translated {
             }
         };
         let torture = cpu.shared.options.torture;
+        if translator.is_some() {
+            let tables = cpu.window_tables();
+            if let Some(window) = Window::new(tables) {
+                cpu.frame.window = window.address();
+                let heat = if torture.is_some() { 1 } else { WORTH_A_MAPPING };
+                cpu.tlb.set_window(window, heat);
+            }
+        }
         let threshold = if tier == Tier::Translate || torture.is_some() { 0 } else { HOT };
         // The generator must not start at 0, and vCPUs are to differ.
         let seed = |seed: u64| (seed ^ u64::from(cpu.index) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -226,8 +240,25 @@ impl SoftVcpu {
         match translator.run(cpu, trace, mode) {
             Left::Edge(number) => *edge = Some(number),
             Left::Interpreted => {}
-            Left::Fault => return Err(Fault),
+            Left::Fault => {
+                self.map_hot_page();
+                return Err(Fault);
+            }
         }
+        self.map_hot_page();
         Ok(())
+    }
+
+    /// Maps the page that translated code came to often, if there is one.
+    fn map_hot_page(&mut self) {
+        let cpu = &mut *self.cpu;
+        let view = match std::mem::take(&mut cpu.frame.hot_view) {
+            0 => return,
+            1 => View::Supervisor,
+            2 => View::SupervisorSmap,
+            _ => View::User,
+        };
+        let entry = cpu.frame.hot_entry as usize;
+        cpu.tlb.map_in_window(view, entry, &cpu.ram);
     }
 }
