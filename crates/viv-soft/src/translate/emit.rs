@@ -290,7 +290,7 @@ impl Emitter<'_> {
     }
 
     /// Before an instruction that has to do with flags, of which `needed` must be right.
-    fn settle_flags(&mut self, needed: Flags) {
+    pub(super) fn settle_flags(&mut self, needed: Flags) {
         if needed != 0 {
             self.restore_flags();
         }

@@ -15,6 +15,7 @@
 //! address only through the frame.
 
 mod asm;
+mod bit;
 mod cache;
 mod control;
 mod emit;
@@ -27,6 +28,7 @@ mod retreat;
 mod rewrite;
 mod run;
 mod stack;
+mod string;
 mod system;
 mod thunks;
 mod trace;

@@ -13,11 +13,13 @@ use viv_arch::{Cr4, Rflags, Segment};
 
 use super::Mode;
 use super::asm::{Label, Mem, RAX, RCX, RDX, RSP, alu, condition};
+use super::bit::{self, Bit};
 use super::emit::Emitter;
 use super::flags;
 use super::frame::{self, Frame};
 use super::operand::stack;
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
+use super::string::{self, Repeated};
 use super::trace::Item;
 use crate::cpu::Cpu;
 use crate::mmu::View;
@@ -40,6 +42,10 @@ pub enum System {
     /// RDFSBASE and RDGSBASE, WRFSBASE and WRGSBASE: the number of the segment register.
     ReadBase(u8),
     WriteBase(u8),
+    /// REP STOS and REP MOVS.
+    Repeated(Repeated),
+    /// BT and the like of a bit string in memory.
+    Bit(Bit),
 }
 
 /// How an instruction is translated here.
@@ -87,7 +93,10 @@ pub fn classify(i: &Instruction, mode: Mode) -> Class {
         Mnemonic::Rdgsbase => Class::System(System::ReadBase(5)),
         Mnemonic::Wrfsbase if i.op0_register().size() == 8 => Class::System(System::WriteBase(4)),
         Mnemonic::Wrgsbase if i.op0_register().size() == 8 => Class::System(System::WriteBase(5)),
-        _ => Class::Other,
+        _ => string::classify(i)
+            .map(System::Repeated)
+            .or_else(|| bit::classify(i).map(System::Bit))
+            .map_or(Class::Other, Class::System),
     }
 }
 
@@ -173,6 +182,8 @@ impl Emitter<'_> {
                 self.asm.jump_if(condition::NOT_EQUAL, miss);
                 self.asm.store(frame::segment_base(segment), SCRATCH);
             }
+            System::Repeated(what) => self.repeated(n, item, what),
+            System::Bit(bit) => self.bit(n, item, bit),
         }
     }
 
@@ -254,9 +265,11 @@ impl Emitter<'_> {
 }
 
 /// Operations of shifts, as the opcode extension has them.
-const SHL: u8 = 4;
+pub const SHL: u8 = 4;
 const SHR: u8 = 5;
-const SAR: u8 = 7;
+pub const SAR: u8 = 7;
+/// The opcode extension of NEG.
+pub const NEG: u8 = 3;
 
 fn number(register: Register) -> u8 {
     register.full_register().number() as u8
