@@ -7,6 +7,7 @@
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
 //! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
+//! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is.
 //! - [`frame`] says where everything is that generated code touches.
 //! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes.
 //!
