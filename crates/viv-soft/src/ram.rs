@@ -91,6 +91,11 @@ impl Ram {
         })
     }
 
+    /// Whether guest page `frame` can be written with no word to its record.
+    pub fn is_plain(&self, frame: u32) -> bool {
+        self.page(u64::from(frame) << 12).is_some_and(|page| page.record.is_plain(page.index))
+    }
+
     /// Maps `count` guest pages from `phys` on at `at` as well; says whether they are.
     ///
     /// # Safety

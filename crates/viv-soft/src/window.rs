@@ -48,12 +48,14 @@ struct Slot {
     frame: u32,
     /// One more than the next slot with the same page.
     next: u32,
-    /// By view: whether it is on the list of tags that are set, whether its page is global, whether it is a large one's.
-    listed: u8,
+    /// By view: whether it is on the list of tags that were set for the present address space, and on that of global pages;
+    /// whether its page is global, whether it is a large one's.
+    listed: [u8; 2],
     global: u8,
     large: u8,
     /// How often it was mapped to another page than before.
     moves: u8,
+    _reserved: [u8; 3],
 }
 
 /// A page's translation.
@@ -72,8 +74,9 @@ pub struct Page {
 pub struct Window {
     base: NonNull<u8>,
     tables: NonNull<WindowTables>,
-    /// The tags that are set, each once: view and number.
-    filled: Vec<(View, u32)>,
+    /// The tags that were set for the present address space and for global pages: view and number. What is there now may
+    /// be the other kind, or nothing.
+    filled: [Vec<(View, u32)>; 2],
     /// The first slot of each guest page that is mapped.
     by_frame: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     mappings: usize,
@@ -98,7 +101,13 @@ impl Window {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, ProtFlags::empty(), flags) }.ok()?;
         let base = NonNull::new(base.cast())?;
-        let mut window = Self { base, tables, filled: Vec::new(), by_frame: HashMap::default(), mappings: 0 };
+        let mut window = Self {
+            base,
+            tables,
+            filled: [Vec::new(), Vec::new()],
+            by_frame: HashMap::default(),
+            mappings: 0,
+        };
         for tags in window.tables().tags.as_flattened_mut() {
             tags[0] = no_tag(0);
         }
@@ -133,13 +142,14 @@ impl Window {
         let set = |bits: &mut u8, on: bool| *bits = *bits & !bit | if on { bit } else { 0 };
         set(&mut slot.global, page.global);
         set(&mut slot.large, page.large);
-        let listed = slot.listed & bit != 0;
-        slot.listed |= bit;
+        let list = usize::from(page.global);
+        let listed = slot.listed[list] & bit != 0;
+        slot.listed[list] |= bit;
         let [reads, writes] = &mut tables.tags[view as usize];
         reads[n] = page.linear;
         writes[n] = if page.writable { page.linear } else { no_tag(n) };
         if !listed {
-            self.filled.push((view, n as u32));
+            self.filled[list].push((view, n as u32));
         }
     }
 
@@ -239,23 +249,52 @@ impl Window {
         let _ = unsafe { mmap_anonymous(self.base.as_ptr().cast(), SIZE, ProtFlags::empty(), flags) };
     }
 
-    /// Forgets translations for which `keep` is false; it gets the linear address, whether the page is global, and
-    /// whether it is a large one's.
-    pub fn retain(&mut self, keep: impl Fn(u64, bool, bool) -> bool) {
+    /// Takes the pages out that are not global, and puts them on `list`.
+    pub fn take_non_global(&mut self, list: &mut Vec<(View, Page)>) {
         // SAFETY: as for `tables`.
         let tables = unsafe { self.tables.as_mut() };
-        self.filled.retain(|&(view, n)| {
-            let n = n as usize;
-            let slot = &mut tables.slots[n];
+        for (view, n) in self.filled[0].drain(..) {
+            let number = n as usize;
+            let slot = &mut tables.slots[number];
             let bit = 1 << view as u8;
             let [reads, writes] = &mut tables.tags[view as usize];
-            if reads[n] != no_tag(n) && keep(reads[n], slot.global & bit != 0, slot.large & bit != 0) {
-                return true;
+            let empty = no_tag(number);
+            slot.listed[0] &= !bit;
+            if slot.global & bit != 0 {
+                continue;
             }
-            (reads[n], writes[n]) = (no_tag(n), no_tag(n));
-            slot.listed &= !bit;
-            false
-        });
+            if reads[number] != empty {
+                let page = Page {
+                    linear: reads[number],
+                    frame: slot.frame - 1,
+                    writable: writes[number] != empty,
+                    global: false,
+                    large: slot.large & bit != 0,
+                };
+                list.push((view, page));
+            }
+            (reads[number], writes[number]) = (empty, empty);
+        }
+    }
+
+    /// Forgets translations for which `keep` is false; it gets the linear address, and whether the page is a large one's.
+    pub fn retain(&mut self, keep: impl Fn(u64, bool) -> bool) {
+        // SAFETY: as for `tables`.
+        let tables = unsafe { self.tables.as_mut() };
+        for (list, filled) in self.filled.iter_mut().enumerate() {
+            filled.retain(|&(view, n)| {
+                let n = n as usize;
+                let slot = &mut tables.slots[n];
+                let bit = 1 << view as u8;
+                let [reads, writes] = &mut tables.tags[view as usize];
+                if reads[n] != no_tag(n) && keep(reads[n], slot.large & bit != 0) {
+                    return true;
+                }
+                (reads[n], writes[n]) = (no_tag(n), no_tag(n));
+                slot.listed[list] &= !bit;
+                false
+            });
+        }
     }
 
     /// Forgets the translation of one page that is not large.

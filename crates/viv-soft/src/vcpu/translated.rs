@@ -26,6 +26,7 @@ pub struct Translated {
     edge: Option<u32>,
     /// The translation generation that links and mappings hold for.
     generation: u64,
+    global_generation: u64,
     /// What was written to code when it was last looked at.
     code_writes: u64,
     /// What could run in the mode that targets of indirect branches are remembered for.
@@ -71,7 +72,16 @@ impl Translated {
         // The generator must not start at 0, and vCPUs are to differ.
         let seed = |seed: u64| (seed ^ u64::from(cpu.index) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let torture = torture.map(|torture| Torturer(seed(torture.seed)));
-        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0, features: 0, torture })
+        Ok(Self {
+            translator,
+            threshold,
+            edge: None,
+            generation: 0,
+            global_generation: 0,
+            code_writes: 0,
+            features: 0,
+            torture,
+        })
     }
 
     /// What comes next is not where the last trace left to.
@@ -115,11 +125,15 @@ impl Translated {
             self.edge = None;
             translator.drop_outdated();
         }
+        let global_generation = cpu.tlb.global_generation();
         let generation = cpu.tlb.generation();
-        if generation != self.generation {
-            translator.unmap(cpu.tlb.global_generation() > self.generation);
-            self.generation = generation;
+        if global_generation != self.global_generation {
+            translator.unmap_all();
+        } else if generation != self.generation {
+            translator.change_space(self.generation, generation);
         }
+        self.global_generation = global_generation;
+        self.generation = generation;
     }
 }
 
@@ -185,7 +199,7 @@ impl SoftVcpu {
             // The table of branch targets does not know of them.
             self.translated.features = mode.features();
             if let Some(translator) = &mut self.translated.translator {
-                translator.unmap(true);
+                translator.unmap_all();
             }
         }
         if let Some((known, trace, version)) = block.trace
