@@ -163,7 +163,7 @@ pub struct Fetched {
 pub struct Tlb {
     /// The table of the current view.
     pub current: *mut Entry,
-    view: View,
+    pub(crate) view: View,
     /// Whether accesses must be aligned: the current table is then the one that stays empty.
     pub checks_alignment: bool,
     tables: NonNull<TlbTables>,

@@ -17,7 +17,7 @@ use crate::window::WindowTables;
 /// Code pages that can be entered from another page at a time.
 pub const PAGE_SLOTS: usize = 8192;
 /// Entries of a cache of indirect branch targets.
-pub const JUMP_TARGETS: usize = 4096;
+pub const JUMP_TARGETS: usize = 32768;
 
 /// What generated code looks up.
 #[repr(C)]
@@ -111,8 +111,8 @@ impl CpuRegion {
                 (&raw mut (*tables).tlb[table][index]).write(crate::mmu::Entry::empty(index));
             }
             (&raw mut (*tables).pages).write([NOT_MAPPED; PAGE_SLOTS]);
-            for cache in 0..3 {
-                (&raw mut (*tables).targets[cache]).write(std::array::from_fn(JumpTarget::none));
+            for (view, index) in (0..3).flat_map(|view| (0..JUMP_TARGETS).map(move |index| (view, index))) {
+                (&raw mut (*tables).targets[view][index]).write(JumpTarget::none(index));
             }
             (&raw mut (*region).cpu).write(make(NonNull::new_unchecked(&raw mut (*tables).tlb)));
             Ok(Self { region: NonNull::new_unchecked(region) })

@@ -5,6 +5,7 @@ pub type Reg = u8;
 
 pub const RAX: Reg = 0;
 pub const RCX: Reg = 1;
+pub const RDX: Reg = 2;
 pub const RBX: Reg = 3;
 pub const RSP: Reg = 4;
 pub const RBP: Reg = 5;
@@ -54,6 +55,7 @@ pub mod condition {
 /// Operations of two operands, as the opcode has them in its upper bits.
 pub mod alu {
     pub const ADD: u8 = 0;
+    pub const OR: u8 = 1;
     pub const SUB: u8 = 5;
     pub const AND: u8 = 4;
     pub const XOR: u8 = 6;
@@ -290,6 +292,12 @@ impl Asm {
     pub fn shift_left(&mut self, reg: Reg, count: u8) {
         self.rex(false, 0, 0, reg);
         self.bytes(&[0xc1, 0xe0 | reg & 7, count]);
+    }
+
+    /// A shift by its opcode extension: shl 4, shr 5, sar 7.
+    pub fn shift(&mut self, wide: bool, operation: u8, reg: Reg, count: u8) {
+        self.rex(wide, 0, 0, reg);
+        self.bytes(&[0xc1, 0xc0 | operation << 3 | reg & 7, count]);
     }
 
     /// mov r64, immediate, in its shortest form

@@ -353,8 +353,10 @@ impl Translator {
         else {
             return;
         };
-        // A guest may change what is mapped where it runs, without a word to the TLB.
-        if old == Some(to) || (!leaves_page && from != record.slot) {
+        let page = |slot: Slot| self.pages[slot as usize].as_ref().map(|page| page.source.phys);
+        // A guest may change what is mapped where it runs, without a word to the TLB. (The page in another mode is
+        // another slot.)
+        if old == Some(to) || (!leaves_page && page(from) != page(record.slot)) {
             return;
         }
         record.incoming.push(edge);

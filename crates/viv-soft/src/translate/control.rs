@@ -43,7 +43,7 @@ impl Emitter<'_> {
         if !(0..paging::PAGE_SIZE as i64).contains(&target) {
             return self.edge_to_other_page(target, live);
         }
-        let to_head = target == self.trace.start as i64;
+        let to_head = target == self.trace.start as i64 && self.mode == self.trace.items[0].mode;
         if to_head && self.head_saved {
             self.guard_flags(live);
         } else if live != 0 {

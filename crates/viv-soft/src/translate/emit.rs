@@ -18,6 +18,7 @@ use super::frame;
 use super::operand::{Content, Need, Operand, Place, stack};
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
+use super::system::System;
 use super::thunks::{Detour, Thunks};
 use super::trace::{Host, Item, Kind, Trace};
 use super::{Mode, rewrite};
@@ -167,6 +168,7 @@ pub fn emit(
     let mut n = 0;
     while n < trace.items.len() {
         let (first, last) = (n, emitter.extents.end_of(n));
+        emitter.mode = trace.items[n].mode;
         while n <= last {
             if let Some(extent) = emitter.extents.beginning_at(n) {
                 emitter.check_extent(n, extent);
@@ -178,6 +180,9 @@ pub fn emit(
     if let Some(last) = trace.items.last()
         && !last.ends
     {
+        if let Kind::System(System::ChangeMode(mode)) = last.kind {
+            emitter.mode = mode;
+        }
         emitter.edge(last.instruction.next_ip(), last.live);
     }
     emitter.finish(entry, entry_in_page)
@@ -257,6 +262,7 @@ impl Emitter<'_> {
             Kind::Jump => self.edge(item.instruction.near_branch_target(), item.live),
             Kind::Call => self.call(n, item),
             Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => self.indirect(n, item),
+            Kind::System(system) => self.system(n, item, system),
             Kind::Interpret => self.interpret(n, item),
         }
     }
@@ -285,7 +291,7 @@ impl Emitter<'_> {
     }
 
     /// Before an instruction that has to do with flags, of which `needed` must be right.
-    fn settle_flags(&mut self, needed: Flags) {
+    pub(super) fn settle_flags(&mut self, needed: Flags) {
         if needed != 0 {
             self.restore_flags();
         }

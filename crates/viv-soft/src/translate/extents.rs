@@ -7,6 +7,7 @@
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::operand::Operand;
+use super::system::System;
 use super::trace::{Item, Kind};
 
 /// The most instructions from the first to the last.
@@ -186,7 +187,7 @@ fn access(item: &Item) -> Option<Access> {
             Some(Access { registers, disp, size: access.size as i32, write: access.write })
         }
         Kind::Push if i.op0_kind() != OpKind::Memory => stack(RSP, -8, true),
-        Kind::Call => stack(RSP, -8, true),
+        Kind::Call | Kind::System(System::PushFlags) => stack(RSP, -8, true),
         Kind::Pop | Kind::Return => stack(RSP, 0, false),
         Kind::Leave => stack(RBP, 0, false),
         _ => None,
@@ -198,8 +199,8 @@ fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i3
     let i = &item.instruction;
     match item.kind {
         Kind::Nothing | Kind::Branch => Some(0),
-        Kind::Push if base == RSP => Some(-8),
-        Kind::Push => Some(0),
+        Kind::Push | Kind::System(System::PushFlags) if base == RSP => Some(-8),
+        Kind::Push | Kind::System(System::PushFlags) => Some(0),
         Kind::Pop if full(i.op0_register()) == base => None,
         Kind::Pop if base == RSP => Some(8),
         Kind::Pop => Some(0),

@@ -145,14 +145,14 @@ impl Emitter<'_> {
     }
 
     /// Turns the linear address in [`ADDRESS`] into the host's by the TLB, or goes to `miss`. Flags are lost.
-    fn look_up(&mut self, size: usize, write: bool, miss: Label) {
+    pub(super) fn look_up(&mut self, size: usize, write: bool, miss: Label) {
         self.asm.immediate(SCRATCH, paging::PAGE_SIZE - size as u64);
         self.asm.call_to(self.thunks.lookup[self.mode.view() as usize][usize::from(write)]);
         self.asm.jump_if(condition::CARRY, miss);
     }
 
     /// The linear address of an operand into [`ADDRESS`]. Flags stay; [`SCRATCH`] is lost.
-    fn linear(&mut self, operand: Operand<'_>) {
+    pub(super) fn linear(&mut self, operand: Operand<'_>) {
         match operand {
             Operand::Plain { base, index, disp } => {
                 let base = self.value(base, ADDRESS);

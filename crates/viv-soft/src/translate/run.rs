@@ -2,15 +2,17 @@
 #![allow(unsafe_code, reason = "calls generated code, and is called by it")]
 
 use std::mem;
+use std::sync::atomic::Ordering;
 
 use viv_arch::{Rflags, paging};
 
+use super::frame::target_index;
 use super::thunks::Detour;
 use super::{Mode, TraceId, Translator};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Shadow};
 use crate::decode::{MAX_LENGTH, note_source};
 use crate::hostexec::ArenaError;
-use crate::region::CpuRegion;
+use crate::region::{CpuRegion, TABLES, Tables};
 use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Trace};
 
 /// How translated code was left.
@@ -24,15 +26,19 @@ pub enum Left {
     Fault,
 }
 
+/// The trace goes on.
+const GOES_ON: u32 = 0;
 const LEFT_BY_EDGE: u32 = 0;
 const LEFT_INTERPRETED: u32 = 1;
 const LEFT_FAULT: u32 = 2;
+/// Not left: other translated code goes on.
+pub const CONTINUES: u32 = 3;
 
 /// Interprets an instruction of a trace for translated code.
-pub extern "sysv64" fn interpret(cpu: *mut Cpu, detour: *const Detour) -> u32 {
+pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     // SAFETY: the thunk passes its CPU, which the run loop has lent to translated code, and the detour that it was called
     // from.
-    let (cpu, detour) = unsafe { (&mut *cpu, detour.read_unaligned()) };
+    let (cpu, detour) = unsafe { (&mut *region, at.read_unaligned()) };
     // SAFETY: a trace's instructions live as long as its code.
     let op = unsafe { &*detour.op };
     cpu.exec.rip = cpu.frame.page + u64::from(detour.start);
@@ -42,19 +48,36 @@ pub extern "sysv64" fn interpret(cpu: *mut Cpu, detour: *const Detour) -> u32 {
         cpu.stop_at(op);
         return LEFT_FAULT;
     }
-    if op.sets_rip {
-        return LEFT_INTERPRETED;
+    let mode = Mode::of(cpu);
+    let holds = !cpu.op_end.is_null() && cpu.tlb.generation() == cpu.frame.generation;
+    let ends = op.sets_rip || detour.ends != 0 || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
+    if holds && !ends {
+        cpu.frame.flags = pack(cpu.exec.rflags);
+        cpu.frame.target = (at as u64).wrapping_add_signed(i64::from(detour.resume));
+        return GOES_ON;
     }
-    let goes_on = detour.ends == 0
-        && !cpu.op_end.is_null()
-        && cpu.tlb.generation() == cpu.frame.generation
-        && Mode::of(cpu) == cpu.frame.mode;
-    if !goes_on {
+    if !op.sets_rip {
         cpu.exec.rip = cpu.next_rip(op);
+    }
+    if !holds || !mode.is_translated() || mode.features() != cpu.frame.mode.features() {
         return LEFT_INTERPRETED;
     }
+    // SAFETY: the flag lives as long as the inbox, and that as long as the vCPU.
+    if unsafe { &*cpu.frame.attention }.load(Ordering::Relaxed) {
+        return LEFT_INTERPRETED;
+    }
+    let linear = cpu.exec.rip;
+    // SAFETY: the CPU lies in a region, with the tables behind it.
+    let tables = unsafe { &*region.cast::<u8>().add(TABLES).cast::<Tables>() };
+    let target = tables.targets[mode.view() as usize][target_index(linear)];
+    if target.linear != linear {
+        return LEFT_INTERPRETED;
+    }
+    cpu.frame.mode = mode;
     cpu.frame.flags = pack(cpu.exec.rflags);
-    LEFT_BY_EDGE
+    cpu.frame.linear = linear;
+    cpu.frame.target = target.host;
+    CONTINUES
 }
 
 /// Arithmetic flags as translated code packs them. What is above the lowest 16 bits means nothing.

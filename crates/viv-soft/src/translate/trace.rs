@@ -9,6 +9,7 @@ use viv_arch::paging;
 use super::Mode;
 use super::flags::{self, FlagUse, Flags};
 use super::regs::is_high_byte;
+use super::system::{self, Class, System};
 use crate::cpu::Bitness;
 use crate::hostexec::{ArenaError, MemoryAccess, is_host_executable, memory_access};
 use crate::lower::{Lowered, lower};
@@ -38,6 +39,7 @@ pub enum Kind {
     JumpIndirect,
     CallIndirect,
     Return,
+    System(System),
     /// The interpreter executes it.
     Interpret,
 }
@@ -57,6 +59,8 @@ pub struct Item {
     /// Its addresses are offsets from the trace's start.
     pub instruction: Instruction,
     pub kind: Kind,
+    /// The mode in which it runs.
+    pub mode: Mode,
     /// Whether the trace ends with it.
     pub ends: bool,
     pub flags: FlagUse,
@@ -91,6 +95,7 @@ impl Trace {
         is_known: impl Fn(u16) -> bool,
     ) -> Result<Self, ArenaError> {
         let crosses = bytes.len() > paging::PAGE_SIZE as usize;
+        let mut item_mode = mode;
         let limit = if crosses { 1 } else { limit };
         let page = &bytes[..paging::PAGE_SIZE as usize];
         let mut decoder = decoder_at(bytes, start, 0, mode);
@@ -108,9 +113,9 @@ impl Trace {
                 break;
             }
             let Lowered { op, ends_block } = lower(&instruction, mode.bitness(), host)?;
-            let kind = classify(&instruction, mode);
+            let kind = classify(&instruction, item_mode);
             let ends = match kind {
-                Kind::Branch => false,
+                Kind::Branch | Kind::System(_) => false,
                 Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => true,
                 _ => ends_block,
             };
@@ -118,11 +123,20 @@ impl Trace {
                 Kind::Interpret => FlagUse::UNKNOWN,
                 _ => FlagUse::of(&instruction),
             };
-            items.push(Item { instruction, kind, ends, flags, live: flags::ALL });
+            items.push(Item { instruction, kind, mode: item_mode, ends, flags, live: flags::ALL });
             ops.push(op);
             if ends {
                 break;
             }
+            if let Kind::System(System::ChangeMode(next)) = kind {
+                item_mode = next;
+            }
+        }
+        // Interrupts must not come before the instruction behind STI.
+        if let Some(last) = items.last_mut()
+            && last.kind == Kind::System(System::SetInterrupts)
+        {
+            (last.kind, last.ends, last.flags) = (Kind::Interpret, true, FlagUse::UNKNOWN);
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
         let mut trace = Self { start, items, ops: ops.into(), vectors };
@@ -217,6 +231,11 @@ fn classify(i: &Instruction, mode: Mode) -> Kind {
         Mnemonic::Jmp | Mnemonic::Call => return classify_jump(i),
         _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => return Kind::Branch,
         _ => {}
+    }
+    match system::classify(i, mode) {
+        Class::System(system) => return Kind::System(system),
+        Class::Nothing => return Kind::Nothing,
+        Class::Other => {}
     }
     classify_computation(i, mode)
 }
