@@ -105,8 +105,9 @@ pub struct BlockCache {
     ops: usize,
 }
 
-/// How many decoded instructions a vCPU keeps before it starts afresh: about 40 MiB.
-const MAX_OPS: usize = 1 << 20;
+/// How many decoded instructions a vCPU keeps before it starts afresh: about 160 MiB. A compiler's run needs
+/// a third of it.
+const MAX_OPS: usize = 1 << 22;
 
 impl BlockCache {
     /// The block at `phys`, if it was decoded and is still current.

@@ -24,7 +24,7 @@ use crate::op::Op;
 use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
 
 /// Memory for translated code.
-const ARENA_SIZE: usize = 32 << 20;
+const ARENA_SIZE: usize = 64 << 20;
 /// Instructions that may fault on the host, in all translated code.
 const MAX_FAULT_SITES: usize = 1 << 16;
 
