@@ -10,7 +10,7 @@ use crate::region::CpuRegion;
 use crate::translate::{Left, Mode, TraceId, Translator, interpret};
 
 /// How often a block is interpreted before it is translated.
-const HOT: u32 = 32;
+const HOT: u32 = 8;
 
 /// What a vCPU has of translated code.
 pub struct Translated {
