@@ -16,7 +16,7 @@ use crate::mmu::{TLB_SIZE, TLB_TABLES, TlbTables};
 /// Code pages that can be entered from another page at a time.
 pub const PAGE_SLOTS: usize = 8192;
 /// Entries of a cache of indirect branch targets.
-pub const JUMP_TARGETS: usize = 4096;
+pub const JUMP_TARGETS: usize = 65536;
 
 /// What generated code looks up.
 #[repr(C)]
@@ -108,8 +108,9 @@ impl CpuRegion {
                 (&raw mut (*tables).tlb[table][index]).write(crate::mmu::Entry::empty(index));
             }
             (&raw mut (*tables).pages).write([NOT_MAPPED; PAGE_SLOTS]);
+            // All others are zero, as the mapping is: most of the table need never be there.
             for cache in 0..3 {
-                (&raw mut (*tables).targets[cache]).write(std::array::from_fn(JumpTarget::none));
+                (&raw mut (*tables).targets[cache][0]).write(JumpTarget::none(0));
             }
             (&raw mut (*region).cpu).write(make(NonNull::new_unchecked(&raw mut (*tables).tlb)));
             Ok(Self { region: NonNull::new_unchecked(region) })
