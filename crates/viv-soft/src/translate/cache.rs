@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
+use std::mem;
 use std::sync::Arc;
 
 use viv_arch::paging;
@@ -16,7 +17,7 @@ use super::Mode;
 use super::emit::{self, Emitted, Job, Tools};
 use super::frame::{page_slot, target_index};
 use super::thunks::{self, Interpret, Thunks};
-use super::trace::Trace;
+use super::trace::{Room, Trace};
 use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::mmu::View;
@@ -33,16 +34,19 @@ pub type TraceId = u32;
 type EdgeId = u32;
 type Slot = u32;
 
+/// A trace. It is rarely in the host's caches when it is needed, so it has one line of them.
+#[repr(align(64))]
 struct Record {
     slot: Slot,
     /// The page that its instruction runs into.
     second: Option<Slot>,
-    /// Where its code is for indirect branches, for others from other pages, and for those from its own page.
+    /// Where its code is for indirect branches.
     start: u64,
-    entry: u64,
-    entry_in_page: u64,
-    /// What leads to it.
-    incoming: Vec<EdgeId>,
+    /// Where, behind that, it is for other branches from other pages, and for those from its own page.
+    entry: u32,
+    entry_in_page: u32,
+    /// The first edge that leads to it; 0 if none does.
+    incoming: EdgeId,
     /// What leads away from it: the first edge and the number of them.
     first_edge: EdgeId,
     edges: u32,
@@ -61,13 +65,18 @@ struct Edge {
     /// Relative to the page.
     target: i64,
     to: Option<TraceId>,
+    /// The next of those that lead where it does; 0 if it is the last.
+    next: EdgeId,
 }
+
+/// The traces that begin in a page, by offset.
+pub type Traces = HashMap<u16, TraceId, BuildHasherDefault<AddressHasher>>;
 
 /// A page that traces were made from, in one mode.
 struct Page {
     source: Source,
     mode: Mode,
-    traces: HashMap<u16, TraceId, BuildHasherDefault<AddressHasher>>,
+    traces: Traces,
     /// Traces of other pages whose instruction runs into this one.
     visitors: Vec<TraceId>,
     /// While its slot is set: whether the mapping is global.
@@ -80,6 +89,7 @@ pub struct Translator {
     fault_sites: Arc<FaultSites>,
     thunks: Thunks,
     tools: Tools,
+    pub(super) room: Room,
     interpret: Interpret,
     traces: Vec<Option<Record>>,
     edges: Vec<Edge>,
@@ -123,6 +133,7 @@ impl Translator {
             fault_sites,
             thunks: Thunks::default(),
             tools: Tools::default(),
+            room: Room::default(),
             interpret,
             traces: Vec::new(),
             edges: Vec::new(),
@@ -159,6 +170,7 @@ impl Translator {
             exit: 0,
             target: 0,
             to: None,
+            next: 0,
         });
         self.pages.clear();
         self.pages.push(None);
@@ -209,11 +221,10 @@ impl Translator {
         None
     }
 
-    /// Whether there is a trace at an offset of a page.
-    pub fn has_trace(&self, page: u64, offset: u16, mode: Mode) -> bool {
-        let slot = self.by_page.get(&page_key(page, mode));
-        let page = slot.and_then(|&slot| self.pages[slot as usize].as_ref());
-        page.is_some_and(|page| page.traces.contains_key(&offset))
+    /// The traces in a page.
+    pub fn traces_of(&self, page: u64, mode: Mode) -> Option<&Traces> {
+        let slot = *self.by_page.get(&page_key(page, mode))?;
+        self.pages[slot as usize].as_ref().map(|page| &page.traces)
     }
 
     /// Translates a trace of the page that `source` names and `page` holds. `None`: it cannot be translated.
@@ -259,6 +270,7 @@ impl Translator {
             exit: offset + edge.exit as u32,
             target: edge.target,
             to: None,
+            next: 0,
         }));
         let id = self.traces.len() as TraceId;
         if let Some(page) = &mut self.pages[slot as usize] {
@@ -274,13 +286,14 @@ impl Translator {
             slot,
             second,
             start,
-            entry: start + entry as u64,
-            entry_in_page: start + entry_in_page as u64,
-            incoming: Vec::new(),
+            entry: entry as u32,
+            entry_in_page: entry_in_page as u32,
+            incoming: 0,
             first_edge,
             edges: count,
             _ops: trace.ops,
         }));
+        self.room.items = trace.items;
         Ok(Some(id))
     }
 
@@ -290,7 +303,8 @@ impl Translator {
         if let Some(&slot) = self.by_page.get(&key) {
             return Some(slot);
         }
-        let page = Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
+        let page =
+            Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.pages[slot as usize] = Some(page);
             slot
@@ -307,7 +321,7 @@ impl Translator {
 
     /// Where a trace's code is.
     pub fn entry(&self, id: TraceId) -> Option<u64> {
-        self.traces[id as usize].as_ref().map(|record| record.entry)
+        self.traces[id as usize].as_ref().map(|record| record.start + u64::from(record.entry))
     }
 
     /// Where an edge goes, relative to the page.
@@ -326,18 +340,19 @@ impl Translator {
         if old == Some(to) || (!leaves_page && from != record.slot) {
             return;
         }
-        record.incoming.push(edge);
         let slot = record.slot;
-        let entry = if leaves_page { record.entry } else { record.entry_in_page };
+        let behind = if leaves_page { record.entry } else { record.entry_in_page };
+        let entry = self.arena.offset_of(record.start) + behind;
+        let next = mem::replace(&mut record.incoming, edge);
         if let Some(old) = old {
             self.forget_incoming(old, edge);
         }
-        let entry = self.arena.offset_of(entry);
         if let Some(page_site) = page_site {
             self.arena.patch(page_site, page_slot(slot).disp.to_le_bytes());
         }
         self.arena.patch(site, entry.wrapping_sub(site + 4).to_le_bytes());
-        self.edges[edge as usize].to = Some(to);
+        let edge = &mut self.edges[edge as usize];
+        (edge.to, edge.next) = (Some(to), next);
     }
 
     fn unlink(&mut self, edge: EdgeId) {
@@ -362,11 +377,22 @@ impl Translator {
         self.unmap(true);
     }
 
+    /// Takes an edge off the list of those that lead to a trace.
     fn forget_incoming(&mut self, trace: TraceId, edge: EdgeId) {
-        if let Some(Some(record)) = self.traces.get_mut(trace as usize)
-            && let Some(at) = record.incoming.iter().position(|&other| other == edge)
-        {
-            record.incoming.swap_remove(at);
+        let Some(Some(record)) = self.traces.get_mut(trace as usize) else { return };
+        let next = self.edges[edge as usize].next;
+        if record.incoming == edge {
+            record.incoming = next;
+            return;
+        }
+        let mut at = record.incoming;
+        while at != 0 {
+            let before = &mut self.edges[at as usize];
+            if before.next == edge {
+                before.next = next;
+                return;
+            }
+            at = before.next;
         }
     }
 
@@ -383,21 +409,25 @@ impl Translator {
     }
 
     fn map_page(&mut self, slot: Slot, linear: u64, global: bool) {
-        let Some(page) = &mut self.pages[slot as usize] else { return };
         // SAFETY: the tables live as long as the translator, and only this thread uses them.
-        unsafe { (*self.tables).pages[slot as usize] = (linear & !paging::PAGE_OFFSET).wrapping_neg() };
+        let address = unsafe { &mut (*self.tables).pages[slot as usize] };
+        let mapped = (linear & !paging::PAGE_OFFSET).wrapping_neg();
+        if *address == mapped {
+            return;
+        }
+        let Some(page) = &mut self.pages[slot as usize] else { return };
+        *address = mapped;
         if page.mapped.replace(global).is_none() {
             self.mapped.push(slot);
         }
     }
 
-    /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace.
-    pub fn map(&mut self, id: TraceId, linear: u64, global: bool) {
+    /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace, whose
+    /// mode has this view.
+    pub fn map(&mut self, id: TraceId, linear: u64, global: bool, view: View) {
         let Some(record) = &self.traces[id as usize] else { return };
         let (slot, start) = (record.slot, record.start);
         self.map_page(slot, linear, global);
-        let Some(page) = &self.pages[slot as usize] else { return };
-        let view = page.mode.view();
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let index = target_index(linear);
@@ -453,7 +483,7 @@ impl Translator {
     fn forget_targets(&mut self) {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
-        let dropped = std::mem::take(&mut self.dropped);
+        let dropped = mem::take(&mut self.dropped);
         self.targets.retain(|&(view, index)| {
             let target = &mut tables.targets[view as usize][index as usize];
             let stays = !dropped.contains(&target.host);
@@ -479,8 +509,10 @@ impl Translator {
     fn drop_trace(&mut self, trace: TraceId) {
         let Some(record) = self.traces[trace as usize].take() else { return };
         self.dropped.insert(record.start);
-        for edge in record.incoming {
+        let mut edge = record.incoming;
+        while edge != 0 {
             self.unlink(edge);
+            edge = self.edges[edge as usize].next;
         }
         for edge in record.first_edge..record.first_edge + record.edges {
             if let Some(to) = self.edges[edge as usize].to.take() {
@@ -496,6 +528,8 @@ impl Translator {
         }
     }
 }
+
+const _: () = assert!(size_of::<Option<Record>>() == 64);
 
 /// What pages are found by.
 fn page_key(phys: u64, mode: Mode) -> u64 {
