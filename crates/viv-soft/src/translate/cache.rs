@@ -16,6 +16,7 @@ use viv_arch::paging;
 use super::Mode;
 use super::emit::{self, Emitted, Job, Tools};
 use super::frame::{page_slot, target_index};
+use super::listed::{Lists, Marks};
 use super::thunks::{self, Interpret, Thunks};
 use super::trace::{Room, Trace};
 use crate::block::{AddressHasher, Source};
@@ -79,8 +80,8 @@ struct Page {
     traces: Traces,
     /// Traces of other pages whose instruction runs into this one.
     visitors: Vec<TraceId>,
-    /// While its slot is set: whether the mapping is global.
-    mapped: Option<bool>,
+    /// Of its slot.
+    marks: Marks,
 }
 
 /// All translations of a vCPU.
@@ -98,11 +99,11 @@ pub struct Translator {
     free_slots: Vec<Slot>,
     by_page: HashMap<u64, Slot, BuildHasherDefault<AddressHasher>>,
     /// Slots of pages that are mapped.
-    mapped: Vec<Slot>,
-    /// Which branch targets are set: each once.
-    targets: Vec<(View, u16)>,
-    /// Of those, by view and place, whether their pages are global.
-    target_is_global: Box<[[bool; JUMP_TARGETS]; 3]>,
+    mapped: Lists<Slot>,
+    /// Which branch targets are set.
+    targets: Lists<(View, u16)>,
+    /// By view and place.
+    target_marks: Box<[[Marks; JUMP_TARGETS]; 3]>,
     tables: *mut Tables,
     /// Where indirect branches may still lead although the traces are gone.
     dropped: HashSet<u64, BuildHasherDefault<AddressHasher>>,
@@ -140,9 +141,9 @@ impl Translator {
             pages: Vec::new(),
             free_slots: Vec::new(),
             by_page: HashMap::default(),
-            mapped: Vec::new(),
-            targets: Vec::new(),
-            target_is_global: Box::new([[false; JUMP_TARGETS]; 3]),
+            mapped: Lists::default(),
+            targets: Lists::default(),
+            target_marks: Box::new([[Marks::default(); JUMP_TARGETS]; 3]),
             tables,
             dropped: HashSet::default(),
             instructions: 0,
@@ -304,7 +305,7 @@ impl Translator {
             return Some(slot);
         }
         let page =
-            Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
+            Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), marks: Marks::default() };
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.pages[slot as usize] = Some(page);
             slot
@@ -417,9 +418,7 @@ impl Translator {
         }
         let Some(page) = &mut self.pages[slot as usize] else { return };
         *address = mapped;
-        if page.mapped.replace(global).is_none() {
-            self.mapped.push(slot);
-        }
+        self.mapped.add(slot, global, &mut page.marks);
     }
 
     /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace, whose
@@ -431,12 +430,8 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let index = target_index(linear);
-        let target = &mut tables.targets[view as usize][index];
-        if target.is_none() {
-            self.targets.push((view, index as u16));
-        }
-        self.target_is_global[view as usize][index] = global;
-        *target = JumpTarget::new(linear, start);
+        self.targets.add((view, index as u16), global, &mut self.target_marks[view as usize][index]);
+        tables.targets[view as usize][index] = JumpTarget::new(linear, start);
     }
 
     /// Forgets where pages are mapped: those that are not global, or all.
@@ -444,22 +439,16 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let pages = &mut self.pages;
-        self.mapped.retain(|&slot| {
-            let Some(page) = &mut pages[slot as usize] else { return false };
-            let stays = page.mapped == Some(true) && !all;
-            if !stays {
-                page.mapped = None;
+        self.mapped.clear(all, |slot, off| {
+            if pages[slot as usize].as_mut().is_some_and(|page| page.marks.take(off)) {
                 tables.pages[slot as usize] = NOT_MAPPED;
             }
-            stays
         });
-        let is_global = &self.target_is_global;
-        self.targets.retain(|&(view, index)| {
-            let stays = is_global[view as usize][usize::from(index)] && !all;
-            if !stays {
-                tables.targets[view as usize][index as usize] = JumpTarget::none(usize::from(index));
+        let marks = &mut self.target_marks;
+        self.targets.clear(all, |(view, index), off| {
+            if marks[view as usize][usize::from(index)].take(off) {
+                tables.targets[view as usize][usize::from(index)] = JumpTarget::none(usize::from(index));
             }
-            stays
         });
     }
 
@@ -484,14 +473,12 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let dropped = mem::take(&mut self.dropped);
-        self.targets.retain(|&(view, index)| {
-            let target = &mut tables.targets[view as usize][index as usize];
-            let stays = !dropped.contains(&target.host);
-            if !stays {
+        for (view, index) in self.targets.iter() {
+            let target = &mut tables.targets[view as usize][usize::from(index)];
+            if dropped.contains(&target.host) {
                 *target = JumpTarget::none(usize::from(index));
             }
-            stays
-        });
+        }
     }
 
     fn drop_page(&mut self, slot: Slot) {
@@ -499,7 +486,7 @@ impl Translator {
         self.by_page.remove(&page_key(page.source.phys, page.mode));
         // SAFETY: as for `map_page`.
         unsafe { (*self.tables).pages[slot as usize] = NOT_MAPPED };
-        self.mapped.retain(|&other| other != slot);
+        self.mapped.remove(slot);
         for trace in page.traces.into_values().chain(page.visitors) {
             self.drop_trace(trace);
         }

@@ -8,7 +8,8 @@
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
 //! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
 //! - [`frame`] says where everything is that generated code touches.
-//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes.
+//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
+//!   [`listed`] lists which are mapped.
 //!
 //! Generated code reaches guest RAM through entries of the TLB, which the MMU fills after it has checked rights, and
 //! the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
@@ -21,6 +22,7 @@ mod emit;
 mod flags;
 pub mod frame;
 mod group;
+mod listed;
 mod regs;
 mod rewrite;
 mod run;
