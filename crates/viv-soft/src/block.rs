@@ -138,16 +138,18 @@ impl Hasher for AddressHasher {
 pub struct BlockCache {
     blocks: Vec<Block>,
     by_key: HashMap<Key, BlockId, BuildHasherDefault<AddressHasher>>,
-    /// Instructions decoded since the cache was last empty. Those of blocks that were replaced count, for what was
-    /// prepared for them on the host is freed only with everything else.
+    /// Instructions decoded since the cache was last empty, and [`BLOCK_COST`] for each block. Those of blocks that were
+    /// replaced count, for what was prepared for them on the host is freed only with everything else.
     ops: usize,
     /// Room for the instructions of a block that is being decoded, used again for every block.
     pub room: Vec<Op>,
 }
 
 /// How many decoded instructions a vCPU keeps before it starts afresh: about 160 MiB. A compiler's run needs
-/// a third of it.
+/// half of it.
 const MAX_OPS: usize = 1 << 22;
+/// What a block takes besides its instructions, in instructions.
+const BLOCK_COST: usize = 3;
 
 impl BlockCache {
     /// The block at `phys`, if it was decoded and is still current.
@@ -170,7 +172,7 @@ impl BlockCache {
 
     /// Keeps a block. An outdated one in its place goes.
     pub fn insert(&mut self, phys: u64, bitness: Bitness, block: Block) -> BlockId {
-        self.ops += block.ops.len();
+        self.ops += block.ops.len() + BLOCK_COST;
         let key = Key::new(phys, bitness);
         if let Some(&id) = self.by_key.get(&key) {
             self.blocks[id as usize] = block;
@@ -220,7 +222,7 @@ mod tests {
         };
         let cell = AtomicU32::new(0);
         let mut cache = BlockCache::default();
-        for _ in 0..MAX_OPS / 64 {
+        for _ in 0..MAX_OPS.div_ceil(64 + BLOCK_COST) {
             assert!(!cache.is_full(0));
             let block = Block::new(vec![op; 64].into(), Source::new(0x1000, &cell), None);
             cache.insert(0x1000, Bitness::Bits64, block);
