@@ -174,12 +174,12 @@ impl SoftVcpu {
         if self.blocks.is_full(self.translated.instructions()) {
             self.drop_code();
         }
-        let block = match decode(&mut self.cpu, linear, phys) {
+        let block = match decode(&mut self.cpu, linear, phys, &mut self.blocks.room) {
             Ok(block) => block,
             Err(DecodeError::Fault) => return Err(Fault),
             Err(DecodeError::Full(_)) => {
                 self.drop_code();
-                match decode(&mut self.cpu, linear, phys) {
+                match decode(&mut self.cpu, linear, phys, &mut self.blocks.room) {
                     Ok(block) => block,
                     Err(DecodeError::Fault) => return Err(Fault),
                     Err(DecodeError::Full(error)) => {

@@ -9,7 +9,8 @@
 //! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
 //! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is.
 //! - [`frame`] says where everything is that generated code touches.
-//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes.
+//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
+//!   [`listed`] lists which are mapped.
 //!
 //! Generated code reaches guest RAM through entries of the TLB, which the MMU fills after it has checked rights, and
 //! the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
@@ -23,6 +24,7 @@ mod emit;
 mod extents;
 mod flags;
 pub mod frame;
+mod listed;
 mod operand;
 mod regs;
 mod retreat;

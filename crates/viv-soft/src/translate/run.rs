@@ -9,11 +9,12 @@ use viv_arch::{Rflags, paging};
 use super::frame::target_index;
 use super::thunks::Detour;
 use super::{Mode, TraceId, Translator};
+use crate::block::Block;
 use crate::cpu::{Cpu, Shadow};
 use crate::decode::{MAX_LENGTH, note_source};
 use crate::hostexec::ArenaError;
 use crate::region::{CpuRegion, TABLES, Tables};
-use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Trace};
+use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Text, Trace};
 
 /// How translated code was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +91,8 @@ fn unpack(flags: u64) -> u64 {
 }
 
 impl Translator {
-    /// Translates the trace at `phys`, of at most `limit` instructions; if its first instruction runs into the next page,
-    /// that is at `second`. `None`: there is nothing there that can be translated.
+    /// Translates the trace at `phys`, where the interpreter has `block`, of at most `limit` instructions. `None`: there is
+    /// nothing there that can be translated.
     ///
     /// # Errors
     /// When there is no room: everything must be dropped.
@@ -99,7 +100,7 @@ impl Translator {
         &mut self,
         cpu: &mut Cpu,
         phys: u64,
-        second: Option<u64>,
+        block: &Block,
         mode: Mode,
         limit: usize,
     ) -> Result<Option<TraceId>, ArenaError> {
@@ -111,10 +112,10 @@ impl Translator {
         let (page, rest) = bytes.split_at_mut(paging::PAGE_SIZE as usize);
         cpu.read_physical(source.phys, page);
         let mut len = paging::PAGE_SIZE as usize;
-        let second = match second {
+        let second = match &block.second {
             None => None,
             Some(second) => {
-                let Ok(source) = note_source(cpu, second) else {
+                let Ok(source) = note_source(cpu, second.phys) else {
                     cpu.pending = None;
                     return Ok(None);
                 };
@@ -125,8 +126,15 @@ impl Translator {
         };
         let start = (phys & paging::PAGE_OFFSET) as usize;
         let limit = limit.min(MAX_INSTRUCTIONS);
-        let is_known = |offset| self.has_trace(source.phys, offset, mode);
-        let trace = Trace::decode(&bytes[..len], start, mode, &mut cpu.host, limit, is_known)?;
+        let mut room = mem::take(&mut self.room);
+        let known = self.traces_of(source.phys, mode);
+        let is_known = |offset| known.is_some_and(|traces| traces.contains_key(&offset));
+        // It may have been written to since the block was found.
+        let ops = if source.is_same(&block.source) { &*block.ops } else { &[] };
+        let text = Text { bytes: &bytes[..len], start, mode, ops };
+        let trace = Trace::decode(text, &mut cpu.host, limit, &mut room, is_known);
+        self.room = room;
+        let trace = trace?;
         if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
             return Ok(None);
         }

@@ -3,6 +3,8 @@
 //! A trace begins where control came in, goes on past conditional branches that are not taken, and ends at a branch
 //! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page.
 
+use std::mem;
+
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use viv_arch::paging;
 
@@ -79,19 +81,37 @@ pub struct Trace {
     pub vectors: bool,
 }
 
+/// What a trace is decoded from.
+#[derive(Clone, Copy)]
+pub struct Text<'a> {
+    /// What its page holds. If there is more, it is what the next page begins with, and the trace is the one instruction
+    /// that runs into it.
+    pub bytes: &'a [u8],
+    /// Where it begins, as offset in its page.
+    pub start: usize,
+    pub mode: Mode,
+    /// The instructions of the interpreter's block there.
+    pub ops: &'a [Op],
+}
+
+/// Room for a trace that is being decoded, used again for every trace.
+#[derive(Default)]
+pub struct Room {
+    pub items: Vec<Item>,
+    ops: Vec<Op>,
+}
+
 impl Trace {
-    /// Decodes the trace at offset `start` of a page. `bytes` is what the page holds; if there is more, it is what the
-    /// next page begins with, and the trace is the one instruction that runs into it. It is empty if its first
-    /// instruction is none that it may have. Behind a branch it also ends where `is_known` says that there is a trace.
+    /// Decodes a trace. It is empty if its first instruction is none that it may have. Behind a branch it also ends where
+    /// `is_known` says that there is a trace.
     ///
     /// # Errors
     /// When the memory for the interpreter's host-executed instructions is full.
     pub fn decode(
-        bytes: &[u8],
-        start: usize,
-        mode: Mode,
+        Text { bytes, start, mode, ops: known }: Text<'_>,
         host: &mut HostCode,
         limit: usize,
+        room: &mut Room,
         is_known: impl Fn(u16) -> bool,
     ) -> Result<Self, ArenaError> {
         let crosses = bytes.len() > paging::PAGE_SIZE as usize;
@@ -99,8 +119,10 @@ impl Trace {
         let limit = if crosses { 1 } else { limit };
         let page = &bytes[..paging::PAGE_SIZE as usize];
         let mut decoder = decoder_at(bytes, start, 0, mode);
-        let mut items: Vec<Item> = Vec::new();
-        let mut ops = Vec::new();
+        let mut items = mem::take(&mut room.items);
+        let ops = &mut room.ops;
+        items.clear();
+        ops.clear();
         while items.len() < limit && decoder.can_decode() {
             // Code that has a trace already is not translated once more behind a branch.
             if items.last().is_some_and(|item| item.kind == Kind::Branch)
@@ -112,7 +134,11 @@ impl Trace {
             if instruction.is_invalid() {
                 break;
             }
-            let Lowered { op, ends_block } = lower(&instruction, mode.bitness(), host)?;
+            let Lowered { op, ends_block } = match known.get(ops.len()..) {
+                // The last one may have ended the block for more than one reason.
+                Some([op, _, ..]) => Lowered { op: *op, ends_block: false },
+                _ => lower(&instruction, mode.bitness(), host)?,
+            };
             let kind = classify(&instruction, item_mode);
             let ends = match kind {
                 Kind::Branch | Kind::System(_) => false,
@@ -139,7 +165,7 @@ impl Trace {
             (last.kind, last.ends, last.flags) = (Kind::Interpret, true, FlagUse::UNKNOWN);
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
-        let mut trace = Self { start, items, ops: ops.into(), vectors };
+        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
