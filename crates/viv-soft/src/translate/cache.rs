@@ -28,7 +28,7 @@ use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
 /// In the auxiliary vector's AT_HWCAP2: programs may write the base of GS.
 const HWCAP2_FSGSBASE: usize = 1 << 1;
 /// Memory for translated code.
-const ARENA_SIZE: usize = 64 << 20;
+const ARENA_SIZE: usize = 128 << 20;
 /// Instructions that may fault on the host, in all translated code.
 const MAX_FAULT_SITES: usize = 1 << 16;
 
@@ -209,10 +209,10 @@ impl Translator {
         self.fault_sites.clear();
         self.arena.clear();
         self.instructions = 0;
-        let mut asm = super::asm::Asm::new(self.arena.next_address());
+        let mut asm = super::asm::Asm::new(self.arena.next_address(), 0);
         let avx = std::arch::is_x86_feature_detected!("avx");
         self.thunks = thunks::emit(&mut asm, self.interpret, avx);
-        if let Some((code, _)) = asm.finish() {
+        if let Some(([code, _], _)) = asm.finish() {
             self.arena.push(&code)?;
         }
         Ok(())
@@ -276,9 +276,9 @@ impl Translator {
             Some(second) => Some(self.page(second, mode).ok_or_else(full)?),
         };
         let job = Job { trace: &trace, page, second, mode };
-        let base = self.arena.next_address();
+        let base = [self.arena.next_address(), self.arena.next_cold_address()];
         let first_edge = self.edges.len() as EdgeId;
-        let Some(Emitted { code, entry, entry_in_page, edges, fault_sites }) =
+        let Some(Emitted { code: [code, cold], entry, entry_in_page, edges, fault_sites }) =
             emit::emit(job, &self.thunks, &mut self.tools, base, first_edge)
         else {
             return Ok(None);
@@ -286,18 +286,23 @@ impl Translator {
         if !self.fault_sites.has_room(fault_sites.len()) {
             return Err(full());
         }
+        self.arena.push_cold(&cold)?;
         let start = self.arena.push(&code)?.as_ptr() as u64;
-        let offset = self.arena.offset_of(start);
+        let offset = |address: u64| self.arena.offset_of(address);
         for (at, go_on) in fault_sites {
-            self.fault_sites.push(offset + at, offset + go_on);
+            self.fault_sites.push(
+                !(start..start + code.len() as u64).contains(&at),
+                offset(at),
+                offset(go_on),
+            );
         }
         let count = edges.len() as u32;
         self.edges.extend(edges.into_iter().map(|edge| Edge {
             from: slot,
             leaves_page: edge.leaves_page,
-            site: edge.site.map(|site| offset + site as u32),
-            page_site: edge.page_site.map(|site| offset + site as u32),
-            exit: offset + edge.exit as u32,
+            site: edge.site.map(offset),
+            page_site: edge.page_site.map(offset),
+            exit: offset(edge.exit),
             target: edge.target,
             to: None,
             next: 0,
@@ -316,8 +321,8 @@ impl Translator {
             slot,
             second,
             start,
-            entry: entry as u32,
-            entry_in_page: entry_in_page as u32,
+            entry: offset(entry),
+            entry_in_page: offset(entry_in_page),
             incoming: 0,
             first_edge,
             edges: count,
@@ -351,7 +356,7 @@ impl Translator {
 
     /// Where a trace's code is.
     pub fn entry(&self, id: TraceId) -> Option<u64> {
-        self.traces[id as usize].as_ref().map(|record| record.start + u64::from(record.entry))
+        self.traces[id as usize].as_ref().map(|record| self.arena.address_of(record.entry))
     }
 
     /// Where an edge goes, relative to the page.
@@ -373,8 +378,7 @@ impl Translator {
             return;
         }
         let slot = record.slot;
-        let behind = if leaves_page { record.entry } else { record.entry_in_page };
-        let entry = self.arena.offset_of(record.start) + behind;
+        let entry = if leaves_page { record.entry } else { record.entry_in_page };
         let next = mem::replace(&mut record.incoming, edge);
         if let Some(old) = old {
             self.forget_incoming(old, edge);

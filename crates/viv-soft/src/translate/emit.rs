@@ -30,26 +30,27 @@ pub struct EdgeDraft {
     pub leaves_page: bool,
     /// Where the displacement is that leads to the exit, and may lead to a trace. `None`: the branch only leaves to have
     /// events looked at.
-    pub site: Option<usize>,
+    pub site: Option<u64>,
     /// Where the page number is, for a branch to another page.
-    pub page_site: Option<usize>,
+    pub page_site: Option<u64>,
     /// The exit.
-    pub exit: usize,
+    pub exit: u64,
     /// Where it goes, relative to the page.
     pub target: i64,
 }
 
 /// Host code of a trace.
 pub struct Emitted {
-    pub code: Vec<u8>,
+    /// What usually runs, and what seldom does.
+    pub code: [Vec<u8>; 2],
     /// Where it is entered from other pages. Indirect branches come in at its beginning, with the linear address in
     /// [`ADDRESS`].
-    pub entry: usize,
+    pub entry: u64,
     /// Where it is entered from its own page, with the flags in the flags register.
-    pub entry_in_page: usize,
+    pub entry_in_page: u64,
     pub edges: Vec<EdgeDraft>,
     /// Instructions that may fault on the host: where they are, and where to go then.
-    pub fault_sites: Vec<(u32, u32)>,
+    pub fault_sites: Vec<(u64, u64)>,
 }
 
 /// What is emitted after the code that usually runs.
@@ -69,8 +70,8 @@ pub(super) enum Cold {
 /// A site and an exit before their labels are known.
 pub(super) struct PendingEdge {
     pub leaves_page: bool,
-    pub site: Option<usize>,
-    pub page_site: Option<usize>,
+    pub site: Option<u64>,
+    pub page_site: Option<u64>,
     pub exit: Label,
     pub target: i64,
 }
@@ -97,7 +98,7 @@ pub(super) struct Emitter<'a> {
     pub tools: &'a mut Tools,
     pub cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
-    fault_sites: Vec<(usize, Label)>,
+    fault_sites: Vec<(u64, Label)>,
     /// Whether the flags are saved, instead of in the flags register.
     pub flags_saved: bool,
     /// Where the first instruction begins, and whether the flags are saved there.
@@ -128,16 +129,16 @@ pub struct Job<'a> {
     pub mode: Mode,
 }
 
-/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. `None`: it cannot be
+/// Writes the code of a trace for these addresses. Its edges are numbered from `first_edge`. `None`: it cannot be
 /// translated.
 pub fn emit(
     Job { trace, page, second, mode }: Job<'_>,
     thunks: &Thunks,
     tools: &mut Tools,
-    base: u64,
+    [base, cold_base]: [u64; 2],
     first_edge: u32,
 ) -> Option<Emitted> {
-    let mut asm = Asm::new(base);
+    let mut asm = Asm::new(base, cold_base);
     let head = asm.label();
     let mut extents = std::mem::take(&mut tools.extents);
     extents.find(&trace.items, &mut tools.info);
@@ -163,7 +164,7 @@ pub fn emit(
     };
     emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
     emitter.asm.store(frame::PAGE, ADDRESS);
-    let entry = emitter.asm.position();
+    let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
     let mut n = 0;
     while n < trace.items.len() {
@@ -337,7 +338,7 @@ impl Emitter<'_> {
         }
         if host.may_fault {
             let label = self.miss(n, self.after);
-            self.fault_sites.push((self.asm.position(), label));
+            self.fault_sites.push((self.asm.address(), label));
         }
         self.asm.bytes(&encoded);
         if rewritten.legacy_address {
@@ -446,13 +447,13 @@ impl Emitter<'_> {
     fn detour(&mut self, n: usize, flags_saved: bool, ends: bool, resume: Label) {
         let thunk = self.thunks.interpret[usize::from(flags_saved)][usize::from(self.trace.vectors)];
         self.asm.call_to(thunk);
-        let origin = self.asm.position();
+        let origin = self.asm.address();
         self.asm.distance(origin, resume);
         self.asm.bytes(&(self.trace.start as u16).to_le_bytes());
         self.asm.bytes(&u16::from(ends).to_le_bytes());
         let op = &raw const self.trace.ops[n];
         self.asm.bytes(&(op as u64).to_le_bytes());
-        debug_assert_eq!(self.asm.position() - origin, size_of::<Detour>());
+        debug_assert_eq!(self.asm.address() - origin, size_of::<Detour>() as u64);
     }
 
     /// A new edge, and the label of its exit.
@@ -464,7 +465,8 @@ impl Emitter<'_> {
         (edge, exit)
     }
 
-    fn finish(mut self, entry: usize, entry_in_page: Label) -> Option<Emitted> {
+    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<Emitted> {
+        self.asm.go_cold();
         while let Some(cold) = self.cold.pop() {
             match cold {
                 Cold::Retreat { first, last, flags_saved, resume } => {
@@ -510,7 +512,7 @@ impl Emitter<'_> {
                 .collect::<Option<_>>()?,
             fault_sites: sites
                 .into_iter()
-                .map(|(at, label)| Some((at as u32, places.of(label)? as u32)))
+                .map(|(at, label)| Some((at, places.of(label)?)))
                 .collect::<Option<_>>()?,
         })
     }
