@@ -237,7 +237,7 @@ impl Tlb {
     /// Maps the page of an entry in the window: generated code came to it often. `place` is the entry's offset in the
     /// table of its view.
     pub fn map_in_window(&mut self, view: View, place: usize, ram: &Ram) {
-        let index = place / size_of::<Entry>() & (TLB_SIZE - 1);
+        let index = (place / size_of::<Entry>()) & (TLB_SIZE - 1);
         // SAFETY: as for `table`.
         let entry = unsafe { self.tables.as_ref()[view as usize][index] };
         if let Some(window) = &mut self.window
