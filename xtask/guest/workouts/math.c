@@ -113,7 +113,7 @@ OPERATIONS(long double, extended, l)
 
 int main(void)
 {
-    run_single(4000);
-    run_double(4000);
-    run_extended(4000);
+    run_single(1000);
+    run_double(1000);
+    run_extended(1000);
 }

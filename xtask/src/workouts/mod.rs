@@ -31,15 +31,18 @@ const PACKAGES: &[&str] = &[
     "ed",
     "gcc",
     "gcc-multilib",
+    "gdb",
     "libc6-dev",
     "libpython3.11-testsuite",
     "luajit",
     "make",
     "nodejs",
+    "openjdk-17-jdk-headless",
     "openssl",
     "python3",
     "stress-ng",
     "util-linux",
+    "valgrind",
 ];
 
 /// Packages that are built from their sources.

@@ -30,7 +30,13 @@ pub const PROGRAMS: &[Program] = &[
         ..alone("luajit", text!("luajit.sh"), &[("programs.lua", text!("programs.lua"))])
     },
     Program { processors: 2, ..alone("node", text!("node.sh"), &[("programs.js", text!("programs.js"))]) },
-    Program { is_short: true, ..alone("openssl", text!("openssl.sh"), &[]) },
+    Program {
+        processors: 2,
+        ..alone("java", text!("java.sh"), &[("Programs.java", text!("Programs.java"))])
+    },
+    alone("valgrind", text!("valgrind.sh"), &[("programs.lua", text!("programs.lua"))]),
+    Program { is_short: true, ..alone("gdb", text!("gdb.sh"), &[]) },
+    alone("openssl", text!("openssl.sh"), &[]),
     alone("openssl-speed", text!("openssl-speed.sh"), &[]),
     Program { processors: 2, ..alone("stress", text!("stress.sh"), &[]) },
     Program { processors: 2, ..alone("compile", text!("compile.sh"), &[]) },
