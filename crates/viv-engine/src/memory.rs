@@ -6,11 +6,15 @@
 //! word from a device.
 
 use std::fmt;
+use std::fs::File;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+};
 
 /// Guest RAM as engines and devices share it. Clones are handles to the same memory.
 pub type GuestMemory = GuestMemoryMmap<PageRecord>;
@@ -138,17 +142,24 @@ pub const HOLE_START: u64 = 0xc000_0000;
 /// Where RAM continues.
 pub const HOLE_END: u64 = 0x1_0000_0000;
 
-/// RAM of `size` bytes in the machine's layout: from 0 to 3 GiB, and the rest from 4 GiB.
+/// RAM of `size` bytes in the machine's layout: from 0 to 3 GiB, and the rest from 4 GiB. It is a file in memory, so that
+/// engines can map a page of it at several places.
 ///
 /// # Errors
 /// When the host gives no memory, or `size` is no multiple of a page.
 pub fn allocate(size: u64) -> std::io::Result<GuestMemory> {
     let bytes = |n: u64| usize::try_from(n).map_err(std::io::Error::other);
-    let mut ranges = vec![(GuestAddress(0), bytes(size.min(HOLE_START))?)];
+    let file = memfd_create("guest-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, size)?;
+    // What is mapped stays there whatever becomes of the file.
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let file = Arc::new(File::from(file));
+    let part = |start| Some(FileOffset::from_arc(Arc::clone(&file), start));
+    let mut ranges = vec![(GuestAddress(0), bytes(size.min(HOLE_START))?, part(0))];
     if size > HOLE_START {
-        ranges.push((GuestAddress(HOLE_END), bytes(size - HOLE_START)?));
+        ranges.push((GuestAddress(HOLE_END), bytes(size - HOLE_START)?, part(HOLE_START)));
     }
-    GuestMemory::from_ranges(&ranges).map_err(std::io::Error::other)
+    GuestMemory::from_ranges_with_files(&ranges).map_err(std::io::Error::other)
 }
 
 /// The record of a region's pages.

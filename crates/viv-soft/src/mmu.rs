@@ -18,6 +18,9 @@ use viv_arch::{Cr0, Cr4, Efer, Exception, Rflags, Vector, paging};
 
 use crate::block::AddressHasher;
 use crate::cpu::{Cpu, Fault, Pending};
+use crate::ram::Ram;
+use crate::spaces::{Space, Spaces};
+use crate::window::{Page, Window};
 
 /// Entries in a table.
 pub const TLB_SIZE: usize = 2048;
@@ -66,14 +69,18 @@ pub struct Entry {
     pub write: u64,
     /// Where the page lies in the host.
     pub host: u64,
-    /// Guest-physical page address, and flags below.
-    phys: u64,
+    /// The number of the guest page.
+    frame: u32,
+    flags: u16,
+    /// How often generated code may come here until the page is worth a place in the [`Window`].
+    pub heat: u16,
 }
 
-const ENTRY_GLOBAL: u64 = 1;
-const ENTRY_LARGE: u64 = 2;
-/// The entry was emptied but is still on the list of those that were filled.
-const ENTRY_LISTED: u64 = 4;
+const ENTRY_GLOBAL: u16 = 1;
+const ENTRY_LARGE: u16 = 2;
+/// The entry's place is on the list of those that were filled for the present address space, and of those that were for
+/// global pages. What is there now may be the other kind, or nothing.
+const ENTRY_LISTED: [u16; 2] = [4, 8];
 /// A large page is 1 GiB at the most: its translation is forgotten by the region that it lies in.
 const REGION_SHIFT: u32 = 30;
 /// The most pages that are remembered for having been fetched from; a guest can map one page at any number of addresses.
@@ -88,7 +95,7 @@ impl Entry {
     /// of an address, so that low bits cannot tell.)
     pub const fn empty(index: usize) -> Self {
         let tag = Self::no_tag(index);
-        Self { read: tag, write: tag, host: 0, phys: 0 }
+        Self { read: tag, write: tag, host: 0, frame: 0, flags: 0, heat: 0 }
     }
 
     const fn no_tag(index: usize) -> u64 {
@@ -101,9 +108,37 @@ impl Entry {
         self.host | (address & paging::PAGE_OFFSET)
     }
 
-    /// Whether it is on the list of filled entries.
-    fn is_listed(&self, index: usize) -> bool {
-        self.read != Self::no_tag(index) || self.phys & ENTRY_LISTED != 0
+    fn page(&self) -> Page {
+        Page {
+            linear: self.read,
+            frame: self.frame,
+            writable: self.write == self.read,
+            global: self.is_global(),
+            large: self.flags & ENTRY_LARGE != 0,
+        }
+    }
+
+    fn is_global(&self) -> bool {
+        self.flags & ENTRY_GLOBAL != 0
+    }
+
+    /// Whether it holds a translation.
+    fn is_there(&self, index: usize) -> bool {
+        self.read != Self::no_tag(index)
+    }
+
+    /// Puts another one here; says whether the place has to go on the list of its kind.
+    fn replace(&mut self, new: Self) -> bool {
+        let listed = self.flags & (ENTRY_LISTED[0] | ENTRY_LISTED[1]);
+        let list = ENTRY_LISTED[usize::from(new.is_global())];
+        *self = new;
+        self.flags |= listed | list;
+        listed & list == 0
+    }
+
+    fn clear(&mut self, index: usize) {
+        let listed = self.flags & (ENTRY_LISTED[0] | ENTRY_LISTED[1]);
+        *self = Self { flags: listed, ..Self::empty(index) };
     }
 }
 
@@ -137,13 +172,22 @@ pub struct Tlb {
     /// Pages that instructions were fetched from since the generation moved, and regions of which that was a large one.
     fetched: AddressSet,
     fetched_regions: AddressSet,
-    /// Which entries were filled since they were last emptied, so that a flush costs what was used.
-    filled: Vec<(View, u16)>,
+    /// Which entries were filled since they were last emptied, for the present address space and for global pages, so
+    /// that a flush costs what was used.
+    filled: [Vec<(View, u16)>; 2],
     fetch: Box<[FetchEntry; FETCH_SIZE]>,
-    /// Moves whenever a translation may have changed.
+    /// Where generated code finds pages that are used much.
+    window: Option<Window>,
+    /// The heat of a new entry, unless its place in the window changes hands often.
+    heat: u16,
+    /// Another one whenever a translation may have changed. That of an address space comes back with it.
     generation: u64,
     /// The generation when a translation of a global page may last have changed.
     global_generation: u64,
+    /// The highest generation that there was.
+    last_generation: u64,
+    /// Address spaces that are not in use.
+    spaces: Spaces,
 }
 
 // SAFETY: `current` points into `tables`, which lie in the region of the CPU that owns the TLB, and are its alone.
@@ -173,14 +217,37 @@ impl Tlb {
             large_regions: AddressSet::default(),
             fetched: AddressSet::default(),
             fetched_regions: AddressSet::default(),
-            filled: Vec::with_capacity(4096),
+            filled: [Vec::with_capacity(4096), Vec::with_capacity(4096)],
             fetch: Box::new([empty; FETCH_SIZE]),
+            window: None,
+            heat: 0,
             generation: 1,
             global_generation: 1,
+            last_generation: 1,
+            spaces: Spaces::default(),
         }
     }
 
-    /// Moves whenever a translation may have changed.
+    /// Has pages that generated code comes to `heat` times mapped in `window`.
+    pub fn set_window(&mut self, window: Window, heat: u16) {
+        self.window = Some(window);
+        self.heat = heat;
+    }
+
+    /// Maps the page of an entry in the window: generated code came to it often. `place` is the entry's offset in the
+    /// table of its view.
+    pub fn map_in_window(&mut self, view: View, place: usize, ram: &Ram) {
+        let index = place / size_of::<Entry>() & (TLB_SIZE - 1);
+        // SAFETY: as for `table`.
+        let entry = unsafe { self.tables.as_ref()[view as usize][index] };
+        if let Some(window) = &mut self.window
+            && entry.is_there(index)
+        {
+            window.map(view, entry.page(), ram);
+        }
+    }
+
+    /// Another one whenever a translation may have changed; one that was before, if all translations of then hold again.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -196,8 +263,88 @@ impl Tlb {
     pub fn next_generation(&mut self) {
         self.fetched.clear();
         self.fetched_regions.clear();
-        self.generation += 1;
+        self.new_generation();
         self.global_generation = self.generation;
+        self.spaces.forget_generations();
+    }
+
+    fn new_generation(&mut self) {
+        self.last_generation += 1;
+        self.generation = self.last_generation;
+    }
+
+    /// Changes the address space from that of PCID `from` to that of `to`, whose translations are forgotten if it is to be
+    /// flushed. `is_plain` says whether a guest page can be written without a word.
+    pub fn change_space(&mut self, from: u16, to: u16, flush: bool, is_plain: impl Fn(u32) -> bool) {
+        if from == to {
+            if flush {
+                self.flush_non_global();
+            }
+            return;
+        }
+        let next = self.spaces.take(to);
+        let mut space = self.spaces.empty(from);
+        space.generation = self.generation;
+        self.take_non_global(&mut space);
+        self.spaces.put(space);
+        self.new_generation();
+        if let Some(mut space) = next {
+            if !flush {
+                if space.generation != 0 {
+                    self.generation = space.generation;
+                }
+                self.put_back(&mut space, is_plain);
+            }
+            self.spaces.discard(space);
+        }
+    }
+
+    fn take_non_global(&mut self, space: &mut Space) {
+        // SAFETY: as for `table`.
+        let tables = unsafe { self.tables.as_mut() };
+        for (view, index) in self.filled[0].drain(..) {
+            let entry = &mut tables[view as usize][index as usize];
+            entry.flags &= !ENTRY_LISTED[0];
+            if !entry.is_global() && entry.is_there(index as usize) {
+                space.entries.push((view, index, *entry));
+                entry.clear(index as usize);
+            }
+        }
+        if let Some(window) = &mut self.window {
+            window.take_non_global(&mut space.pages);
+        }
+    }
+
+    fn put_back(&mut self, space: &mut Space, is_plain: impl Fn(u32) -> bool) {
+        // SAFETY: as for `table`.
+        let tables = unsafe { self.tables.as_mut() };
+        for (view, index, mut entry) in space.entries.drain(..) {
+            if entry.flags & ENTRY_LARGE != 0 {
+                self.large_regions.insert(entry.read >> REGION_SHIFT);
+            }
+            if entry.write == entry.read && !is_plain(entry.frame) {
+                entry.write = Entry::no_tag(index as usize);
+            }
+            if tables[view as usize][index as usize].replace(entry) {
+                self.filled[0].push((view, index));
+            }
+        }
+        if let Some(window) = &mut self.window {
+            for (view, mut page) in space.pages.drain(..) {
+                page.writable &= is_plain(page.frame);
+                window.fill(view, page);
+            }
+        }
+    }
+
+    /// Forgets all translations of an address space that is not in use.
+    pub fn flush_space(&mut self, pcid: u16) {
+        self.spaces.take(pcid);
+    }
+
+    /// Forgets all translations of those that are not in use.
+    pub fn flush_spaces(&mut self) {
+        self.spaces.clear();
     }
 
     fn set_view(&mut self, view: View, checks_alignment: bool) {
@@ -217,45 +364,56 @@ impl Tlb {
         (address >> 12) as usize & (TLB_SIZE - 1)
     }
 
-    fn fill(&mut self, view: View, entry: Entry, address: u64) {
+    fn fill(&mut self, view: View, mut entry: Entry, address: u64) {
         let index = Self::index(address);
-        if entry.phys & ENTRY_LARGE != 0 {
+        if entry.flags & ENTRY_LARGE != 0 {
             self.large_regions.insert(address >> REGION_SHIFT);
+        }
+        if let Some(window) = &mut self.window {
+            entry.heat = self.heat.saturating_mul(1 << window.moves(address).min(15));
+            window.fill(view, entry.page());
         }
         // SAFETY: as for `table`.
         let slot = unsafe { &mut self.tables.as_mut()[view as usize][index] };
-        if !slot.is_listed(index) {
-            self.filled.push((view, index as u16));
+        if slot.replace(entry) {
+            self.filled[usize::from(entry.is_global())].push((view, index as u16));
         }
-        *slot = entry;
     }
 
     /// Forgets entries for which `keep` is false.
     fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
         // SAFETY: as for `table`.
         let tables = unsafe { self.tables.as_mut() };
-        self.filled.retain(|&(view, index)| {
-            let entry = &mut tables[view as usize][index as usize];
-            if keep(entry) {
-                true
-            } else {
-                *entry = Entry::empty(index as usize);
-                false
-            }
-        });
+        for (list, listed) in self.filled.iter_mut().zip(ENTRY_LISTED) {
+            list.retain(|&(view, index)| {
+                let entry = &mut tables[view as usize][index as usize];
+                let stays = keep(entry);
+                if !stays {
+                    entry.clear(index as usize);
+                    entry.flags &= !listed;
+                }
+                stays
+            });
+        }
     }
 
     /// Forgets everything, global pages included.
     pub fn flush_all(&mut self) {
         self.retain(|_| false);
+        if let Some(window) = &mut self.window {
+            window.retain(|_, _| false);
+        }
         self.large_regions.clear();
+        self.spaces.clear();
         self.next_generation();
     }
 
-    /// Forgets everything but global pages.
+    /// Forgets everything of the present address space, which is all but global pages.
     pub fn flush_non_global(&mut self) {
-        self.retain(|entry| entry.phys & ENTRY_GLOBAL != 0);
-        self.generation += 1;
+        let mut space = self.spaces.empty(0);
+        self.take_non_global(&mut space);
+        self.spaces.discard(space);
+        self.new_generation();
     }
 
     /// Forgets the translation of one page; for a large page, all of it.
@@ -263,17 +421,24 @@ impl Tlb {
         let page = address & !paging::PAGE_OFFSET;
         let region = address >> REGION_SHIFT;
         if self.large_regions.contains(&region) {
-            self.retain(|entry| {
-                let distance = entry.read ^ page;
-                if entry.phys & ENTRY_LARGE != 0 { distance >> REGION_SHIFT != 0 } else { distance != 0 }
-            });
+            let keeps = |read: u64, large: bool| {
+                let distance = read ^ page;
+                if large { distance >> REGION_SHIFT != 0 } else { distance != 0 }
+            };
+            self.retain(|entry| keeps(entry.read, entry.flags & ENTRY_LARGE != 0));
+            if let Some(window) = &mut self.window {
+                window.retain(keeps);
+            }
         } else {
+            if let Some(window) = &mut self.window {
+                window.flush_page(page);
+            }
             let index = Self::index(address);
             // SAFETY: as for `table`.
             let tables = unsafe { self.tables.as_mut() };
             for table in tables {
                 if table[index].read == page {
-                    table[index] = Entry { phys: ENTRY_LISTED, ..Entry::empty(index) };
+                    table[index].clear(index);
                 }
             }
         }
@@ -284,11 +449,15 @@ impl Tlb {
 
     /// Makes writes to a guest-physical page pass by its record again.
     pub fn protect(&mut self, phys: u64) {
+        let frame = (phys >> 12) as u32;
+        if let Some(window) = &mut self.window {
+            window.protect(frame);
+        }
         // SAFETY: as for `table`.
         let tables = unsafe { self.tables.as_mut() };
-        for &(view, index) in &self.filled {
+        for &(view, index) in self.filled.iter().flatten() {
             let entry = &mut tables[view as usize][index as usize];
-            if entry.phys & !paging::PAGE_OFFSET == phys & !paging::PAGE_OFFSET {
+            if entry.frame == frame {
                 entry.write = Entry::no_tag(index as usize);
             }
         }
@@ -349,7 +518,9 @@ impl Cpu {
                 Entry::no_tag(Tlb::index(address))
             },
             host: page.host as u64,
-            phys: (phys & !paging::PAGE_OFFSET) | flags,
+            frame: (phys >> 12) as u32,
+            flags,
+            heat: 0,
         };
         self.tlb.fill(view, entry, address);
         Ok(phys)
@@ -364,8 +535,12 @@ impl Cpu {
         let slot = &self.tlb.fetch[index];
         if slot.page == page && slot.user == user {
             let Fetched { phys, global } = slot.fetched;
-            let since = if global { self.tlb.global_generation } else { self.tlb.generation };
-            if slot.generation >= since {
+            let holds = if global {
+                slot.generation >= self.tlb.global_generation
+            } else {
+                slot.generation == self.tlb.generation
+            };
+            if holds {
                 return Ok(Fetched { phys: phys | (address & paging::PAGE_OFFSET), global });
             }
         }

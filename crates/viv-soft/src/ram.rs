@@ -7,9 +7,11 @@
 #![allow(unsafe_code, reason = "guest RAM is reached by host address")]
 
 use std::arch::asm;
+use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use rustix::mm::{Advice, madvise};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use viv_engine::memory::{GuestMemory, PageRecord, record};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -25,6 +27,8 @@ struct Region {
     len: u64,
     host: *mut u8,
     record: *const PageRecord,
+    /// What is mapped there, to be mapped elsewhere too, and from which offset.
+    file: Option<(Arc<File>, u64)>,
 }
 
 // SAFETY: the pointers name mappings that live as long as `_memory`, and every access through them is a machine
@@ -61,6 +65,7 @@ impl Ram {
                 len: region.len(),
                 host: (**region).as_ptr(),
                 record: record(region),
+                file: region.file_offset().map(|file| (Arc::clone(file.arc()), file.start())),
             })
             .collect();
         for region in &regions {
@@ -84,6 +89,28 @@ impl Ram {
             record: unsafe { &*region.record },
             index: (offset >> 12) as usize,
         })
+    }
+
+    /// Whether guest page `frame` can be written with no word to its record.
+    pub fn is_plain(&self, frame: u32) -> bool {
+        self.page(u64::from(frame) << 12).is_some_and(|page| page.record.is_plain(page.index))
+    }
+
+    /// Maps `count` guest pages from `phys` on at `at` as well; says whether they are.
+    ///
+    /// # Safety
+    /// Nobody depends on what is mapped at `at` for as many pages.
+    pub unsafe fn map_pages(&self, at: *mut u8, phys: u64, count: usize) -> bool {
+        let len = (count as u64) << 12;
+        let region = self.regions.iter().find(|region| phys.wrapping_sub(region.start) < region.len);
+        let Some(Region { start, len: size, file: Some((file, offset)), .. }) = region else { return false };
+        if phys - start + len > *size {
+            return false;
+        }
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the caller's contract.
+        unsafe { mmap(at.cast(), len as usize, rights, flags, file, offset + (phys - start)) }.is_ok()
     }
 
     /// Reads a naturally aligned value at a guest-physical address.

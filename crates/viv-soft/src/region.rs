@@ -12,6 +12,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use crate::cpu::Cpu;
 use crate::mmu::{TLB_SIZE, TLB_TABLES, TlbTables};
+use crate::window::WindowTables;
 
 /// Code pages that can be entered from another page at a time.
 pub const PAGE_SLOTS: usize = 8192;
@@ -27,6 +28,8 @@ pub struct Tables {
     pub pages: [u64; PAGE_SLOTS],
     /// Targets of indirect branches, for each view of memory.
     pub targets: [[JumpTarget; JUMP_TARGETS]; 3],
+    /// Zeros, but for what the window writes there.
+    pub window: WindowTables,
 }
 
 /// In [`Tables::pages`]: the page has no address. No page address is less one.
@@ -121,10 +124,16 @@ impl CpuRegion {
         self.region.as_ptr().cast()
     }
 
-    /// The tables above the CPU, but for the TLB's, which the CPU has itself.
+    /// The tables above the CPU, but for the TLB's and the window's, which the CPU has itself.
     pub fn tables(&mut self) -> *mut Tables {
         // SAFETY: the region is mapped.
         unsafe { &raw mut (*self.region.as_ptr()).tables }
+    }
+
+    /// The tables of the CPU's window.
+    pub fn window_tables(&mut self) -> NonNull<WindowTables> {
+        // SAFETY: the region is mapped, so the address is not null.
+        unsafe { NonNull::new_unchecked(&raw mut (*self.tables()).window) }
     }
 }
 

@@ -34,6 +34,7 @@ const CR4_VALID: Cr4 = Cr4::VME
     .union(Cr4::SMAP);
 /// Bit of a value loaded into CR3: the TLB need not be emptied.
 const CR3_NO_FLUSH: u64 = 1 << 63;
+const CR3_PCID: u64 = 0xfff;
 
 impl Cpu {
     /// The low half of EDX:EAX and the like.
@@ -78,12 +79,17 @@ impl Cpu {
     }
 
     fn write_cr3(&mut self, value: u64) -> Exec {
-        let value = if self.cr4.contains(Cr4::PCIDE) { value & !CR3_NO_FLUSH } else { value };
+        let identifies = self.cr4.contains(Cr4::PCIDE);
+        let flush = !identifies || value & CR3_NO_FLUSH == 0;
+        let value = if identifies { value & !CR3_NO_FLUSH } else { value };
         if self.long_mode() && value >> crate::mmu::PHYSICAL_BITS != 0 {
             return self.gp0();
         }
+        let pcid = |cr3: u64| if identifies { (cr3 & CR3_PCID) as u16 } else { 0 };
+        let (from, to) = (pcid(self.cr3), pcid(value));
         self.cr3 = value;
-        self.tlb.flush_non_global();
+        let ram = &*self.ram;
+        self.tlb.change_space(from, to, flush, |frame| ram.is_plain(frame));
         Ok(())
     }
 
@@ -308,7 +314,7 @@ pub fn invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// INVPCID: the TLB has no PCIDs, so more is emptied than was asked for.
+/// INVPCID. Of an address space that is not in use all is forgotten where one page is to be.
 pub fn invpcid<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let kind = cpu.get::<T>(op.dst).to_u64();
@@ -318,10 +324,16 @@ pub fn invpcid<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     if kind > 3 || (kind < 2 && pcid >> 12 != 0) || (kind == 0 && !paging::is_canonical(linear)) {
         return cpu.gp0();
     }
+    let present = if cpu.cr4.contains(Cr4::PCIDE) { cpu.cr3 & CR3_PCID } else { 0 };
     match kind {
-        0 => cpu.tlb.flush_page(linear),
-        1 | 3 => cpu.tlb.flush_non_global(),
-        _ => cpu.tlb.flush_all(),
+        0 if pcid == present => cpu.tlb.flush_page(linear),
+        1 if pcid == present => cpu.tlb.flush_non_global(),
+        0 | 1 => cpu.tlb.flush_space(pcid as u16),
+        2 => cpu.tlb.flush_all(),
+        _ => {
+            cpu.tlb.flush_spaces();
+            cpu.tlb.flush_non_global();
+        }
     }
     Ok(())
 }

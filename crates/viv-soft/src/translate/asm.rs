@@ -18,17 +18,24 @@ pub struct Mem {
     /// Index register and the shift of it.
     pub index: Option<(Reg, u8)>,
     pub disp: i32,
+    /// Whether it is in the window: relative to the base of GS, by an address of 32 bits.
+    pub window: bool,
 }
 
 impl Mem {
     /// `[base + disp]`
     pub const fn at(base: Reg, disp: i32) -> Self {
-        Self { base, index: None, disp }
+        Self { base, index: None, disp, window: false }
+    }
+
+    /// `gs:[base + disp]`, with 32 bits of the base
+    pub const fn in_window(base: Reg, disp: i32) -> Self {
+        Self { base, index: None, disp, window: true }
     }
 
     /// `[base + index << shift + disp]`
     pub const fn indexed(base: Reg, index: Reg, shift: u8, disp: i32) -> Self {
-        Self { base, index: Some((index, shift)), disp }
+        Self { base, index: Some((index, shift)), disp, window: false }
     }
 }
 
@@ -40,12 +47,14 @@ pub struct Label(usize);
 pub mod condition {
     pub const EQUAL: u8 = 4;
     pub const NOT_EQUAL: u8 = 5;
+    pub const CARRY: u8 = 2;
     pub const ABOVE: u8 = 7;
 }
 
 /// Operations of two operands, as the opcode has them in its upper bits.
 pub mod alu {
     pub const ADD: u8 = 0;
+    pub const SUB: u8 = 5;
     pub const AND: u8 = 4;
     pub const XOR: u8 = 6;
     pub const CMP: u8 = 7;
@@ -180,6 +189,9 @@ impl Asm {
 
     /// An instruction with a register, or an opcode extension, and a memory operand.
     pub fn rm(&mut self, wide: bool, opcode: &[u8], reg: Reg, mem: Mem) {
+        if mem.window {
+            self.bytes(&[0x65, 0x67]);
+        }
         self.rex(wide, reg, mem.index.map_or(0, |(index, _)| index), mem.base);
         self.bytes(opcode);
         self.modrm_mem(reg, mem);
@@ -196,8 +208,16 @@ impl Asm {
         self.rm(true, &[0x8b], to, from);
     }
 
+    pub fn load_32(&mut self, to: Reg, from: Mem) {
+        self.rm(false, &[0x8b], to, from);
+    }
+
     pub fn store(&mut self, to: Mem, from: Reg) {
         self.rm(true, &[0x89], from, to);
+    }
+
+    pub fn store_32(&mut self, to: Mem, from: Reg) {
+        self.rm(false, &[0x89], from, to);
     }
 
     /// mov qword/dword [to], sign-extended immediate
@@ -258,6 +278,12 @@ impl Asm {
     pub fn compare_byte(&mut self, mem: Mem, value: u8) {
         self.rm(false, &[0x80], alu::CMP, mem);
         self.byte(value);
+    }
+
+    /// shr r32, immediate
+    pub fn shift_right(&mut self, reg: Reg, count: u8) {
+        self.rex(false, 0, 0, reg);
+        self.bytes(&[0xc1, 0xe8 | reg & 7, count]);
     }
 
     /// shl r32, immediate

@@ -23,6 +23,8 @@ use crate::mmu::View;
 use crate::op::Op;
 use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
 
+/// In the auxiliary vector's AT_HWCAP2: programs may write the base of GS.
+const HWCAP2_FSGSBASE: usize = 1 << 1;
 /// Memory for translated code.
 const ARENA_SIZE: usize = 32 << 20;
 /// Instructions that may fault on the host, in all translated code.
@@ -74,6 +76,28 @@ struct Page {
     mapped: Option<bool>,
 }
 
+/// The most address spaces of which is kept where pages are mapped.
+const MAX_KEPT: usize = 12;
+/// The most entries of a list of pages or targets.
+const MAX_LISTED: usize = 1 << 16;
+
+/// Where pages are mapped in an address space that is not in use.
+#[derive(Default)]
+struct Kept {
+    /// The TLB's generation that this holds for, and the translator's version.
+    generation: u64,
+    version: u64,
+    pages: Vec<(Slot, u64)>,
+    targets: Vec<(View, u16, JumpTarget)>,
+}
+
+impl Kept {
+    fn clear(&mut self) {
+        self.pages.clear();
+        self.targets.clear();
+    }
+}
+
 /// All translations of a vCPU.
 pub struct Translator {
     arena: CodeArena,
@@ -87,13 +111,17 @@ pub struct Translator {
     pages: Vec<Option<Page>>,
     free_slots: Vec<Slot>,
     by_page: HashMap<u64, Slot, BuildHasherDefault<AddressHasher>>,
-    /// Slots of pages that are mapped.
-    mapped: Vec<Slot>,
-    /// Which branch targets are set: each once.
-    targets: Vec<(View, u16)>,
+    /// Slots of pages that were mapped, those that are not global and those that are; a page may have become the other kind.
+    mapped: [Vec<Slot>; 2],
+    /// Which branch targets were set, those whose pages are not global and those whose are.
+    targets: [Vec<(View, u16)>; 2],
     /// Of those, by view and place, whether their pages are global.
     target_is_global: Box<[[bool; JUMP_TARGETS]; 3]>,
     tables: *mut Tables,
+    /// Where pages of address spaces are mapped that are not in use.
+    kept: Vec<Kept>,
+    /// One whose memory can be used again.
+    spare: Option<Kept>,
     /// Where indirect branches may still lead although the traces are gone.
     dropped: HashSet<u64, BuildHasherDefault<AddressHasher>>,
     /// Instructions translated since everything was dropped.
@@ -113,7 +141,8 @@ impl Translator {
     /// When there is no memory for code.
     pub fn new(tables: *mut Tables, interpret: Interpret) -> Result<Option<Self>, ArenaError> {
         use std::arch::is_x86_feature_detected as has;
-        if !has!("bmi2") || !has!("sse4.2") {
+        let (_, hwcap2) = rustix::param::linux_hwcap();
+        if !has!("bmi2") || !has!("sse4.2") || hwcap2 & HWCAP2_FSGSBASE == 0 {
             return Ok(None);
         }
         let fault_sites = Arc::new(FaultSites::new(MAX_FAULT_SITES));
@@ -129,10 +158,12 @@ impl Translator {
             pages: Vec::new(),
             free_slots: Vec::new(),
             by_page: HashMap::default(),
-            mapped: Vec::new(),
-            targets: Vec::new(),
+            mapped: [Vec::new(), Vec::new()],
+            targets: [Vec::new(), Vec::new()],
             target_is_global: Box::new([[false; JUMP_TARGETS]; 3]),
             tables,
+            kept: Vec::new(),
+            spare: None,
             dropped: HashSet::default(),
             instructions: 0,
             version: 0,
@@ -147,7 +178,7 @@ impl Translator {
     /// Never in practice: the thunks fit an empty arena.
     pub fn clear(&mut self) -> Result<(), ArenaError> {
         self.version += 1;
-        self.unmap(true);
+        self.unmap_all();
         self.traces.clear();
         self.edges.clear();
         // Edge 0 stands for none.
@@ -359,7 +390,7 @@ impl Translator {
                 self.forget_incoming(to, edge);
             }
         }
-        self.unmap(true);
+        self.unmap_all();
     }
 
     fn forget_incoming(&mut self, trace: TraceId, edge: EdgeId) {
@@ -386,8 +417,8 @@ impl Translator {
         let Some(page) = &mut self.pages[slot as usize] else { return };
         // SAFETY: the tables live as long as the translator, and only this thread uses them.
         unsafe { (*self.tables).pages[slot as usize] = (linear & !paging::PAGE_OFFSET).wrapping_neg() };
-        if page.mapped.replace(global).is_none() {
-            self.mapped.push(slot);
+        if page.mapped.replace(global) != Some(global) {
+            self.mapped[usize::from(global)].push(slot);
         }
     }
 
@@ -395,6 +426,12 @@ impl Translator {
     pub fn map(&mut self, id: TraceId, linear: u64, global: bool) {
         let Some(record) = &self.traces[id as usize] else { return };
         let (slot, start) = (record.slot, record.start);
+        if self.mapped.iter().any(|list| list.len() > MAX_LISTED)
+            || self.targets.iter().any(|list| list.len() > MAX_LISTED)
+        {
+            // What comes and goes all the time is listed again each time.
+            self.unmap_all();
+        }
         self.map_page(slot, linear, global);
         let Some(page) = &self.pages[slot as usize] else { return };
         let view = page.mode.view();
@@ -402,35 +439,80 @@ impl Translator {
         let tables = unsafe { &mut *self.tables };
         let index = target_index(linear);
         let target = &mut tables.targets[view as usize][index];
-        if target.is_none() {
-            self.targets.push((view, index as u16));
+        let was_global = std::mem::replace(&mut self.target_is_global[view as usize][index], global);
+        if target.is_none() || was_global != global {
+            self.targets[usize::from(global)].push((view, index as u16));
         }
-        self.target_is_global[view as usize][index] = global;
         *target = JumpTarget::new(linear, start);
     }
 
-    /// Forgets where pages are mapped: those that are not global, or all.
-    pub fn unmap(&mut self, all: bool) {
+    /// Forgets where pages are mapped.
+    pub fn unmap_all(&mut self) {
+        self.kept.clear();
+        for global in [false, true] {
+            self.unmap(global, &mut Kept::default());
+        }
+    }
+
+    /// Keeps where the pages of generation `from` are mapped that are not global, and takes up what is kept of `to`.
+    pub fn change_space(&mut self, from: u64, to: u64) {
+        let next = self.kept.iter().position(|kept| kept.generation == to).map(|at| self.kept.remove(at));
+        let oldest = (self.kept.len() >= MAX_KEPT).then(|| self.kept.remove(0));
+        let mut kept = oldest.or(self.spare.take()).unwrap_or_default();
+        kept.clear();
+        (kept.generation, kept.version) = (from, self.version);
+        self.unmap(false, &mut kept);
+        self.kept.push(kept);
+        if let Some(next) = next {
+            if next.version == self.version {
+                self.map_kept(&next);
+            }
+            self.spare = Some(next);
+        }
+    }
+
+    /// Unmaps pages that are global, or all that are not, and notes what they were.
+    fn unmap(&mut self, global: bool, kept: &mut Kept) {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
-        let pages = &mut self.pages;
-        self.mapped.retain(|&slot| {
-            let Some(page) = &mut pages[slot as usize] else { return false };
-            let stays = page.mapped == Some(true) && !all;
-            if !stays {
+        for slot in self.mapped[usize::from(global)].drain(..) {
+            let Some(page) = &mut self.pages[slot as usize] else { continue };
+            if page.mapped == Some(global) {
                 page.mapped = None;
-                tables.pages[slot as usize] = NOT_MAPPED;
+                let address = std::mem::replace(&mut tables.pages[slot as usize], NOT_MAPPED);
+                kept.pages.push((slot, address));
             }
-            stays
-        });
-        let is_global = &self.target_is_global;
-        self.targets.retain(|&(view, index)| {
-            let stays = is_global[view as usize][usize::from(index)] && !all;
-            if !stays {
-                tables.targets[view as usize][index as usize] = JumpTarget::none(usize::from(index));
+        }
+        for (view, index) in self.targets[usize::from(global)].drain(..) {
+            let place = usize::from(index);
+            let target = &mut tables.targets[view as usize][place];
+            if !target.is_none() && self.target_is_global[view as usize][place] == global {
+                kept.targets.push((view, index, *target));
+                *target = JumpTarget::none(place);
             }
-            stays
-        });
+        }
+    }
+
+    fn map_kept(&mut self, kept: &Kept) {
+        // SAFETY: as for `map_page`.
+        let tables = unsafe { &mut *self.tables };
+        for &(slot, address) in &kept.pages {
+            if let Some(Some(page)) = self.pages.get_mut(slot as usize)
+                && page.mapped.is_none()
+            {
+                page.mapped = Some(false);
+                self.mapped[0].push(slot);
+                tables.pages[slot as usize] = address;
+            }
+        }
+        for &(view, index, kept) in &kept.targets {
+            let target = &mut tables.targets[view as usize][usize::from(index)];
+            if target.is_none() {
+                self.targets[0].push((view, index));
+                self.target_is_global[view as usize][usize::from(index)] = false;
+                *target = kept;
+            }
+        }
     }
 
     /// Drops the traces whose bytes have changed.
@@ -454,14 +536,12 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let dropped = std::mem::take(&mut self.dropped);
-        self.targets.retain(|&(view, index)| {
-            let target = &mut tables.targets[view as usize][index as usize];
-            let stays = !dropped.contains(&target.host);
-            if !stays {
-                *target = JumpTarget::none(usize::from(index));
+        for (view, index) in self.targets.iter().flatten() {
+            let target = &mut tables.targets[*view as usize][usize::from(*index)];
+            if dropped.contains(&target.host) {
+                *target = JumpTarget::none(usize::from(*index));
             }
-            stays
-        });
+        }
     }
 
     fn drop_page(&mut self, slot: Slot) {
@@ -469,7 +549,9 @@ impl Translator {
         self.by_page.remove(&page_key(page.source.phys, page.mode));
         // SAFETY: as for `map_page`.
         unsafe { (*self.tables).pages[slot as usize] = NOT_MAPPED };
-        self.mapped.retain(|&other| other != slot);
+        for mapped in &mut self.mapped {
+            mapped.retain(|&other| other != slot);
+        }
         for trace in page.traces.into_values().chain(page.visitors) {
             self.drop_trace(trace);
         }

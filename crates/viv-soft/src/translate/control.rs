@@ -133,7 +133,7 @@ impl Emitter<'_> {
     }
 
     /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer up by `release`, or goes to `miss` if it is
-    /// not known where that is, or something waits. The flags are in [`FLAGS`](super::regs::FLAGS).
+    /// not known where that is, or something waits. The flags are saved.
     pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
         let host = self.find_target(miss);
         if release != 0 {

@@ -1,20 +1,23 @@
 //! From a trace to host code.
 //!
-//! The guest's arithmetic flags are in the host's, except where a TLB lookup would destroy flags that are still needed:
-//! from there to the next instruction that has to do with flags they are in [`FLAGS`]. A branch within the page passes
-//! flags that may be needed in the flags register, every other branch in [`FLAGS`]: there they survive, at no cost, in
-//! code that has nothing to do with them. A trace therefore has several entries (see [`Emitted`]).
+//! The guest's arithmetic flags are in the host's, except where a check of an access would destroy flags that are still
+//! needed: from there to the next instruction that has to do with flags they are saved in the
+//! [`Frame`](super::Frame). A branch within the page passes flags that may be needed in the flags register, every other
+//! branch saved: so they survive, at no cost, in code that has nothing to do with them. A trace therefore has several
+//! entries (see [`Emitted`]).
 //!
-//! Whatever an instruction needs of memory is looked up before it changes anything, so that one that misses, or faults
+//! Whatever an instruction needs of memory is checked before it changes anything, so that one that misses, or faults
 //! on the host, can be left to the interpreter as a whole.
 
-use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
-use viv_arch::paging;
+use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind};
 
-use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, RSP, alu, condition};
+use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
+use super::extents::{Extent, Extents};
 use super::flags::Flags;
 use super::frame;
-use super::regs::{ADDRESS, FLAGS, GUEST_RSP, SCRATCH, host, slot};
+use super::operand::{Need, Operand, stack};
+use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
+use super::retreat;
 use super::thunks::{Detour, Thunks};
 use super::trace::{Host, Item, Kind, Trace};
 use super::{Mode, rewrite};
@@ -52,10 +55,8 @@ pub struct Emitted {
 pub(super) enum Cold {
     /// The interpretation of an instruction.
     Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
-    /// The interpretation of several.
-    Run { label: Label, first: usize, count: usize, flags_saved: bool, resume: Label },
-    /// The copy of a group: a place for each of its instructions.
-    Copy { first: usize, copies: Vec<Label>, flags_saved: bool, end_saved: bool, resume: Label },
+    /// The copy of instructions in which nothing is known of their accesses.
+    Retreat { first: usize, last: usize, flags_saved: bool, resume: Label },
     /// Leaving by an edge.
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
@@ -77,11 +78,12 @@ pub(super) struct PendingEdge {
 pub struct Tools {
     pub encoder: Encoder,
     pub info: InstructionInfoFactory,
+    extents: Extents,
 }
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { encoder: Encoder::new(64), info: InstructionInfoFactory::new() }
+        Self { encoder: Encoder::new(64), info: InstructionInfoFactory::new(), extents: Extents::default() }
     }
 }
 
@@ -90,18 +92,26 @@ pub(super) struct Emitter<'a> {
     pub trace: &'a Trace,
     pub page: &'a [u8],
     pub mode: Mode,
-    thunks: &'a Thunks,
+    pub thunks: &'a Thunks,
     pub tools: &'a mut Tools,
     pub cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
     fault_sites: Vec<(usize, Label)>,
-    /// Whether the flags are in [`FLAGS`].
+    /// Whether the flags are saved, instead of in the flags register.
     pub flags_saved: bool,
-    /// Where the first instruction begins, and whether the flags are in [`FLAGS`] there.
+    /// Where the first instruction begins, and whether the flags are saved there.
     pub head: Label,
     pub head_saved: bool,
-    /// Where it goes on after an instruction that was interpreted, if not behind it.
-    pub after: Option<Label>,
+    /// Where it goes on after the present instruction, if that was interpreted.
+    pub after: Label,
+    /// Accesses that are checked together.
+    pub extents: Extents,
+    /// Where checks that fail lead, and whether code for that is being emitted.
+    pub retreats: Vec<retreat::Entry>,
+    pub in_retreat: bool,
+    /// Where the present instruction has what it needs of memory, and the copy of it may join it: the instruction, the
+    /// place, and whether the flags are saved there.
+    joins: Vec<(usize, Label, bool)>,
     /// The number of the first edge.
     first_edge: u32,
 }
@@ -128,6 +138,8 @@ pub fn emit(
 ) -> Option<Emitted> {
     let mut asm = Asm::new(base);
     let head = asm.label();
+    let mut extents = std::mem::take(&mut tools.extents);
+    extents.find(&trace.items, &mut tools.info);
     let mut emitter = Emitter {
         asm,
         trace,
@@ -141,7 +153,11 @@ pub fn emit(
         flags_saved: false,
         head,
         head_saved: trace.passes_flags(),
-        after: None,
+        after: head,
+        extents,
+        retreats: Vec::new(),
+        in_retreat: false,
+        joins: Vec::new(),
         first_edge,
     };
     emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
@@ -149,14 +165,15 @@ pub fn emit(
     let entry = emitter.asm.position();
     let entry_in_page = emitter.enter(second);
     let mut n = 0;
-    while let Some(item) = trace.items.get(n) {
-        n += match emitter.stack_run(n) {
-            Some(count) => count,
-            None => emitter.group(n).unwrap_or_else(|| {
-                emitter.item(n, item);
-                1
-            }),
-        };
+    while n < trace.items.len() {
+        let (first, last) = (n, emitter.extents.end_of(n));
+        while n <= last {
+            if let Some(extent) = emitter.extents.beginning_at(n) {
+                emitter.check_extent(n, extent);
+            }
+            n += emitter.instructions(n);
+        }
+        emitter.end_region(first, last);
     }
     if let Some(last) = trace.items.last()
         && !last.ends
@@ -208,10 +225,29 @@ impl Emitter<'_> {
         label
     }
 
+    /// The check for an extent that begins with instruction `n`.
+    fn check_extent(&mut self, n: usize, Extent { base, lowest, end, write, .. }: Extent) {
+        let item = &self.trace.items[n];
+        let size = (end - lowest) as usize;
+        let need = Need { size, write, flags: item.flags.before(item.live) };
+        self.reach(n, Operand::at(base, lowest), Mem::in_window(base, lowest), need, false);
+    }
+
+    /// Emits instruction `n`, or several from there on; gives how many.
+    fn instructions(&mut self, n: usize) -> usize {
+        if let Some(count) = self.stack_run(n) {
+            return count;
+        }
+        self.after = self.asm.label();
+        self.item(n, &self.trace.items[n]);
+        self.asm.bind(self.after);
+        1
+    }
+
     pub fn item(&mut self, n: usize, item: &Item) {
         match item.kind {
             Kind::Nothing => {}
-            Kind::Host(host) => self.computation(n, item, host, None),
+            Kind::Host(host) => self.computation(n, item, host),
             Kind::Lea => self.load_effective_address(&item.instruction),
             Kind::Push => self.push(n, item),
             Kind::Pop => self.pop(n, item),
@@ -224,13 +260,13 @@ impl Emitter<'_> {
         }
     }
 
-    /// Puts the flags where a lookup does not destroy them, if any of `needed` are. [`SCRATCH`] is lost, here and in
+    /// Puts the flags where a check does not destroy them, if any of `needed` are. [`SCRATCH`] is lost, here and in
     /// [`Emitter::restore_flags`].
     pub fn guard_flags(&mut self, needed: Flags) {
         if needed != 0 && !self.flags_saved {
             self.asm.copy(SCRATCH, RAX);
             self.asm.flags_to_ax();
-            self.asm.copy(FLAGS, RAX);
+            self.asm.store_32(frame::PACKED_FLAGS, RAX);
             self.asm.copy(RAX, SCRATCH);
             self.flags_saved = true;
         }
@@ -240,7 +276,7 @@ impl Emitter<'_> {
     pub fn restore_flags(&mut self) {
         if self.flags_saved {
             self.asm.copy(SCRATCH, RAX);
-            self.asm.copy(RAX, FLAGS);
+            self.asm.load_32(RAX, frame::PACKED_FLAGS);
             self.asm.flags_from_ax();
             self.asm.copy(RAX, SCRATCH);
             self.flags_saved = false;
@@ -255,78 +291,6 @@ impl Emitter<'_> {
         self.flags_saved = false;
     }
 
-    /// Loads the value of a guest register that an address or a branch needs; gives the register that holds it.
-    pub fn value(&mut self, guest: u8, scratch: u8) -> u8 {
-        host(guest).unwrap_or_else(|| {
-            self.asm.load(scratch, slot(guest));
-            scratch
-        })
-    }
-
-    /// The linear address of the memory operand into [`ADDRESS`]. Flags stay unless there is a segment base.
-    pub fn address(&mut self, i: &Instruction) {
-        self.offset(i, ADDRESS);
-        if i.memory_segment() == Register::FS || i.memory_segment() == Register::GS {
-            let number = if i.memory_segment() == Register::FS { 4 } else { 5 };
-            self.asm.load(SCRATCH, frame::segment_base(number));
-            self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
-        }
-    }
-
-    /// The offset that the memory operand names into `to`, which is no guest register's unless nothing else of it
-    /// is needed. Flags stay.
-    fn offset(&mut self, i: &Instruction, to: u8) {
-        if i.is_ip_rel_memory_operand() {
-            let offset = i.memory_displacement64().wrapping_add(self.trace.start as u64);
-            self.asm.load(ADDRESS, frame::PAGE);
-            if let Ok(offset) = i32::try_from(offset as i64) {
-                self.asm.lea(to, Mem::at(ADDRESS, offset));
-            } else {
-                self.asm.immediate(SCRATCH, offset);
-                self.asm.lea(to, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
-            }
-            if i.memory_base() == Register::EIP {
-                self.asm.copy_32(to, to);
-            }
-            return;
-        }
-        let narrow = is_narrow(i);
-        let disp = i.memory_displacement64() as i32;
-        let number = |register: Register| register.full_register().number() as u8;
-        let base = (i.memory_base() != Register::None).then(|| number(i.memory_base()));
-        let index = (i.memory_index() != Register::None).then(|| number(i.memory_index()));
-        let shift = i.memory_index_scale().trailing_zeros() as u8;
-        let base = base.map(|guest| self.value(guest, ADDRESS));
-        let index = index.map(|guest| self.value(guest, SCRATCH));
-        match (base, index) {
-            (Some(base), None) if disp == 0 && !narrow => self.asm.copy(to, base),
-            (Some(base), None) => self.lea(narrow, to, Mem::at(base, disp)),
-            (Some(base), Some(index)) => self.lea(narrow, to, Mem::indexed(base, index, shift, disp)),
-            (None, Some(index)) => {
-                self.asm.immediate(ADDRESS, 0);
-                self.lea(narrow, to, Mem::indexed(ADDRESS, index, shift, disp));
-            }
-            (None, None) if narrow => self.asm.immediate(to, u64::from(disp as u32)),
-            (None, None) => self.asm.immediate(to, disp as i64 as u64),
-        }
-    }
-
-    fn lea(&mut self, narrow: bool, to: u8, mem: Mem) {
-        if narrow { self.asm.lea_32(to, mem) } else { self.asm.lea(to, mem) }
-    }
-
-    /// Turns the linear address in [`ADDRESS`] into the host's, for `size` bytes, or goes to `miss`. Flags are lost.
-    pub fn lookup(&mut self, size: usize, write: bool, miss: Label) {
-        let view = self.mode.view();
-        let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
-        self.asm.rotate_right(SCRATCH, ADDRESS, 7);
-        self.asm.alu_immediate(false, alu::AND, SCRATCH, 0xffe0);
-        self.asm.alu_load(alu::XOR, ADDRESS, entry(frame::tlb_tag(view, write)));
-        self.asm.alu_immediate(true, alu::CMP, ADDRESS, (paging::PAGE_SIZE as usize - size) as i32);
-        self.asm.jump_if(condition::ABOVE, miss);
-        self.asm.alu_load(alu::ADD, ADDRESS, entry(frame::tlb_host(view)));
-    }
-
     /// A place where instruction `n` is interpreted, with the flags where they are now; then goes on at `resume`.
     pub fn miss(&mut self, n: usize, resume: Label) -> Label {
         let label = self.asm.label();
@@ -334,34 +298,28 @@ impl Emitter<'_> {
         label
     }
 
-    /// An instruction that the host executes. `offset`: its operand is known to be that far behind [`ADDRESS`].
-    pub fn computation(&mut self, n: usize, item: &Item, host: Host, offset: Option<i32>) {
-        let needed = item.flags.before(item.live);
-        let resume = self.asm.label();
+    /// An instruction that the host executes.
+    fn computation(&mut self, n: usize, item: &Item, host: Host) {
         let i = &item.instruction;
-        let has_memory = host.access.is_some();
-        let Some(rewritten) = rewrite::rewrite(i, has_memory, offset.unwrap_or(0), &mut self.tools.info)
-        else {
+        let needed = item.flags.before(item.live);
+        let covered = self.extents.covers(n);
+        let memory = host.access.map(|access| {
+            let need = Need { size: access.size, write: access.write, flags: needed };
+            (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
+        });
+        let place = memory.map(|(place, _)| place);
+        let Some(rewritten) = rewrite::rewrite(i, place, &mut self.tools.info) else {
             return self.interpret(n, item);
         };
         let Ok(_) = self.tools.encoder.encode(&rewritten.instruction, 0) else {
             return self.interpret(n, item);
         };
         let encoded = self.tools.encoder.take_buffer();
-        let after = self.after.unwrap_or(resume);
-        if let Some(access) = host.access
-            && offset.is_none()
-        {
-            self.guard_flags(needed);
-            self.address(i);
-            let miss = self.miss(n, after);
-            self.lookup(access.size, access.write, miss);
+        if let Some((place, need)) = memory {
+            self.reach(n, Operand::of(i), place, need, covered);
         }
         if item.flags.touches {
             self.settle_flags(needed);
-        }
-        if rewritten.uses_flags_register {
-            self.restore_flags();
         }
         for (guest, scratch) in rewritten.loads() {
             self.asm.load(scratch, slot(guest));
@@ -371,7 +329,7 @@ impl Emitter<'_> {
             self.asm.copy(RSI, ADDRESS);
         }
         if host.may_fault {
-            let label = self.miss(n, after);
+            let label = self.miss(n, self.after);
             self.fault_sites.push((self.asm.position(), label));
         }
         self.asm.bytes(&encoded);
@@ -381,7 +339,6 @@ impl Emitter<'_> {
         for (guest, scratch) in rewritten.stores() {
             self.asm.store(slot(guest), scratch);
         }
-        self.asm.bind(resume);
         self.tools.encoder.set_buffer({
             let mut buffer = encoded;
             buffer.clear();
@@ -402,39 +359,51 @@ impl Emitter<'_> {
         }
     }
 
-    fn call(&mut self, n: usize, item: &Item) {
-        let resume = self.asm.label();
-        self.guard_flags(item.live);
-        self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
-        let miss = self.miss(n, resume);
-        self.lookup(8, true, miss);
-        self.push_return_address(&item.instruction);
-        self.edge(item.instruction.near_branch_target(), item.live);
-        self.asm.bind(resume);
+    /// Where the code for instruction `n` has what it needs of memory, in [`ADDRESS`] or nowhere: the copy goes there, for
+    /// the rest is the same. Says whether it did.
+    fn joined(&mut self, n: usize) -> bool {
+        if !self.in_retreat {
+            let label = self.asm.here();
+            self.joins.push((n, label, self.flags_saved));
+            return false;
+        }
+        let Some(&(_, label, saved)) = self.joins.iter().find(|(item, ..)| *item == n) else { return false };
+        if saved {
+            self.guard_flags(super::flags::ALL);
+        } else {
+            self.restore_flags();
+        }
+        self.asm.jump(label);
+        true
     }
 
-    /// Stores where `i` ends at the host address in [`ADDRESS`].
-    fn push_return_address(&mut self, i: &Instruction) {
+    fn call(&mut self, n: usize, item: &Item) {
+        let to = self.reach_8(n, item, stack(-8), true);
+        self.push_return_address(&item.instruction, to);
+        if !self.joined(n) {
+            self.edge(item.instruction.near_branch_target(), item.live);
+        }
+    }
+
+    /// Stores where `i` ends.
+    fn push_return_address(&mut self, i: &Instruction, to: Mem) {
         let offset = self.trace.start as i32 + i.next_ip() as i32;
         self.asm.load(SCRATCH, frame::PAGE);
         self.asm.lea(SCRATCH, Mem::at(SCRATCH, offset));
-        self.asm.store(Mem::at(ADDRESS, 0), SCRATCH);
+        self.asm.store(to, SCRATCH);
         self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
     }
 
     fn indirect(&mut self, n: usize, item: &Item) {
         let i = &item.instruction;
-        let resume = self.asm.label();
+        let calls = item.kind == Kind::CallIndirect;
         if item.kind == Kind::Return || i.op0_kind() == OpKind::Memory {
-            self.guard_flags(item.live);
-            if item.kind == Kind::Return {
-                self.asm.copy(ADDRESS, GUEST_RSP);
-            } else {
-                self.address(i);
+            let from = if item.kind == Kind::Return { stack(0) } else { Operand::of(i) };
+            let from = self.reach_8(n, item, from, false);
+            self.asm.load(ADDRESS, from);
+            if !calls && self.joined(n) {
+                return;
             }
-            let miss = self.miss(n, resume);
-            self.lookup(8, false, miss);
-            self.asm.load(ADDRESS, Mem::at(ADDRESS, 0));
         } else {
             let guest = i.op0_register().number() as u8;
             match host(guest) {
@@ -443,7 +412,7 @@ impl Emitter<'_> {
             }
         }
         self.guard_flags(item.live);
-        let miss = self.miss(n, resume);
+        let miss = self.miss(n, self.after);
         match item.kind {
             Kind::CallIndirect => {
                 // The return address may go where the target was read: it is written when nothing can miss any more.
@@ -451,23 +420,19 @@ impl Emitter<'_> {
                 self.asm.load(SCRATCH, host);
                 self.asm.store(frame::TARGET, SCRATCH);
                 self.asm.store(frame::LINEAR, ADDRESS);
-                self.asm.lea(ADDRESS, Mem::at(GUEST_RSP, -8));
-                self.lookup(8, true, miss);
-                self.push_return_address(i);
+                let to = self.reach_8(n, item, stack(-8), true);
+                self.push_return_address(i, to);
                 self.asm.load(ADDRESS, frame::LINEAR);
                 self.asm.jump_indirect(frame::TARGET);
             }
             Kind::Return => self.jump_to_address(miss, i.stack_pointer_increment()),
             _ => self.jump_to_address(miss, 0),
         }
-        self.asm.bind(resume);
     }
 
     fn interpret(&mut self, n: usize, item: &Item) {
-        let resume = self.asm.label();
-        self.detour(n, self.flags_saved, item.ends, self.after.unwrap_or(resume));
+        self.detour(n, self.flags_saved, item.ends, self.after);
         self.flags_saved = false;
-        self.asm.bind(resume);
     }
 
     /// The call to the interpreter, and what it wants to know.
@@ -495,25 +460,13 @@ impl Emitter<'_> {
     fn finish(mut self, entry: usize, entry_in_page: Label) -> Option<Emitted> {
         while let Some(cold) = self.cold.pop() {
             match cold {
-                Cold::Copy { first, copies, flags_saved, end_saved, resume } => {
-                    self.copy_of_group(first, &copies, flags_saved, end_saved, resume);
+                Cold::Retreat { first, last, flags_saved, resume } => {
+                    self.copy_of_region(first, last, flags_saved, resume);
                 }
                 Cold::Interpret { label, item, flags_saved, resume } => {
                     self.asm.bind(label);
                     let ends = self.trace.items[item].ends;
                     self.detour(item, flags_saved, ends, resume);
-                }
-                Cold::Run { label, first, count, mut flags_saved, resume } => {
-                    self.asm.bind(label);
-                    for item in first..first + count {
-                        let next = if item + 1 == first + count { resume } else { self.asm.label() };
-                        let ends = self.trace.items[item].ends;
-                        self.detour(item, flags_saved, ends, next);
-                        if next != resume {
-                            self.asm.bind(next);
-                        }
-                        flags_saved = true;
-                    }
                 }
                 Cold::Exit { label, edge, flags_saved } => {
                     self.asm.bind(label);
@@ -534,6 +487,7 @@ impl Emitter<'_> {
                 }
             }
         }
+        self.tools.extents = self.extents;
         let (edges, sites) = (self.edges, self.fault_sites);
         let (code, places) = self.asm.finish()?;
         Some(Emitted {
@@ -553,10 +507,4 @@ impl Emitter<'_> {
                 .collect::<Option<_>>()?,
         })
     }
-}
-
-/// Whether the address is cut to 32 bits.
-fn is_narrow(i: &Instruction) -> bool {
-    let register = if i.memory_base() == Register::None { i.memory_index() } else { i.memory_base() };
-    if register == Register::None { i.memory_displ_size() == 4 } else { register.size() == 4 }
 }

@@ -12,6 +12,7 @@ use crate::cpu::Cpu;
 use crate::hostexec::{ExecState, FpuState};
 use crate::mmu::{Entry, TLB_SIZE, View};
 use crate::region::{JUMP_TARGETS, JumpTarget, TABLES, Tables};
+use crate::window::{WINDOW_PAGES, WindowTables};
 
 /// The part of a CPU that belongs to translated code.
 #[repr(C)]
@@ -29,6 +30,12 @@ pub struct Frame {
     pub linear: u64,
     /// Set by other threads when there is something to look at.
     pub attention: *const AtomicBool,
+    /// Where the window of the CPU is, which generated code finds by the base of GS; 0 if there is none.
+    pub window: u64,
+    /// The TLB entry that was used so often that its page should be in the window: one more than its view, or 0, and its
+    /// offset in the view's table.
+    pub hot_view: u32,
+    pub hot_entry: u32,
     /// The edge by which translated code was left, or 0.
     pub edge: u32,
     /// MXCSR of the host.
@@ -51,6 +58,9 @@ impl Frame {
             target: 0,
             linear: 0,
             attention,
+            window: 0,
+            hot_view: 0,
+            hot_entry: 0,
             edge: 0,
             host_mxcsr: xsave::MXCSR_INIT,
             vectors_live: 0,
@@ -85,6 +95,9 @@ pub const PACKED_FLAGS: Mem = of_frame(offset_of!(Frame, flags));
 pub const TARGET: Mem = of_frame(offset_of!(Frame, target));
 pub const LINEAR: Mem = of_frame(offset_of!(Frame, linear));
 pub const ATTENTION: Mem = of_frame(offset_of!(Frame, attention));
+pub const WINDOW: Mem = of_frame(offset_of!(Frame, window));
+pub const HOT_VIEW: Mem = of_frame(offset_of!(Frame, hot_view));
+pub const HOT_ENTRY: Mem = of_frame(offset_of!(Frame, hot_entry));
 pub const EDGE: Mem = of_frame(offset_of!(Frame, edge));
 pub const HOST_MXCSR: Mem = of_frame(offset_of!(Frame, host_mxcsr));
 pub const VECTORS_LIVE: Mem = of_frame(offset_of!(Frame, vectors_live));
@@ -116,6 +129,17 @@ pub const fn tlb_tag(view: View, write: bool) -> i32 {
 /// The host page of the first TLB entry in a view.
 pub const fn tlb_host(view: View) -> i32 {
     tlb(view, offset_of!(Entry, host))
+}
+
+/// The heat of the first TLB entry in a view.
+pub const fn tlb_heat(view: View) -> i32 {
+    tlb(view, offset_of!(Entry, heat))
+}
+
+/// The tag for reads or writes of the window's first page in a view.
+pub const fn window_tag(view: View, write: bool) -> i32 {
+    let table = 2 * view as usize + write as usize;
+    (TABLES + offset_of!(Tables, window) + offset_of!(WindowTables, tags) + 8 * WINDOW_PAGES * table) as i32
 }
 
 /// Where the linear address of code page `slot` is.

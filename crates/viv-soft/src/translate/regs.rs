@@ -1,8 +1,8 @@
 //! Which host register stands for which guest register while translated code runs.
 //!
-//! Twelve guest registers are in host registers, eleven of them in their own; the other four are in the register
-//! file. RSP, which is good for little else, points at the CPU, and three registers are free for each instruction's
-//! own needs.
+//! Thirteen guest registers are in host registers, twelve of them in their own; the other three are in the register
+//! file. RSP, which is good for little else, points at the CPU, and two registers are free for each instruction's own
+//! needs.
 
 use iced_x86::Register;
 
@@ -10,21 +10,19 @@ use super::asm::{Mem, RSP, Reg};
 
 /// Addresses.
 pub const ADDRESS: Reg = 11;
-/// TLB indices, and what else an instruction needs.
+/// Tags, and what else an instruction needs.
 pub const SCRATCH: Reg = 10;
-/// The arithmetic flags while they are away from the flags register.
-pub const FLAGS: Reg = 14;
 /// The guest's stack pointer.
 pub const GUEST_RSP: Reg = 15;
 
 /// The guest registers that have a host register.
-pub const MAPPED: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13];
+pub const MAPPED: [u8; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14];
 
 /// The host register for guest register `guest`, if it has one.
 pub const fn host(guest: u8) -> Option<Reg> {
     match guest {
         4 => Some(GUEST_RSP),
-        0..=9 | 12 | 13 => Some(guest),
+        0..=9 | 12..=14 => Some(guest),
         _ => None,
     }
 }

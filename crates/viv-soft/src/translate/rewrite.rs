@@ -1,9 +1,10 @@
-//! Instructions that the host executes: the same instruction with other registers and its memory operand in
-//! [`ADDRESS`].
+//! Instructions that the host executes: the same instruction with other registers, and its memory operand where the
+//! host finds it.
 
 use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::regs::{self, ADDRESS, FLAGS, SCRATCH, is_high_byte};
+use super::asm::{Mem, RSI};
+use super::regs::{self, ADDRESS, SCRATCH, is_high_byte};
 
 /// A rewritten instruction, and what has to be done around it.
 #[derive(Debug, Clone, Copy)]
@@ -11,9 +12,7 @@ pub struct Rewritten {
     pub instruction: Instruction,
     /// Whether the address must be in RSI while it runs, RSI being kept in [`SCRATCH`].
     pub legacy_address: bool,
-    /// Whether [`FLAGS`] is one of its registers.
-    pub uses_flags_register: bool,
-    moved: [Moved; 3],
+    moved: [Moved; 2],
     moved_len: usize,
 }
 
@@ -43,12 +42,16 @@ impl Rewritten {
     }
 }
 
-/// Rewrites an instruction that the host may execute; its memory operand will be `offset` bytes behind [`ADDRESS`].
-/// `None`: it has no encoding with other registers.
+/// Whether it has AH, CH, DH or BH: it can have no register then that is named by a REX prefix.
+pub fn has_high_byte(i: &Instruction) -> bool {
+    (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && is_high_byte(i.op_register(n)))
+}
+
+/// Rewrites an instruction that the host may execute, whose memory operand is at `memory`. `None`: it has no encoding with
+/// other registers.
 pub fn rewrite(
     original: &Instruction,
-    has_memory: bool,
-    offset: i32,
+    memory: Option<Mem>,
     info: &mut InstructionInfoFactory,
 ) -> Option<Rewritten> {
     let mut instruction = *original;
@@ -59,24 +62,16 @@ pub fn rewrite(
     instruction.set_has_rep_prefix(false);
     instruction.set_has_repne_prefix(false);
     instruction.set_segment_prefix(Register::None);
-    let mut rewritten = Rewritten {
-        instruction,
-        legacy_address: false,
-        uses_flags_register: false,
-        moved: [Moved::default(); 3],
-        moved_len: 0,
-    };
-    let high_byte = (0..original.op_count())
-        .any(|n| original.op_kind(n) == OpKind::Register && is_high_byte(original.op_register(n)));
-    if has_memory {
-        rewritten.legacy_address = high_byte;
-        let base = if high_byte { Register::RSI } else { Register::RAX + u32::from(ADDRESS) };
-        let instruction = &mut rewritten.instruction;
-        instruction.set_memory_base(base);
-        instruction.set_memory_index(Register::None);
-        instruction.set_memory_index_scale(1);
-        instruction.set_memory_displacement64(i64::from(offset) as u64);
-        instruction.set_memory_displ_size(if offset == 0 { 0 } else { 8 });
+    let mut rewritten =
+        Rewritten { instruction, legacy_address: false, moved: [Moved::default(); 2], moved_len: 0 };
+    let mut has_address = false;
+    if let Some(mut memory) = memory {
+        has_address = memory.base == ADDRESS;
+        rewritten.legacy_address = has_address && has_high_byte(original);
+        if rewritten.legacy_address {
+            memory.base = RSI;
+        }
+        set_memory(&mut rewritten.instruction, memory);
     }
     for n in 0..original.op_count() {
         if original.op_kind(n) != OpKind::Register {
@@ -89,13 +84,29 @@ pub fn rewrite(
         let guest = register.full_register().number() as u8;
         let host = match regs::host(guest) {
             Some(host) => host,
-            None => rewritten.move_register(original, n, guest, has_memory, info)?,
+            None => rewritten.move_register(original, n, guest, has_address, info)?,
         };
         if host != guest {
             rewritten.instruction.set_op_register(n, regs::sized(register, host));
         }
     }
     Some(rewritten)
+}
+
+fn set_memory(i: &mut Instruction, Mem { base, index, disp, window }: Mem) {
+    let registers = if window { Register::EAX } else { Register::RAX };
+    let register = |number: u8| registers + u32::from(number);
+    i.set_segment_prefix(if window { Register::GS } else { Register::None });
+    i.set_memory_base(register(base));
+    i.set_memory_index(index.map_or(Register::None, |(index, _)| register(index)));
+    i.set_memory_index_scale(index.map_or(1, |(_, shift)| 1 << shift));
+    i.set_memory_displacement64(if window { u64::from(disp as u32) } else { i64::from(disp) as u64 });
+    i.set_memory_displ_size(match disp {
+        0 => 0,
+        _ if i8::try_from(disp).is_ok() => 1,
+        _ if window => 4,
+        _ => 8,
+    });
 }
 
 impl Rewritten {
@@ -105,7 +116,7 @@ impl Rewritten {
         original: &Instruction,
         n: u32,
         guest: u8,
-        has_memory: bool,
+        has_address: bool,
         info: &mut InstructionInfoFactory,
     ) -> Option<u8> {
         let access = info.info(original).op_access(n);
@@ -121,12 +132,43 @@ impl Rewritten {
             return Some(moved.host);
         }
         let used = |register: u8| self.moved[..self.moved_len].iter().any(|moved| moved.host == register);
-        let free = [(SCRATCH, !self.legacy_address), (ADDRESS, !has_memory), (FLAGS, true)]
+        let free = [(SCRATCH, !self.legacy_address), (ADDRESS, !has_address)]
             .into_iter()
             .find(|&(register, free)| free && !used(register))?;
-        self.uses_flags_register |= free.0 == FLAGS;
         *self.moved.get_mut(self.moved_len)? = Moved { guest, host: free.0, read: reads, written: writes };
         self.moved_len += 1;
         Some(free.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Code, Decoder, DecoderOptions, Encoder, FastFormatter, MemoryOperand};
+
+    use super::*;
+
+    /// The text of MOV RAX, [memory] with its operand at `place`.
+    fn text(place: Mem) -> String {
+        let operand = MemoryOperand::with_base(Register::RBX);
+        let load = Instruction::with2(Code::Mov_r64_rm64, Register::RAX, operand).unwrap();
+        let rewritten = rewrite(&load, Some(place), &mut InstructionInfoFactory::new()).unwrap();
+        let mut encoder = Encoder::new(64);
+        encoder.encode(&rewritten.instruction, 0).unwrap();
+        let mut text = String::new();
+        let bytes = encoder.take_buffer();
+        FastFormatter::new().format(&Decoder::new(64, &bytes, DecoderOptions::NONE).decode(), &mut text);
+        text
+    }
+
+    #[test]
+    fn operands_are_put_where_the_host_finds_them() {
+        assert_eq!(text(Mem::at(ADDRESS, 0)), "mov rax,[r11]");
+        assert_eq!(text(Mem::in_window(3, 0)), "mov rax,gs:[ebx]");
+        assert_eq!(text(Mem::in_window(5, 0)), "mov rax,gs:[ebp]");
+        assert_eq!(text(Mem::in_window(13, -8)), "mov rax,gs:[r13d-8h]");
+        assert_eq!(text(Mem::in_window(12, 0x1000)), "mov rax,gs:[r12d+1000h]");
+        assert_eq!(text(Mem::in_window(15, -0x1000)), "mov rax,gs:[r15d-1000h]");
+        let indexed = Mem { index: Some((9, 3)), ..Mem::in_window(7, 0x7f) };
+        assert_eq!(text(indexed), "mov rax,gs:[edi+r9d*8+7Fh]");
     }
 }

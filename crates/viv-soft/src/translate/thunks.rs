@@ -1,21 +1,26 @@
 //! The pieces of host code that all translations share: the way in, the way out, and the way to the interpreter and
 //! back.
 
-use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, condition};
+use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, alu, condition};
 use super::frame;
-use super::regs::{ADDRESS, FLAGS, MAPPED, host, slot};
+use super::regs::{ADDRESS, MAPPED, SCRATCH, host, slot};
 use crate::cpu::Cpu;
+use crate::mmu::View;
 
 /// Where the thunks are.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Thunks {
     /// `extern "sysv64" fn(cpu, target)`: runs translated code from `target` until it leaves.
     pub enter: u64,
-    /// Leaves. By whether the flags are in [`FLAGS`] instead of the flags register.
+    /// Leaves. By whether the flags are saved, instead of in the flags register.
     pub exit: [u64; 2],
-    /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are in
-    /// [`FLAGS`] instead of the flags register, and whether vector registers must be live after it.
+    /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are saved, and whether
+    /// vector registers must be live after it. Then the flags are in the flags register, and saved.
     pub interpret: [[u64; 2]; 2],
+    /// Looks the linear address in [`ADDRESS`] up in the TLB: called, with the highest offset in the page that will do in
+    /// [`SCRATCH`]. Gives the host's address in [`ADDRESS`], and clears the carry flag if there is such an entry. By view,
+    /// and whether it is to be written.
+    pub lookup: [[u64; 2]; 3],
     /// Loads the vector registers. Called.
     pub load_vectors: u64,
 }
@@ -57,6 +62,13 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 1);
     asm.bytes(&[0xc3]);
 
+    let mut lookup = [[0; 2]; 3];
+    for view in [View::Supervisor, View::SupervisorSmap, View::User] {
+        for write in [false, true] {
+            lookup[view as usize][usize::from(write)] = look_up(asm, view, write);
+        }
+    }
+
     let enter = asm.address();
     for register in CALLEE_SAVED {
         asm.push(register);
@@ -65,8 +77,9 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.store(Mem { base: RDI, ..frame::HOST_RSP }, RSP);
     asm.copy(RSP, RDI);
     asm.store(frame::TARGET, RSI);
+    asm.load(RAX, frame::WINDOW);
+    asm.bytes(&[0xf3, 0x48, 0x0f, 0xae, 0xd8]); // wrgsbase rax
     load_registers(asm);
-    asm.load(FLAGS, frame::PACKED_FLAGS);
     asm.jump_indirect(frame::TARGET);
 
     let done = asm.label();
@@ -89,7 +102,7 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     }
     asm.bytes(&[0xc3]);
 
-    let mut thunks = Thunks { enter, exit, load_vectors, ..Thunks::default() };
+    let mut thunks = Thunks { enter, exit, lookup, load_vectors, ..Thunks::default() };
     for saved in [false, true] {
         for vectors in [false, true] {
             thunks.interpret[usize::from(saved)][usize::from(vectors)] = asm.address();
@@ -114,11 +127,43 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
                 asm.call_to(load_vectors);
             }
             load_registers(asm);
-            asm.load(FLAGS, frame::PACKED_FLAGS);
             asm.jump_indirect(frame::TARGET);
         }
     }
     thunks
+}
+
+/// Writes the function that looks an address up in the TLB.
+fn look_up(asm: &mut Asm, view: View, write: bool) -> u64 {
+    let address = asm.address();
+    let (miss, hot, found) = (asm.label(), asm.label(), asm.label());
+    // Above the return address and RAX.
+    let above = |mem: Mem| mem.above_call().above_call();
+    let entry = |field| above(Mem::indexed(RSP, RAX, 0, field));
+    asm.push(RAX);
+    asm.rotate_right(RAX, ADDRESS, 7);
+    asm.alu_immediate(false, alu::AND, RAX, 0xffe0);
+    asm.alu_load(alu::XOR, ADDRESS, entry(frame::tlb_tag(view, write)));
+    asm.alu(alu::CMP, ADDRESS, SCRATCH);
+    asm.short_jump_if(condition::ABOVE, miss);
+    asm.bytes(&[0x66]);
+    asm.rm(false, &[0x83], alu::SUB, entry(frame::tlb_heat(view)));
+    asm.bytes(&[1]);
+    asm.short_jump_if(condition::EQUAL, hot);
+    asm.bind(found);
+    asm.alu_load(alu::ADD, ADDRESS, entry(frame::tlb_host(view)));
+    asm.pop(RAX);
+    asm.bytes(&[0xf8, 0xc3]); // clc; ret
+    asm.bind(hot);
+    asm.store_immediate(false, above(frame::HOT_VIEW), view as i32 + 1);
+    asm.store_32(above(frame::HOT_ENTRY), RAX);
+    asm.load(SCRATCH, above(frame::ATTENTION));
+    asm.store_immediate_8(Mem::at(SCRATCH, 0), 1);
+    asm.short_jump(found);
+    asm.bind(miss);
+    asm.pop(RAX);
+    asm.bytes(&[0xf9, 0xc3]); // stc; ret
+    address
 }
 
 impl Mem {
@@ -146,9 +191,7 @@ fn store_registers(asm: &mut Asm, flags_saved: bool) {
             asm.store(slot(guest), host);
         }
     }
-    if flags_saved {
-        asm.store(frame::PACKED_FLAGS, FLAGS);
-    } else {
+    if !flags_saved {
         asm.flags_to_ax();
         asm.store(frame::PACKED_FLAGS, RAX);
     }

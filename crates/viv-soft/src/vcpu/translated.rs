@@ -5,12 +5,18 @@ use viv_engine::EngineError;
 use super::SoftVcpu;
 use crate::block::BlockId;
 use crate::cpu::{Cpu, Fault};
+use crate::mmu::View;
 use crate::options::Tier;
 use crate::region::CpuRegion;
 use crate::translate::{Left, Mode, TraceId, Translator, interpret};
+use crate::window::Window;
 
 /// How often a block is interpreted before it is translated.
 const HOT: u32 = 32;
+
+/// How often a page is reached by way of the TLB before it is mapped in the window. A mapping takes some 4 µs, which is
+/// what so many lookups cost more than the window.
+const WORTH_A_MAPPING: u16 = 512;
 
 /// What a vCPU has of translated code.
 pub struct Translated {
@@ -20,6 +26,7 @@ pub struct Translated {
     edge: Option<u32>,
     /// The translation generation that links and mappings hold for.
     generation: u64,
+    global_generation: u64,
     /// What was written to code when it was last looked at.
     code_writes: u64,
     /// What could run in the mode that targets of indirect branches are remembered for.
@@ -53,11 +60,28 @@ impl Translated {
             }
         };
         let torture = cpu.shared.options.torture;
+        if translator.is_some() {
+            let tables = cpu.window_tables();
+            if let Some(window) = Window::new(tables) {
+                cpu.frame.window = window.address();
+                let heat = if torture.is_some() { 1 } else { WORTH_A_MAPPING };
+                cpu.tlb.set_window(window, heat);
+            }
+        }
         let threshold = if tier == Tier::Translate || torture.is_some() { 0 } else { HOT };
         // The generator must not start at 0, and vCPUs are to differ.
         let seed = |seed: u64| (seed ^ u64::from(cpu.index) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let torture = torture.map(|torture| Torturer(seed(torture.seed)));
-        Ok(Self { translator, threshold, edge: None, generation: 0, code_writes: 0, features: 0, torture })
+        Ok(Self {
+            translator,
+            threshold,
+            edge: None,
+            generation: 0,
+            global_generation: 0,
+            code_writes: 0,
+            features: 0,
+            torture,
+        })
     }
 
     /// What comes next is not where the last trace left to.
@@ -101,11 +125,15 @@ impl Translated {
             self.edge = None;
             translator.drop_outdated();
         }
+        let global_generation = cpu.tlb.global_generation();
         let generation = cpu.tlb.generation();
-        if generation != self.generation {
-            translator.unmap(cpu.tlb.global_generation() > self.generation);
-            self.generation = generation;
+        if global_generation != self.global_generation {
+            translator.unmap_all();
+        } else if generation != self.generation {
+            translator.change_space(self.generation, generation);
         }
+        self.global_generation = global_generation;
+        self.generation = generation;
     }
 }
 
@@ -171,7 +199,7 @@ impl SoftVcpu {
             // The table of branch targets does not know of them.
             self.translated.features = mode.features();
             if let Some(translator) = &mut self.translated.translator {
-                translator.unmap(true);
+                translator.unmap_all();
             }
         }
         if let Some((known, trace, version)) = block.trace
@@ -226,8 +254,25 @@ impl SoftVcpu {
         match translator.run(cpu, trace, mode) {
             Left::Edge(number) => *edge = Some(number),
             Left::Interpreted => {}
-            Left::Fault => return Err(Fault),
+            Left::Fault => {
+                self.map_hot_page();
+                return Err(Fault);
+            }
         }
+        self.map_hot_page();
         Ok(())
+    }
+
+    /// Maps the page that translated code came to often, if there is one.
+    fn map_hot_page(&mut self) {
+        let cpu = &mut *self.cpu;
+        let view = match std::mem::take(&mut cpu.frame.hot_view) {
+            0 => return,
+            1 => View::Supervisor,
+            2 => View::SupervisorSmap,
+            _ => View::User,
+        };
+        let entry = cpu.frame.hot_entry as usize;
+        cpu.tlb.map_in_window(view, entry, &cpu.ram);
     }
 }

@@ -1,0 +1,236 @@
+//! Extents: accesses of a trace that lie near each other, for which one check is enough.
+//!
+//! They have one base register and no index. Where the register changes by what is known (PUSH, POP, ADD of a constant),
+//! that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
+//! to the last, for pages of the window are mapped between runs of translated code alone.
+
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use super::operand::Operand;
+use super::trace::{Item, Kind};
+
+/// The most instructions from the first to the last.
+const MAX_LENGTH: usize = 32;
+/// The most bytes from the first to the last: the more, the likelier they are in two pages.
+const MAX_SPAN: i32 = 256;
+
+/// Accesses that are checked together.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// The instruction before which the check is, and the last one that has such an access.
+    pub first: usize,
+    pub last: usize,
+    /// The guest register.
+    pub base: u8,
+    /// The lowest displacement from what it is before the first instruction.
+    pub lowest: i32,
+    /// Behind the highest byte.
+    pub end: i32,
+    /// Whether one writes.
+    pub write: bool,
+}
+
+/// The extents of a trace, in order, and which instructions' accesses they cover.
+#[derive(Debug, Default)]
+pub struct Extents {
+    all: Vec<Extent>,
+    covered: Vec<bool>,
+}
+
+impl Extents {
+    /// Finds the extents of a trace.
+    pub fn find(&mut self, items: &[Item], info: &mut InstructionInfoFactory) {
+        self.all.clear();
+        self.covered.clear();
+        self.covered.resize(items.len(), false);
+        for first in 0..items.len() {
+            if self.covered[first] {
+                continue;
+            }
+            if let Some(extent) = self.begin(first, items, info) {
+                self.all.push(extent);
+            }
+        }
+    }
+
+    /// Whether the access of instruction `n` is checked with others.
+    pub fn covers(&self, n: usize) -> bool {
+        self.covered[n]
+    }
+
+    /// The one that begins with instruction `n`, which has one access at the most.
+    pub fn beginning_at(&self, n: usize) -> Option<Extent> {
+        let at = self.all.binary_search_by_key(&n, |extent| extent.first).ok()?;
+        Some(self.all[at])
+    }
+
+    /// The last instruction of those that overlap each other, of which one contains instruction `n`.
+    pub fn end_of(&self, n: usize) -> usize {
+        let mut last = n;
+        for extent in &self.all {
+            if extent.first <= last {
+                last = last.max(extent.last);
+            }
+        }
+        last
+    }
+
+    fn begin(&mut self, first: usize, items: &[Item], info: &mut InstructionInfoFactory) -> Option<Extent> {
+        let access = access(&items[first])?;
+        let end = access.disp.checked_add(access.size)?;
+        let mut extent =
+            Extent { first, last: first, base: access.base, lowest: access.disp, end, write: access.write };
+        if let [Item { kind: Kind::Leave, .. }, Item { kind: Kind::Return, .. }, ..] = items[first..] {
+            // What RET takes is behind what LEAVE takes.
+            self.covered[first..=first + 1].fill(true);
+            return Some(Extent { last: first + 1, end: 16, ..extent });
+        }
+        let mut moved = change(&items[first], extent.base, info)?;
+        let mut behind_branch = false;
+        for (n, item) in items.iter().enumerate().skip(first + 1).take(MAX_LENGTH - 1) {
+            if item.kind == Kind::Interpret {
+                break;
+            }
+            if let Some(next) = self::access(item)
+                && next.base == extent.base
+                && !self.covered[n]
+                && let Some(joined) = extent.join(n, next, moved, behind_branch)
+            {
+                extent = joined;
+                self.covered[n] = true;
+            }
+            behind_branch |= item.kind == Kind::Branch;
+            match change(item, extent.base, info).and_then(|change| moved.checked_add(change)) {
+                Some(sum) if sum.abs() <= MAX_SPAN => moved = sum,
+                _ => break,
+            }
+        }
+        if extent.last == first {
+            return None;
+        }
+        self.covered[first] = true;
+        Some(extent)
+    }
+}
+
+impl Extent {
+    /// With another access, where the register has moved by `moved`.
+    fn join(self, n: usize, access: Access, moved: i32, behind_branch: bool) -> Option<Self> {
+        let start = access.disp.checked_add(moved)?;
+        let lowest = self.lowest.min(start);
+        let end = self.end.max(start.checked_add(access.size)?);
+        // What is written only behind a branch may lie in a page that cannot be written.
+        if end.checked_sub(lowest)? > MAX_SPAN || (access.write && !self.write && behind_branch) {
+            return None;
+        }
+        Some(Self { last: n, lowest, end, write: self.write || access.write, ..self })
+    }
+}
+
+/// An access that may be in an extent.
+#[derive(Debug, Clone, Copy)]
+struct Access {
+    base: u8,
+    disp: i32,
+    size: i32,
+    write: bool,
+}
+
+const RSP: u8 = 4;
+const RBP: u8 = 5;
+
+fn access(item: &Item) -> Option<Access> {
+    let i = &item.instruction;
+    let stack = |base, disp, write| Some(Access { base, disp, size: 8, write });
+    match item.kind {
+        Kind::Host(host) => {
+            let access = host.access?;
+            let (base, disp) = Operand::of(i).based()?;
+            Some(Access { base, disp, size: access.size as i32, write: access.write })
+        }
+        Kind::Push if i.op0_kind() != OpKind::Memory => stack(RSP, -8, true),
+        Kind::Call => stack(RSP, -8, true),
+        Kind::Pop | Kind::Return => stack(RSP, 0, false),
+        Kind::Leave => stack(RBP, 0, false),
+        _ => None,
+    }
+}
+
+/// By how much an instruction moves a guest register. `None`: nobody knows.
+fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i32> {
+    let i = &item.instruction;
+    match item.kind {
+        Kind::Nothing | Kind::Branch => Some(0),
+        Kind::Push if base == RSP => Some(-8),
+        Kind::Push => Some(0),
+        Kind::Pop if full(i.op0_register()) == base => None,
+        Kind::Pop if base == RSP => Some(8),
+        Kind::Pop => Some(0),
+        Kind::Lea if full(i.op0_register()) == base => match Operand::of(i).based() {
+            Some((from, disp)) if from == base && i.op0_register().size() == 8 => Some(disp),
+            _ => None,
+        },
+        Kind::Lea => Some(0),
+        Kind::Host(_) => computed_change(i, base, info),
+        _ => None,
+    }
+}
+
+fn computed_change(i: &Instruction, base: u8, info: &mut InstructionInfoFactory) -> Option<i32> {
+    let to_base = i.op_count() > 0
+        && i.op0_kind() == OpKind::Register
+        && i.op0_register().is_gpr64()
+        && full(i.op0_register()) == base;
+    let constant = || (i.op_count() == 2).then(|| i32::try_from(i.try_immediate(1).ok()? as i64).ok())?;
+    match i.mnemonic() {
+        Mnemonic::Add if to_base => constant(),
+        Mnemonic::Sub if to_base => constant()?.checked_neg(),
+        Mnemonic::Inc if to_base => Some(1),
+        Mnemonic::Dec if to_base => Some(-1),
+        Mnemonic::Cmp | Mnemonic::Test => Some(0),
+        _ if writes_nothing_else(i.mnemonic()) => {
+            let written = i.op0_kind() == OpKind::Register
+                && i.op0_register().is_gpr()
+                && full(i.op0_register()) == base;
+            (!written).then_some(0)
+        }
+        _ => (!writes(i, base, info)).then_some(0),
+    }
+}
+
+/// Frequent instructions that write their first operand alone.
+fn writes_nothing_else(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::Mov
+            | Mnemonic::Movzx
+            | Mnemonic::Movsx
+            | Mnemonic::Movsxd
+            | Mnemonic::Add
+            | Mnemonic::Sub
+            | Mnemonic::And
+            | Mnemonic::Or
+            | Mnemonic::Xor
+            | Mnemonic::Shl
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Movaps
+            | Mnemonic::Movups
+            | Mnemonic::Movdqa
+            | Mnemonic::Movdqu
+            | Mnemonic::Movsd
+            | Mnemonic::Movss
+    )
+}
+
+fn full(register: Register) -> u8 {
+    register.full_register().number() as u8
+}
+
+fn writes(i: &Instruction, base: u8, info: &mut InstructionInfoFactory) -> bool {
+    info.info(i).used_registers().iter().any(|used| {
+        used.register().is_gpr()
+            && full(used.register()) == base
+            && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
+    })
+}

@@ -1,0 +1,236 @@
+//! Memory operands: where they are, and how an access is checked.
+//!
+//! In the code that usually runs an operand stays what it was, but for names: it is relative to the window, and its
+//! address is cut to 32 bits, so that it cannot leave it. Before it, or before several of them ([`extents`]
+//! (super::extents)), the linear address is compared with the window's tag. If that fails, the same instructions run in
+//! a copy in which every access is looked up in the TLB ([`retreat`](super::retreat)), and what is not there either is
+//! left to the interpreter.
+
+use iced_x86::{Instruction, Register};
+use viv_arch::paging;
+
+use super::asm::{Label, Mem, RSP, Reg, alu, condition};
+use super::emit::Emitter;
+use super::flags::Flags;
+use super::frame;
+use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
+
+/// A memory operand of the guest.
+#[derive(Clone, Copy)]
+pub enum Operand<'a> {
+    /// A base register, an index register with the shift of it, and a displacement.
+    Plain { base: u8, index: Option<(u8, u8)>, disp: i32 },
+    /// Anything else that an instruction can name.
+    Other(&'a Instruction),
+}
+
+/// What an access needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    pub size: usize,
+    pub write: bool,
+    /// The flags that are needed after the check.
+    pub flags: Flags,
+}
+
+impl<'a> Operand<'a> {
+    /// The memory operand of an instruction.
+    pub fn of(i: &'a Instruction) -> Self {
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let plain = base.is_gpr64()
+            && (index == Register::None || index.is_gpr64())
+            && !matches!(i.memory_segment(), Register::FS | Register::GS);
+        if !plain {
+            return Self::Other(i);
+        }
+        let shift = i.memory_index_scale().trailing_zeros() as u8;
+        let index = (index != Register::None).then(|| (index.number() as u8, shift));
+        Self::Plain { base: base.number() as u8, index, disp: i.memory_displacement64() as i32 }
+    }
+
+    /// What is at a distance from a guest register.
+    pub const fn at(base: u8, disp: i32) -> Self {
+        Self::Plain { base, index: None, disp }
+    }
+
+    /// Base register and displacement, if it is nothing more.
+    pub const fn based(&self) -> Option<(u8, i32)> {
+        match *self {
+            Self::Plain { base, index: None, disp } => Some((base, disp)),
+            _ => None,
+        }
+    }
+}
+
+impl Emitter<'_> {
+    /// Where the host finds the operand once [`Emitter::reach`] has been there. `low`: only the eight registers that
+    /// every encoding has can be part of it.
+    pub fn place(&self, operand: Operand<'_>, covered: bool, low: bool) -> Mem {
+        if self.in_retreat {
+            return Mem::at(ADDRESS, 0);
+        }
+        let in_address = Mem::in_window(ADDRESS, 0);
+        let Operand::Plain { base, index, disp } = operand else { return in_address };
+        let usable = |guest| host(guest).filter(|&register| !low || register < 8);
+        match (usable(base), index) {
+            (Some(base), None) => Mem::in_window(base, disp),
+            (Some(base), Some((index, shift))) => match usable(index) {
+                Some(index) => Mem { index: Some((index, shift)), ..Mem::in_window(base, disp) },
+                None => in_address,
+            },
+            (None, None) if covered && !low => Mem::in_window(ADDRESS, disp),
+            _ => in_address,
+        }
+    }
+
+    /// Makes sure that instruction `n` may access the operand, and that it is at `place`, or goes to where that is
+    /// not taken for granted. `covered`: it is known that it may. Flags other than needed are lost, unless it is.
+    pub fn reach(&mut self, n: usize, operand: Operand<'_>, place: Mem, need: Need, covered: bool) {
+        if self.in_retreat {
+            self.guard_flags(need.flags);
+            self.linear(operand);
+            let miss = self.miss(n, self.after);
+            self.look_up(need.size, need.write, miss);
+            return;
+        }
+        if covered {
+            if place.base == ADDRESS {
+                match operand {
+                    Operand::Plain { base, index: None, disp }
+                        if place.disp == disp && host(base).is_none() =>
+                    {
+                        self.asm.load(ADDRESS, slot(base));
+                    }
+                    _ => self.linear(operand),
+                }
+            }
+            return;
+        }
+        self.guard_flags(need.flags);
+        let retreat = self.retreat(n);
+        self.linear(operand);
+        self.check(need.size, need.write, place.base == ADDRESS, retreat);
+    }
+
+    /// Goes to `retreat` unless `size` bytes at the linear address in [`ADDRESS`] may be accessed in the window. Flags are
+    /// lost, and the address unless it is to be kept.
+    pub fn check(&mut self, size: usize, write: bool, keep: bool, retreat: Label) {
+        let tag = Mem::indexed(RSP, SCRATCH, 3, frame::window_tag(self.mode.view(), write));
+        let limit = (paging::PAGE_SIZE as usize - size) as i32;
+        self.asm.copy_32(SCRATCH, ADDRESS);
+        self.asm.shift_right(SCRATCH, 12);
+        let difference = if keep {
+            self.asm.load(SCRATCH, tag);
+            self.asm.alu(alu::XOR, SCRATCH, ADDRESS);
+            SCRATCH
+        } else {
+            self.asm.alu_load(alu::XOR, ADDRESS, tag);
+            ADDRESS
+        };
+        self.asm.alu_immediate(true, alu::CMP, difference, limit);
+        self.asm.jump_if(condition::ABOVE, retreat);
+    }
+
+    /// Turns the linear address in [`ADDRESS`] into the host's by the TLB, or goes to `miss`. Flags are lost.
+    fn look_up(&mut self, size: usize, write: bool, miss: Label) {
+        self.asm.immediate(SCRATCH, paging::PAGE_SIZE - size as u64);
+        self.asm.call_to(self.thunks.lookup[self.mode.view() as usize][usize::from(write)]);
+        self.asm.jump_if(condition::CARRY, miss);
+    }
+
+    /// The linear address of an operand into [`ADDRESS`]. Flags stay; [`SCRATCH`] is lost.
+    fn linear(&mut self, operand: Operand<'_>) {
+        match operand {
+            Operand::Plain { base, index, disp } => {
+                let base = self.value(base, ADDRESS);
+                let index = index.map(|(index, shift)| (self.value(index, SCRATCH), shift));
+                self.sum(ADDRESS, Mem { base, index, disp, window: false });
+            }
+            Operand::Other(i) => {
+                self.offset(i, ADDRESS);
+                let number = match i.memory_segment() {
+                    Register::FS => 4,
+                    Register::GS => 5,
+                    _ => return,
+                };
+                self.asm.load(SCRATCH, frame::segment_base(number));
+                self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+            }
+        }
+    }
+
+    fn sum(&mut self, to: Reg, mem: Mem) {
+        if mem.index.is_none() && mem.disp == 0 {
+            self.asm.copy(to, mem.base);
+        } else {
+            self.asm.lea(to, mem);
+        }
+    }
+
+    /// Loads the value of a guest register that an address or a branch needs; gives the register that holds it.
+    pub fn value(&mut self, guest: u8, scratch: u8) -> u8 {
+        host(guest).unwrap_or_else(|| {
+            self.asm.load(scratch, slot(guest));
+            scratch
+        })
+    }
+
+    /// The offset that the memory operand names into `to`, which is no guest register's unless nothing else of it
+    /// is needed. Flags stay.
+    pub fn offset(&mut self, i: &Instruction, to: u8) {
+        if i.is_ip_rel_memory_operand() {
+            let offset = i.memory_displacement64().wrapping_add(self.trace.start as u64);
+            self.asm.load(ADDRESS, frame::PAGE);
+            if let Ok(offset) = i32::try_from(offset as i64) {
+                self.asm.lea(to, Mem::at(ADDRESS, offset));
+            } else {
+                self.asm.immediate(SCRATCH, offset);
+                self.asm.lea(to, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+            }
+            if i.memory_base() == Register::EIP {
+                self.asm.copy_32(to, to);
+            }
+            return;
+        }
+        let narrow = is_narrow(i);
+        let disp = i.memory_displacement64() as i32;
+        let number = |register: Register| register.full_register().number() as u8;
+        let base = (i.memory_base() != Register::None).then(|| number(i.memory_base()));
+        let index = (i.memory_index() != Register::None).then(|| number(i.memory_index()));
+        let shift = i.memory_index_scale().trailing_zeros() as u8;
+        let base = base.map(|guest| self.value(guest, ADDRESS));
+        let index = index.map(|guest| self.value(guest, SCRATCH));
+        match (base, index) {
+            (Some(base), index) if !narrow => {
+                self.sum(to, Mem { base, index: index.map(|index| (index, shift)), disp, window: false });
+            }
+            (Some(base), index) => {
+                self.asm
+                    .lea_32(to, Mem { base, index: index.map(|index| (index, shift)), disp, window: false });
+            }
+            (None, Some(index)) => {
+                self.asm.immediate(ADDRESS, 0);
+                let mem = Mem::indexed(ADDRESS, index, shift, disp);
+                if narrow { self.asm.lea_32(to, mem) } else { self.asm.lea(to, mem) }
+            }
+            (None, None) if narrow => self.asm.immediate(to, u64::from(disp as u32)),
+            (None, None) => self.asm.immediate(to, disp as i64 as u64),
+        }
+    }
+}
+
+/// The top of the stack, and what is below and above it.
+pub const fn stack(disp: i32) -> Operand<'static> {
+    Operand::at(4, disp)
+}
+
+/// The same in the window.
+pub const fn stack_in_window(disp: i32) -> Mem {
+    Mem::in_window(GUEST_RSP, disp)
+}
+
+/// Whether the address is cut to 32 bits.
+fn is_narrow(i: &Instruction) -> bool {
+    let register = if i.memory_base() == Register::None { i.memory_index() } else { i.memory_base() };
+    if register == Register::None { i.memory_displ_size() == 4 } else { register.size() == 4 }
+}
