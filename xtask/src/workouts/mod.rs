@@ -74,6 +74,7 @@ impl Workouts {
             packages::is_root(),
             "the workouts need root, who alone can mount and change the root directory"
         );
+        packages::ensure(&["mount", "util-linux"])?;
         let directory = root.join("target/workouts");
         std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         let name: ImageName = "debian".parse()?;

@@ -24,7 +24,7 @@ macro_rules! text {
 /// All of them, in the order in which they run.
 pub const PROGRAMS: &[Program] = &[
     Program { is_short: true, ..alone("stress-cpu", text!("stress-cpu.sh"), &[]) },
-    Program { is_short: true, ..alone("math", text!("math.sh"), &[("math.c", text!("math.c"))]) },
+    alone("math", text!("math.sh"), &[("math.c", text!("math.c"))]),
     Program {
         is_short: true,
         ..alone("luajit", text!("luajit.sh"), &[("programs.lua", text!("programs.lua"))])
