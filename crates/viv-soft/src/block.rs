@@ -28,6 +28,11 @@ impl Source {
         Self { phys, cell, generation: cell.load(Ordering::Acquire) }
     }
 
+    /// Whether it is the same page with the same content.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.phys == other.phys && self.generation == other.generation
+    }
+
     #[inline]
     #[allow(unsafe_code, reason = "the cell's life is longer than the block's")]
     pub fn is_current(&self) -> bool {
@@ -36,33 +41,66 @@ impl Source {
     }
 }
 
-/// A decoded block.
+/// A decoded block. It is found far more often than it is in the host's caches, so it has one line of them.
+#[repr(align(64))]
 pub struct Block {
     /// Its instructions, one at least.
     pub ops: Box<[Op]>,
     /// Where it was read.
     pub source: Source,
     /// The page that its only instruction runs into.
-    pub second: Option<Source>,
+    pub second: Option<Box<Source>>,
     /// How often it was interpreted.
-    pub heat: u32,
-    /// The translation last found for it, with the version of the translator that had it.
-    pub trace: Option<(Mode, TraceId, u64)>,
+    pub heat: u8,
     /// Whether there is no point in translating it.
     pub is_left_alone: bool,
+    /// The translation last found for it: its mode, its number, and the version of the translator that had it.
+    trace_mode: Mode,
+    trace: TraceId,
+    trace_version: u64,
 }
+
+const _: () = assert!(size_of::<Block>() == 64);
 
 // SAFETY: the pointers in `Source` name atomics that any thread may read.
 #[allow(unsafe_code, reason = "raw pointers to shared atomics")]
 unsafe impl Send for Block {}
 
 impl Block {
+    /// A block that never ran.
+    pub fn new(ops: Box<[Op]>, source: Source, second: Option<Source>) -> Self {
+        Self {
+            ops,
+            source,
+            second: second.map(Box::new),
+            heat: 0,
+            is_left_alone: false,
+            trace_mode: Mode::default(),
+            trace: 0,
+            trace_version: NO_VERSION,
+        }
+    }
+
+    /// The translation last found for it, if that was for `mode` and is of this version of the translator.
+    #[inline]
+    pub fn trace(&self, mode: Mode, version: u64) -> Option<TraceId> {
+        (self.trace_version == version && self.trace_mode == mode).then_some(self.trace)
+    }
+
+    /// Notes the translation that was found for it.
+    pub fn set_trace(&mut self, mode: Mode, trace: TraceId, version: u64) {
+        (self.trace_mode, self.trace, self.trace_version) = (mode, trace, version);
+    }
+
     /// Whether what it was decoded from is still there.
     #[inline]
     pub fn is_current(&self) -> bool {
-        self.source.is_current() && self.second.as_ref().is_none_or(Source::is_current)
+        self.source.is_current() && self.second.as_ref().is_none_or(|second| second.is_current())
     }
 }
+
+/// No translator has this version.
+const NO_VERSION: u64 = u64::MAX;
 
 /// A block's place in the cache.
 pub type BlockId = u32;
@@ -100,13 +138,18 @@ impl Hasher for AddressHasher {
 pub struct BlockCache {
     blocks: Vec<Block>,
     by_key: HashMap<Key, BlockId, BuildHasherDefault<AddressHasher>>,
-    /// Instructions decoded since the cache was last empty. Those of blocks that were replaced count, for what was
-    /// prepared for them on the host is freed only with everything else.
+    /// Instructions decoded since the cache was last empty, and [`BLOCK_COST`] for each block. Those of blocks that were
+    /// replaced count, for what was prepared for them on the host is freed only with everything else.
     ops: usize,
+    /// Room for the instructions of a block that is being decoded, used again for every block.
+    pub room: Vec<Op>,
 }
 
-/// How many decoded instructions a vCPU keeps before it starts afresh: about 40 MiB.
-const MAX_OPS: usize = 1 << 20;
+/// How many decoded instructions a vCPU keeps before it starts afresh: about 160 MiB. A compiler's run needs
+/// half of it.
+const MAX_OPS: usize = 1 << 22;
+/// What a block takes besides its instructions, in instructions.
+const BLOCK_COST: usize = 3;
 
 impl BlockCache {
     /// The block at `phys`, if it was decoded and is still current.
@@ -129,7 +172,7 @@ impl BlockCache {
 
     /// Keeps a block. An outdated one in its place goes.
     pub fn insert(&mut self, phys: u64, bitness: Bitness, block: Block) -> BlockId {
-        self.ops += block.ops.len();
+        self.ops += block.ops.len() + BLOCK_COST;
         let key = Key::new(phys, bitness);
         if let Some(&id) = self.by_key.get(&key) {
             self.blocks[id as usize] = block;
@@ -179,16 +222,9 @@ mod tests {
         };
         let cell = AtomicU32::new(0);
         let mut cache = BlockCache::default();
-        for _ in 0..MAX_OPS / 64 {
+        for _ in 0..MAX_OPS.div_ceil(64 + BLOCK_COST) {
             assert!(!cache.is_full(0));
-            let block = Block {
-                ops: vec![op; 64].into(),
-                source: Source::new(0x1000, &cell),
-                second: None,
-                heat: 0,
-                trace: None,
-                is_left_alone: false,
-            };
+            let block = Block::new(vec![op; 64].into(), Source::new(0x1000, &cell), None);
             cache.insert(0x1000, Bitness::Bits64, block);
         }
         assert!(cache.is_full(0));

@@ -28,55 +28,43 @@ impl From<Fault> for DecodeError {
     }
 }
 
-/// Decodes the block at linear address `linear`, which is at guest-physical address `phys`.
-pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64) -> Result<Block, DecodeError> {
+/// Decodes the block at linear address `linear`, which is at guest-physical address `phys`. Its
+/// instructions are first put into `ops`.
+pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64, ops: &mut Vec<Op>) -> Result<Block, DecodeError> {
     let offset = (phys & paging::PAGE_OFFSET) as usize;
     let mut bytes = [0; paging::PAGE_SIZE as usize + MAX_LENGTH];
     let in_page = paging::PAGE_SIZE as usize - offset;
     let source = note_source(cpu, phys)?;
     cpu.read_physical(phys, &mut bytes[..in_page]);
     let bitness = cpu.bitness;
-    let mut ops = Vec::new();
-    let mut at = 0;
-    while ops.len() < MAX_OPS {
-        let (instruction, error) = decode_one(&bytes[at..in_page], at, bitness);
-        if error == DecoderError::NoMoreBytes {
+    ops.clear();
+    let mut decoder = decoder_of(&bytes[..in_page], bitness);
+    let mut instruction = Instruction::default();
+    while ops.len() < MAX_OPS && decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        if decoder.last_error() == DecoderError::NoMoreBytes {
             break;
         }
         let Lowered { op, ends_block } = lower_one(cpu, &instruction)?;
-        at += instruction.len();
         ops.push(op);
-        if ends_block || at >= in_page {
+        if ends_block {
             break;
         }
     }
     if !ops.is_empty() {
-        return Ok(Block {
-            ops: ops.into(),
-            source,
-            second: None,
-            heat: 0,
-            trace: None,
-            is_left_alone: false,
-        });
+        return Ok(Block::new(ops.as_slice().into(), source, None));
     }
     // The first instruction runs into the next page, which is fetched only now that it is needed.
     let next_phys = cpu.translate_fetch(cpu.next_code_page(linear))?.phys;
     let second = note_source(cpu, next_phys)?;
     cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
-    let (instruction, _) = decode_one(&bytes[..in_page + MAX_LENGTH], 0, bitness);
+    let instruction = decoder_of(&bytes[..in_page + MAX_LENGTH], bitness).decode();
     let Lowered { op, .. } = lower_one(cpu, &instruction)?;
-    Ok(Block {
-        ops: Box::new([op]),
-        source,
-        second: Some(second),
-        heat: 0,
-        trace: None,
-        is_left_alone: false,
-    })
+    Ok(Block::new(Box::new([op]), source, Some(second)))
 }
 
-fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, DecoderError) {
+/// A decoder whose addresses are relative to the first of `bytes`.
+fn decoder_of(bytes: &[u8], bitness: Bitness) -> Decoder<'_> {
     let bits = match bitness {
         Bitness::Bits16 => 16,
         Bitness::Bits32 => 32,
@@ -84,9 +72,7 @@ fn decode_one(bytes: &[u8], at: usize, bitness: Bitness) -> (Instruction, Decode
     };
     // 0F 18 to 0F 1F do nothing on a processor without what some of them were made into since (CET's RDSSP, MPX,
     // CLDEMOTE), and programs use them on any.
-    let mut decoder = Decoder::with_ip(bits, bytes, at as u64, DecoderOptions::FORCE_RESERVED_NOP);
-    let instruction = decoder.decode();
-    (instruction, decoder.last_error())
+    Decoder::with_ip(bits, bytes, 0, DecoderOptions::FORCE_RESERVED_NOP)
 }
 
 fn lower_one(cpu: &mut Cpu, instruction: &Instruction) -> Result<Lowered, DecodeError> {
@@ -104,8 +90,7 @@ fn too_long(cpu: &mut Cpu, _: &Op) -> Exec {
 
 /// Notes that the page holds code from now on, so that writes to it are seen.
 pub fn note_source(cpu: &mut Cpu, phys: u64) -> Result<Source, DecodeError> {
-    let ram = std::sync::Arc::clone(&cpu.ram);
-    let Some(page) = ram.page(phys) else {
+    let Some(page) = cpu.ram.page(phys) else {
         cpu.pending = Some(Pending::Unsupported(format!("instructions in device memory at {phys:#x}")));
         return Err(DecodeError::Fault);
     };

@@ -163,7 +163,7 @@ pub struct Fetched {
 pub struct Tlb {
     /// The table of the current view.
     pub current: *mut Entry,
-    view: View,
+    pub(crate) view: View,
     /// Whether accesses must be aligned: the current table is then the one that stays empty.
     pub checks_alignment: bool,
     tables: NonNull<TlbTables>,
@@ -237,7 +237,7 @@ impl Tlb {
     /// Maps the page of an entry in the window: generated code came to it often. `place` is the entry's offset in the
     /// table of its view.
     pub fn map_in_window(&mut self, view: View, place: usize, ram: &Ram) {
-        let index = place / size_of::<Entry>() & (TLB_SIZE - 1);
+        let index = (place / size_of::<Entry>()) & (TLB_SIZE - 1);
         // SAFETY: as for `table`.
         let entry = unsafe { self.tables.as_ref()[view as usize][index] };
         if let Some(window) = &mut self.window

@@ -45,7 +45,7 @@ impl Timebase {
 pub struct GuestTsc {
     timebase: Timebase,
     /// Guest TSC less host TSC, modulo 2⁶⁴.
-    offset: u64,
+    pub(crate) offset: u64,
 }
 
 impl GuestTsc {

@@ -13,7 +13,7 @@ use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending, Shadow};
 use crate::debug::DebugRegisters;
 use crate::decode::{DecodeError, decode};
 use crate::hostexec::{ExecState, FpuState};
-use crate::mmu::{PHYSICAL_BITS, Tlb};
+use crate::mmu::{Fetched, PHYSICAL_BITS, Tlb};
 use crate::msr::Msrs;
 use crate::ops::host::HostCode;
 use crate::options::Tier;
@@ -34,8 +34,11 @@ const JUMP_CACHE_SIZE: usize = 16384;
 #[derive(Clone, Copy)]
 struct Jump {
     linear: u64,
-    /// The TLB's generation, width and privilege that it holds for.
-    key: u64,
+    /// The TLB's generation that it holds for. With a global page it holds until translations of such pages change.
+    generation: u64,
+    global: bool,
+    /// Width and privilege that it holds for.
+    key: u8,
     block: BlockId,
 }
 
@@ -118,7 +121,7 @@ impl SoftVcpu {
         };
         let mut cpu = CpuRegion::new(make)
             .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;
-        let jump = Jump { linear: 0, key: u64::MAX, block: 0 };
+        let jump = Jump { linear: 0, generation: 0, global: false, key: 0, block: 0 };
         let translated = Translated::new(&mut cpu)?;
         let jumps = Box::new([jump; JUMP_CACHE_SIZE]);
         let mut vcpu = Self { cpu, blocks: BlockCache::default(), jumps, translated };
@@ -133,31 +136,37 @@ impl SoftVcpu {
     fn find(&mut self) -> Result<BlockId, Fault> {
         let cpu = &mut *self.cpu;
         let linear = cpu.code_address();
-        let key = cpu.tlb.generation() << 3 | u64::from(cpu.cpl == 3) << 2 | cpu.bitness as u64;
+        let key = u8::from(cpu.cpl == 3) << 2 | cpu.bitness as u8;
         let slot = (linear ^ (linear >> 13)) as usize & (JUMP_CACHE_SIZE - 1);
         let jump = self.jumps[slot];
-        if jump.linear == linear && jump.key == key && self.blocks.get(jump.block).is_current() {
+        let holds = if jump.global {
+            jump.generation >= cpu.tlb.global_generation()
+        } else {
+            jump.generation == cpu.tlb.generation()
+        };
+        if jump.linear == linear && jump.key == key && holds && self.blocks.get(jump.block).is_current() {
             return Ok(jump.block);
         }
-        let block = self.find_slow(linear)?;
+        let (block, global) = self.find_slow(linear)?;
         // Making room may have moved the generation.
-        let key = self.cpu.tlb.generation() << 3 | (key & 7);
-        self.jumps[slot] = Jump { linear, key, block };
+        let generation = self.cpu.tlb.generation();
+        self.jumps[slot] = Jump { linear, generation, global, key, block };
         Ok(block)
     }
 
+    /// The block at `linear`, and whether it lies in a global page.
     #[cold]
     #[inline(never)]
-    fn find_slow(&mut self, linear: u64) -> Result<BlockId, Fault> {
+    fn find_slow(&mut self, linear: u64) -> Result<(BlockId, bool), Fault> {
         let cpu = &mut *self.cpu;
         cpu.check_code_start()?;
-        let phys = cpu.translate_fetch(linear)?.phys;
+        let Fetched { phys, global } = cpu.translate_fetch(linear)?;
         if let Some(id) = self.blocks.find(phys, cpu.bitness) {
             let Some(second) = self.blocks.get(id).second.as_ref().map(|second| second.phys) else {
-                return Ok(id);
+                return Ok((id, global));
             };
             if cpu.translate_fetch(cpu.next_code_page(linear))?.phys == second {
-                return Ok(id);
+                return Ok((id, false));
             }
             // The block will be replaced, and remembered jumps may lead to the one that was.
             cpu.tlb.next_generation();
@@ -165,12 +174,12 @@ impl SoftVcpu {
         if self.blocks.is_full(self.translated.instructions()) {
             self.drop_code();
         }
-        let block = match decode(&mut self.cpu, linear, phys) {
+        let block = match decode(&mut self.cpu, linear, phys, &mut self.blocks.room) {
             Ok(block) => block,
             Err(DecodeError::Fault) => return Err(Fault),
             Err(DecodeError::Full(_)) => {
                 self.drop_code();
-                match decode(&mut self.cpu, linear, phys) {
+                match decode(&mut self.cpu, linear, phys, &mut self.blocks.room) {
                     Ok(block) => block,
                     Err(DecodeError::Fault) => return Err(Fault),
                     Err(DecodeError::Full(error)) => {
@@ -180,7 +189,8 @@ impl SoftVcpu {
                 }
             }
         };
-        Ok(self.blocks.insert(phys, self.cpu.bitness, block))
+        let global = global && block.second.is_none();
+        Ok((self.blocks.insert(phys, self.cpu.bitness, block), global))
     }
 
     /// Drops everything decoded.
@@ -331,7 +341,10 @@ impl SoftVcpu {
             cpu.nmi_blocked = true;
             return self.deliver(|cpu| cpu.deliver_interrupt(Vector::Nmi as u8));
         }
-        if cpu.flag(Rflags::IF)
+        let waits = has_interrupt(cpu);
+        cpu.frame.interrupt_waits = u8::from(waits);
+        if waits
+            && cpu.flag(Rflags::IF)
             && let Some(vector) = next_interrupt(cpu)
         {
             return self.deliver(|cpu| cpu.deliver_interrupt(vector));
@@ -496,6 +509,11 @@ fn start_up(cpu: &mut Cpu, vector: u8) {
     cpu.exec.rip = 0;
     cpu.wait_for_sipi = false;
     cpu.update_mode();
+}
+
+/// Whether there is an interrupt to take as soon as IF is set.
+fn has_interrupt(cpu: &Cpu) -> bool {
+    cpu.apic.pending().is_some() || (cpu.shared.inbox(cpu.index).extint() && cpu.apic.accepts_extint())
 }
 
 /// The vector of the interrupt to take now, acknowledged.

@@ -59,39 +59,56 @@ struct Node {
 /// changes the table, so a signal handler that looks into it finds it whole.
 #[derive(Debug)]
 pub struct FaultSites {
+    /// Those in what usually runs, and those in what seldom does.
+    parts: [Part; 2],
+}
+
+#[derive(Debug)]
+struct Part {
     len: AtomicUsize,
     /// Offsets of instructions, ascending, in the upper halves; offsets to go on at in the lower.
     entries: Box<[AtomicU64]>,
 }
 
 impl FaultSites {
-    /// An empty table with room for `capacity` instructions.
+    /// An empty table with room for twice `capacity` instructions.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { len: AtomicUsize::new(0), entries: (0..capacity).map(|_| AtomicU64::new(0)).collect() }
+        let part =
+            || Part { len: AtomicUsize::new(0), entries: (0..capacity).map(|_| AtomicU64::new(0)).collect() };
+        Self { parts: [part(), part()] }
     }
 
-    /// Whether there is room for `more` instructions.
+    /// Whether there is room for `more` instructions, wherever they are.
     #[must_use]
     pub fn has_room(&self, more: usize) -> bool {
-        self.len.load(Ordering::Relaxed) + more <= self.entries.len()
+        self.parts.iter().all(|part| part.len.load(Ordering::Relaxed) + more <= part.entries.len())
     }
 
-    /// Adds an instruction, which lies behind all that were added before. One that finds no room is not recovered
-    /// from.
-    pub fn push(&self, at: u32, go_on: u32) {
-        let len = self.len.load(Ordering::Relaxed);
-        if let Some(entry) = self.entries.get(len) {
+    /// Adds an instruction, which lies behind all that were added before it of those that run as often. One that finds no
+    /// room is not recovered from.
+    pub fn push(&self, cold: bool, at: u32, go_on: u32) {
+        let Part { len, entries } = &self.parts[usize::from(cold)];
+        let count = len.load(Ordering::Relaxed);
+        if let Some(entry) = entries.get(count) {
             entry.store(u64::from(at) << 32 | u64::from(go_on), Ordering::Relaxed);
-            self.len.store(len + 1, Ordering::Release);
+            len.store(count + 1, Ordering::Release);
         }
     }
 
     /// Forgets all instructions.
     pub fn clear(&self) {
-        self.len.store(0, Ordering::Release);
+        for part in &self.parts {
+            part.len.store(0, Ordering::Release);
+        }
     }
 
+    fn find(&self, at: u32) -> Option<u32> {
+        self.parts.iter().find_map(|part| part.find(at))
+    }
+}
+
+impl Part {
     fn find(&self, at: u32) -> Option<u32> {
         let entries = &self.entries[..self.len.load(Ordering::Acquire)];
         let index =

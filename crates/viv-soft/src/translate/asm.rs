@@ -1,10 +1,11 @@
-//! Machine code with labels, for an address that is known beforehand.
+//! Machine code with labels, for addresses that are known beforehand.
 
 /// A host register by its encoding number.
 pub type Reg = u8;
 
 pub const RAX: Reg = 0;
 pub const RCX: Reg = 1;
+pub const RDX: Reg = 2;
 pub const RBX: Reg = 3;
 pub const RSP: Reg = 4;
 pub const RBP: Reg = 5;
@@ -54,33 +55,49 @@ pub mod condition {
 /// Operations of two operands, as the opcode has them in its upper bits.
 pub mod alu {
     pub const ADD: u8 = 0;
+    pub const OR: u8 = 1;
     pub const SUB: u8 = 5;
     pub const AND: u8 = 4;
     pub const XOR: u8 = 6;
     pub const CMP: u8 = 7;
 }
 
-/// Code being written.
+/// Code being written, in two sections: what usually runs, and what seldom does, which lies elsewhere so that the former
+/// is dense.
 pub struct Asm {
-    code: Vec<u8>,
-    base: u64,
-    labels: Vec<Option<usize>>,
+    sections: [Section; 2],
+    cold: bool,
+    labels: Vec<Option<u64>>,
     fixups: Vec<Fixup>,
+}
+
+struct Section {
+    base: u64,
+    code: Vec<u8>,
+}
+
+impl Section {
+    /// Replaces bytes at an address.
+    fn patch(&mut self, at: u64, bytes: &[u8]) {
+        let at = (at - self.base) as usize;
+        self.code[at..at + bytes.len()].copy_from_slice(bytes);
+    }
 }
 
 struct Fixup {
     /// Where the displacement is.
-    at: usize,
+    at: u64,
+    cold: bool,
     kind: FixupKind,
     label: Label,
 }
 
 /// Where labels are.
-pub struct Places(Vec<Option<usize>>);
+pub struct Places(Vec<Option<u64>>);
 
 impl Places {
-    /// The offset of a label.
-    pub fn of(&self, label: Label) -> Option<usize> {
+    /// The address of a label.
+    pub fn of(&self, label: Label) -> Option<u64> {
         self.0[label.0]
     }
 }
@@ -91,23 +108,34 @@ enum FixupKind {
     /// 8 bits, relative to its own end.
     Short,
     /// 32 bits, relative to another place.
-    From(usize),
+    From(u64),
 }
 
 impl Asm {
-    /// Code that will lie at `base`.
-    pub fn new(base: u64) -> Self {
-        Self { code: Vec::with_capacity(1024), base, labels: Vec::new(), fixups: Vec::new() }
+    /// Code that will lie at these addresses.
+    pub fn new(base: u64, cold_base: u64) -> Self {
+        let section = |base| Section { base, code: Vec::with_capacity(1024) };
+        Self {
+            sections: [section(base), section(cold_base)],
+            cold: false,
+            labels: Vec::new(),
+            fixups: Vec::new(),
+        }
     }
 
-    /// The offset of the next byte.
-    pub fn position(&self) -> usize {
-        self.code.len()
+    /// Goes on in the section for what seldom runs.
+    pub fn go_cold(&mut self) {
+        self.cold = true;
+    }
+
+    fn section(&mut self) -> &mut Section {
+        &mut self.sections[usize::from(self.cold)]
     }
 
     /// The address of the next byte.
     pub fn address(&self) -> u64 {
-        self.base + self.code.len() as u64
+        let Section { base, code } = &self.sections[usize::from(self.cold)];
+        base + code.len() as u64
     }
 
     pub fn label(&mut self) -> Label {
@@ -117,7 +145,7 @@ impl Asm {
 
     /// Says that `label` is here.
     pub fn bind(&mut self, label: Label) {
-        self.labels[label.0] = Some(self.code.len());
+        self.labels[label.0] = Some(self.address());
     }
 
     /// A label that is here.
@@ -127,35 +155,28 @@ impl Asm {
         label
     }
 
-    /// The code, with all labels resolved, and where they are. `None` if one was not bound, or a short jump does not
-    /// reach.
-    pub fn finish(mut self) -> Option<(Vec<u8>, Places)> {
-        for fixup in &self.fixups {
-            let target = self.labels[fixup.label.0]? as i64;
-            match fixup.kind {
-                FixupKind::Near => {
-                    let rel = (target - (fixup.at as i64 + 4)) as i32;
-                    self.code[fixup.at..fixup.at + 4].copy_from_slice(&rel.to_le_bytes());
-                }
-                FixupKind::Short => {
-                    let rel = i8::try_from(target - (fixup.at as i64 + 1)).ok()?;
-                    self.code[fixup.at] = rel as u8;
-                }
-                FixupKind::From(origin) => {
-                    let rel = (target - origin as i64) as i32;
-                    self.code[fixup.at..fixup.at + 4].copy_from_slice(&rel.to_le_bytes());
-                }
+    /// The code of both sections, with all labels resolved, and where they are. `None` if one was not bound, or a short
+    /// jump does not reach.
+    pub fn finish(mut self) -> Option<([Vec<u8>; 2], Places)> {
+        for &Fixup { at, cold, ref kind, label } in &self.fixups {
+            let target = self.labels[label.0]?;
+            let section = &mut self.sections[usize::from(cold)];
+            let from = |origin: u64| target.wrapping_sub(origin) as i64;
+            match *kind {
+                FixupKind::Near => section.patch(at, &(from(at + 4) as i32).to_le_bytes()),
+                FixupKind::Short => section.patch(at, &i8::try_from(from(at + 1)).ok()?.to_le_bytes()),
+                FixupKind::From(origin) => section.patch(at, &(from(origin) as i32).to_le_bytes()),
             }
         }
-        Some((self.code, Places(self.labels)))
+        Some((self.sections.map(|section| section.code), Places(self.labels)))
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.code.extend_from_slice(bytes);
+        self.section().code.extend_from_slice(bytes);
     }
 
     fn byte(&mut self, byte: u8) {
-        self.code.push(byte);
+        self.section().code.push(byte);
     }
 
     fn rex(&mut self, wide: bool, reg: Reg, index: Reg, base: Reg) {
@@ -292,6 +313,12 @@ impl Asm {
         self.bytes(&[0xc1, 0xe0 | reg & 7, count]);
     }
 
+    /// A shift by its opcode extension: shl 4, shr 5, sar 7.
+    pub fn shift(&mut self, wide: bool, operation: u8, reg: Reg, count: u8) {
+        self.rex(wide, 0, 0, reg);
+        self.bytes(&[0xc1, 0xc0 | operation << 3 | reg & 7, count]);
+    }
+
     /// mov r64, immediate, in its shortest form
     pub fn immediate(&mut self, to: Reg, value: u64) {
         if let Ok(value) = u32::try_from(value) {
@@ -338,13 +365,13 @@ impl Asm {
     }
 
     /// A near conditional jump; gives where its displacement is.
-    pub fn jump_if(&mut self, condition: u8, label: Label) -> usize {
+    pub fn jump_if(&mut self, condition: u8, label: Label) -> u64 {
         self.bytes(&[0x0f, 0x80 | condition]);
         self.near(label)
     }
 
     /// A near jump; gives where its displacement is.
-    pub fn jump(&mut self, label: Label) -> usize {
+    pub fn jump(&mut self, label: Label) -> u64 {
         self.byte(0xe9);
         self.near(label)
     }
@@ -382,21 +409,26 @@ impl Asm {
         self.bytes(&rel.to_le_bytes());
     }
 
-    fn near(&mut self, label: Label) -> usize {
-        let at = self.code.len();
-        self.fixups.push(Fixup { at, kind: FixupKind::Near, label });
+    fn near(&mut self, label: Label) -> u64 {
+        let at = self.address();
+        self.fix(FixupKind::Near, label);
         self.bytes(&[0; 4]);
         at
     }
 
     fn short(&mut self, label: Label) {
-        self.fixups.push(Fixup { at: self.code.len(), kind: FixupKind::Short, label });
+        self.fix(FixupKind::Short, label);
         self.byte(0);
     }
 
-    /// 32 bits that say how far `label` is from the offset `origin`.
-    pub fn distance(&mut self, origin: usize, label: Label) {
-        self.fixups.push(Fixup { at: self.code.len(), kind: FixupKind::From(origin), label });
+    fn fix(&mut self, kind: FixupKind, label: Label) {
+        let (at, cold) = (self.address(), self.cold);
+        self.fixups.push(Fixup { at, cold, kind, label });
+    }
+
+    /// 32 bits that say how far `label` is from the address `origin`.
+    pub fn distance(&mut self, origin: u64, label: Label) {
+        self.fix(FixupKind::From(origin), label);
         self.bytes(&[0; 4]);
     }
 
@@ -424,7 +456,7 @@ mod tests {
 
     #[test]
     fn says_what_it_means() {
-        let mut asm = Asm::new(0x1000);
+        let mut asm = Asm::new(0x1000, 0x2000);
         let start = asm.here();
         asm.load(12, Mem::at(13, 0));
         asm.store(Mem::indexed(RSP, 10, 0, 0x12345), 9);
@@ -439,7 +471,7 @@ mod tests {
         asm.immediate(RAX, !0);
         asm.compare_byte(Mem::at(10, 0), 0);
         asm.jump_if(condition::NOT_EQUAL, start);
-        let (code, _) = asm.finish().unwrap();
+        let ([code, _], _) = asm.finish().unwrap();
         let mut text = String::new();
         for instruction in Decoder::with_ip(64, &code, 0x1000, DecoderOptions::NONE) {
             FastFormatter::new().format(&instruction, &mut text);

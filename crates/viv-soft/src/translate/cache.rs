@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
+use std::mem;
 use std::sync::Arc;
 
 use viv_arch::paging;
@@ -15,8 +16,9 @@ use viv_arch::paging;
 use super::Mode;
 use super::emit::{self, Emitted, Job, Tools};
 use super::frame::{page_slot, target_index};
+use super::listed::{Lists, Marks};
 use super::thunks::{self, Interpret, Thunks};
-use super::trace::Trace;
+use super::trace::{Room, Trace};
 use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::mmu::View;
@@ -26,7 +28,7 @@ use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
 /// In the auxiliary vector's AT_HWCAP2: programs may write the base of GS.
 const HWCAP2_FSGSBASE: usize = 1 << 1;
 /// Memory for translated code.
-const ARENA_SIZE: usize = 32 << 20;
+const ARENA_SIZE: usize = 128 << 20;
 /// Instructions that may fault on the host, in all translated code.
 const MAX_FAULT_SITES: usize = 1 << 16;
 
@@ -35,16 +37,19 @@ pub type TraceId = u32;
 type EdgeId = u32;
 type Slot = u32;
 
+/// A trace. It is rarely in the host's caches when it is needed, so it has one line of them.
+#[repr(align(64))]
 struct Record {
     slot: Slot,
     /// The page that its instruction runs into.
     second: Option<Slot>,
-    /// Where its code is for indirect branches, for others from other pages, and for those from its own page.
+    /// Where its code is for indirect branches.
     start: u64,
-    entry: u64,
-    entry_in_page: u64,
-    /// What leads to it.
-    incoming: Vec<EdgeId>,
+    /// Where, behind that, it is for other branches from other pages, and for those from its own page.
+    entry: u32,
+    entry_in_page: u32,
+    /// The first edge that leads to it; 0 if none does.
+    incoming: EdgeId,
     /// What leads away from it: the first edge and the number of them.
     first_edge: EdgeId,
     edges: u32,
@@ -63,23 +68,26 @@ struct Edge {
     /// Relative to the page.
     target: i64,
     to: Option<TraceId>,
+    /// The next of those that lead where it does; 0 if it is the last.
+    next: EdgeId,
 }
+
+/// The traces that begin in a page, by offset.
+pub type Traces = HashMap<u16, TraceId, BuildHasherDefault<AddressHasher>>;
 
 /// A page that traces were made from, in one mode.
 struct Page {
     source: Source,
     mode: Mode,
-    traces: HashMap<u16, TraceId, BuildHasherDefault<AddressHasher>>,
+    traces: Traces,
     /// Traces of other pages whose instruction runs into this one.
     visitors: Vec<TraceId>,
-    /// While its slot is set: whether the mapping is global.
-    mapped: Option<bool>,
+    /// Of its slot.
+    marks: Marks,
 }
 
 /// The most address spaces of which is kept where pages are mapped.
 const MAX_KEPT: usize = 12;
-/// The most entries of a list of pages or targets.
-const MAX_LISTED: usize = 1 << 16;
 
 /// Where pages are mapped in an address space that is not in use.
 #[derive(Default)]
@@ -104,6 +112,7 @@ pub struct Translator {
     fault_sites: Arc<FaultSites>,
     thunks: Thunks,
     tools: Tools,
+    pub(super) room: Room,
     interpret: Interpret,
     traces: Vec<Option<Record>>,
     edges: Vec<Edge>,
@@ -111,12 +120,12 @@ pub struct Translator {
     pages: Vec<Option<Page>>,
     free_slots: Vec<Slot>,
     by_page: HashMap<u64, Slot, BuildHasherDefault<AddressHasher>>,
-    /// Slots of pages that were mapped, those that are not global and those that are; a page may have become the other kind.
-    mapped: [Vec<Slot>; 2],
-    /// Which branch targets were set, those whose pages are not global and those whose are.
-    targets: [Vec<(View, u16)>; 2],
-    /// Of those, by view and place, whether their pages are global.
-    target_is_global: Box<[[bool; JUMP_TARGETS]; 3]>,
+    /// Slots of pages that are mapped.
+    mapped: Lists<Slot>,
+    /// Which branch targets are set.
+    targets: Lists<(View, u16)>,
+    /// By view and place.
+    target_marks: Box<[[Marks; JUMP_TARGETS]; 3]>,
     tables: *mut Tables,
     /// Where pages of address spaces are mapped that are not in use.
     kept: Vec<Kept>,
@@ -152,15 +161,16 @@ impl Translator {
             fault_sites,
             thunks: Thunks::default(),
             tools: Tools::default(),
+            room: Room::default(),
             interpret,
             traces: Vec::new(),
             edges: Vec::new(),
             pages: Vec::new(),
             free_slots: Vec::new(),
             by_page: HashMap::default(),
-            mapped: [Vec::new(), Vec::new()],
-            targets: [Vec::new(), Vec::new()],
-            target_is_global: Box::new([[false; JUMP_TARGETS]; 3]),
+            mapped: Lists::default(),
+            targets: Lists::default(),
+            target_marks: Box::new([[Marks::default(); JUMP_TARGETS]; 3]),
             tables,
             kept: Vec::new(),
             spare: None,
@@ -190,6 +200,7 @@ impl Translator {
             exit: 0,
             target: 0,
             to: None,
+            next: 0,
         });
         self.pages.clear();
         self.pages.push(None);
@@ -198,10 +209,10 @@ impl Translator {
         self.fault_sites.clear();
         self.arena.clear();
         self.instructions = 0;
-        let mut asm = super::asm::Asm::new(self.arena.next_address());
+        let mut asm = super::asm::Asm::new(self.arena.next_address(), 0);
         let avx = std::arch::is_x86_feature_detected!("avx");
         self.thunks = thunks::emit(&mut asm, self.interpret, avx);
-        if let Some((code, _)) = asm.finish() {
+        if let Some(([code, _], _)) = asm.finish() {
             self.arena.push(&code)?;
         }
         Ok(())
@@ -240,11 +251,10 @@ impl Translator {
         None
     }
 
-    /// Whether there is a trace at an offset of a page.
-    pub fn has_trace(&self, page: u64, offset: u16, mode: Mode) -> bool {
-        let slot = self.by_page.get(&page_key(page, mode));
-        let page = slot.and_then(|&slot| self.pages[slot as usize].as_ref());
-        page.is_some_and(|page| page.traces.contains_key(&offset))
+    /// The traces in a page.
+    pub fn traces_of(&self, page: u64, mode: Mode) -> Option<&Traces> {
+        let slot = *self.by_page.get(&page_key(page, mode))?;
+        self.pages[slot as usize].as_ref().map(|page| &page.traces)
     }
 
     /// Translates a trace of the page that `source` names and `page` holds. `None`: it cannot be translated.
@@ -266,9 +276,9 @@ impl Translator {
             Some(second) => Some(self.page(second, mode).ok_or_else(full)?),
         };
         let job = Job { trace: &trace, page, second, mode };
-        let base = self.arena.next_address();
+        let base = [self.arena.next_address(), self.arena.next_cold_address()];
         let first_edge = self.edges.len() as EdgeId;
-        let Some(Emitted { code, entry, entry_in_page, edges, fault_sites }) =
+        let Some(Emitted { code: [code, cold], entry, entry_in_page, edges, fault_sites }) =
             emit::emit(job, &self.thunks, &mut self.tools, base, first_edge)
         else {
             return Ok(None);
@@ -276,20 +286,26 @@ impl Translator {
         if !self.fault_sites.has_room(fault_sites.len()) {
             return Err(full());
         }
+        self.arena.push_cold(&cold)?;
         let start = self.arena.push(&code)?.as_ptr() as u64;
-        let offset = self.arena.offset_of(start);
+        let offset = |address: u64| self.arena.offset_of(address);
         for (at, go_on) in fault_sites {
-            self.fault_sites.push(offset + at, offset + go_on);
+            self.fault_sites.push(
+                !(start..start + code.len() as u64).contains(&at),
+                offset(at),
+                offset(go_on),
+            );
         }
         let count = edges.len() as u32;
         self.edges.extend(edges.into_iter().map(|edge| Edge {
             from: slot,
             leaves_page: edge.leaves_page,
-            site: edge.site.map(|site| offset + site as u32),
-            page_site: edge.page_site.map(|site| offset + site as u32),
-            exit: offset + edge.exit as u32,
+            site: edge.site.map(offset),
+            page_site: edge.page_site.map(offset),
+            exit: offset(edge.exit),
             target: edge.target,
             to: None,
+            next: 0,
         }));
         let id = self.traces.len() as TraceId;
         if let Some(page) = &mut self.pages[slot as usize] {
@@ -305,13 +321,14 @@ impl Translator {
             slot,
             second,
             start,
-            entry: start + entry as u64,
-            entry_in_page: start + entry_in_page as u64,
-            incoming: Vec::new(),
+            entry: offset(entry),
+            entry_in_page: offset(entry_in_page),
+            incoming: 0,
             first_edge,
             edges: count,
             _ops: trace.ops,
         }));
+        self.room.items = trace.items;
         Ok(Some(id))
     }
 
@@ -321,7 +338,8 @@ impl Translator {
         if let Some(&slot) = self.by_page.get(&key) {
             return Some(slot);
         }
-        let page = Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), mapped: None };
+        let page =
+            Page { source, mode, traces: HashMap::default(), visitors: Vec::new(), marks: Marks::default() };
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.pages[slot as usize] = Some(page);
             slot
@@ -338,7 +356,7 @@ impl Translator {
 
     /// Where a trace's code is.
     pub fn entry(&self, id: TraceId) -> Option<u64> {
-        self.traces[id as usize].as_ref().map(|record| record.entry)
+        self.traces[id as usize].as_ref().map(|record| self.arena.address_of(record.entry))
     }
 
     /// Where an edge goes, relative to the page.
@@ -353,22 +371,24 @@ impl Translator {
         else {
             return;
         };
-        // A guest may change what is mapped where it runs, without a word to the TLB.
-        if old == Some(to) || (!leaves_page && from != record.slot) {
+        let page = |slot: Slot| self.pages[slot as usize].as_ref().map(|page| page.source.phys);
+        // A guest may change what is mapped where it runs, without a word to the TLB. (The page in another mode is
+        // another slot.)
+        if old == Some(to) || (!leaves_page && page(from) != page(record.slot)) {
             return;
         }
-        record.incoming.push(edge);
         let slot = record.slot;
         let entry = if leaves_page { record.entry } else { record.entry_in_page };
+        let next = mem::replace(&mut record.incoming, edge);
         if let Some(old) = old {
             self.forget_incoming(old, edge);
         }
-        let entry = self.arena.offset_of(entry);
         if let Some(page_site) = page_site {
             self.arena.patch(page_site, page_slot(slot).disp.to_le_bytes());
         }
         self.arena.patch(site, entry.wrapping_sub(site + 4).to_le_bytes());
-        self.edges[edge as usize].to = Some(to);
+        let edge = &mut self.edges[edge as usize];
+        (edge.to, edge.next) = (Some(to), next);
     }
 
     fn unlink(&mut self, edge: EdgeId) {
@@ -393,11 +413,22 @@ impl Translator {
         self.unmap_all();
     }
 
+    /// Takes an edge off the list of those that lead to a trace.
     fn forget_incoming(&mut self, trace: TraceId, edge: EdgeId) {
-        if let Some(Some(record)) = self.traces.get_mut(trace as usize)
-            && let Some(at) = record.incoming.iter().position(|&other| other == edge)
-        {
-            record.incoming.swap_remove(at);
+        let Some(Some(record)) = self.traces.get_mut(trace as usize) else { return };
+        let next = self.edges[edge as usize].next;
+        if record.incoming == edge {
+            record.incoming = next;
+            return;
+        }
+        let mut at = record.incoming;
+        while at != 0 {
+            let before = &mut self.edges[at as usize];
+            if before.next == edge {
+                before.next = next;
+                return;
+            }
+            at = before.next;
         }
     }
 
@@ -414,44 +445,34 @@ impl Translator {
     }
 
     fn map_page(&mut self, slot: Slot, linear: u64, global: bool) {
-        let Some(page) = &mut self.pages[slot as usize] else { return };
         // SAFETY: the tables live as long as the translator, and only this thread uses them.
-        unsafe { (*self.tables).pages[slot as usize] = (linear & !paging::PAGE_OFFSET).wrapping_neg() };
-        if page.mapped.replace(global) != Some(global) {
-            self.mapped[usize::from(global)].push(slot);
+        let address = unsafe { &mut (*self.tables).pages[slot as usize] };
+        let mapped = (linear & !paging::PAGE_OFFSET).wrapping_neg();
+        if *address == mapped {
+            return;
         }
+        let Some(page) = &mut self.pages[slot as usize] else { return };
+        *address = mapped;
+        self.mapped.add(slot, global, &mut page.marks);
     }
 
-    /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace.
-    pub fn map(&mut self, id: TraceId, linear: u64, global: bool) {
+    /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace, whose
+    /// mode has this view.
+    pub fn map(&mut self, id: TraceId, linear: u64, global: bool, view: View) {
         let Some(record) = &self.traces[id as usize] else { return };
         let (slot, start) = (record.slot, record.start);
-        if self.mapped.iter().any(|list| list.len() > MAX_LISTED)
-            || self.targets.iter().any(|list| list.len() > MAX_LISTED)
-        {
-            // What comes and goes all the time is listed again each time.
-            self.unmap_all();
-        }
         self.map_page(slot, linear, global);
-        let Some(page) = &self.pages[slot as usize] else { return };
-        let view = page.mode.view();
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let index = target_index(linear);
-        let target = &mut tables.targets[view as usize][index];
-        let was_global = std::mem::replace(&mut self.target_is_global[view as usize][index], global);
-        if target.is_none() || was_global != global {
-            self.targets[usize::from(global)].push((view, index as u16));
-        }
-        *target = JumpTarget::new(linear, start);
+        self.targets.add((view, index as u16), global, &mut self.target_marks[view as usize][index]);
+        tables.targets[view as usize][index] = JumpTarget::new(linear, start);
     }
 
     /// Forgets where pages are mapped.
     pub fn unmap_all(&mut self) {
         self.kept.clear();
-        for global in [false, true] {
-            self.unmap(global, &mut Kept::default());
-        }
+        self.unmap(true, &mut Kept::default());
     }
 
     /// Keeps where the pages of generation `from` are mapped that are not global, and takes up what is kept of `to`.
@@ -471,26 +492,24 @@ impl Translator {
         }
     }
 
-    /// Unmaps pages that are global, or all that are not, and notes what they were.
-    fn unmap(&mut self, global: bool, kept: &mut Kept) {
+    /// Unmaps pages that are not global, or all, and notes what they were.
+    fn unmap(&mut self, all: bool, kept: &mut Kept) {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
-        for slot in self.mapped[usize::from(global)].drain(..) {
-            let Some(page) = &mut self.pages[slot as usize] else { continue };
-            if page.mapped == Some(global) {
-                page.mapped = None;
-                let address = std::mem::replace(&mut tables.pages[slot as usize], NOT_MAPPED);
+        self.mapped.clear(all, |slot, off| {
+            if self.pages[slot as usize].as_mut().is_some_and(|page| page.marks.take(off)) {
+                let address = mem::replace(&mut tables.pages[slot as usize], NOT_MAPPED);
                 kept.pages.push((slot, address));
             }
-        }
-        for (view, index) in self.targets[usize::from(global)].drain(..) {
-            let place = usize::from(index);
-            let target = &mut tables.targets[view as usize][place];
-            if !target.is_none() && self.target_is_global[view as usize][place] == global {
-                kept.targets.push((view, index, *target));
-                *target = JumpTarget::none(place);
+        });
+        let marks = &mut self.target_marks;
+        self.targets.clear(all, |(view, index), off| {
+            if marks[view as usize][usize::from(index)].take(off) {
+                let none = JumpTarget::none(usize::from(index));
+                let target = mem::replace(&mut tables.targets[view as usize][usize::from(index)], none);
+                kept.targets.push((view, index, target));
             }
-        }
+        });
     }
 
     fn map_kept(&mut self, kept: &Kept) {
@@ -498,18 +517,17 @@ impl Translator {
         let tables = unsafe { &mut *self.tables };
         for &(slot, address) in &kept.pages {
             if let Some(Some(page)) = self.pages.get_mut(slot as usize)
-                && page.mapped.is_none()
+                && tables.pages[slot as usize] == NOT_MAPPED
             {
-                page.mapped = Some(false);
-                self.mapped[0].push(slot);
+                self.mapped.add(slot, false, &mut page.marks);
                 tables.pages[slot as usize] = address;
             }
         }
         for &(view, index, kept) in &kept.targets {
             let target = &mut tables.targets[view as usize][usize::from(index)];
-            if target.is_none() {
-                self.targets[0].push((view, index));
-                self.target_is_global[view as usize][usize::from(index)] = false;
+            if target.host == 0 {
+                let marks = &mut self.target_marks[view as usize][usize::from(index)];
+                self.targets.add((view, index), false, marks);
                 *target = kept;
             }
         }
@@ -535,11 +553,11 @@ impl Translator {
     fn forget_targets(&mut self) {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
-        let dropped = std::mem::take(&mut self.dropped);
-        for (view, index) in self.targets.iter().flatten() {
-            let target = &mut tables.targets[*view as usize][usize::from(*index)];
+        let dropped = mem::take(&mut self.dropped);
+        for (view, index) in self.targets.iter() {
+            let target = &mut tables.targets[view as usize][usize::from(index)];
             if dropped.contains(&target.host) {
-                *target = JumpTarget::none(usize::from(*index));
+                *target = JumpTarget::none(usize::from(index));
             }
         }
     }
@@ -549,9 +567,7 @@ impl Translator {
         self.by_page.remove(&page_key(page.source.phys, page.mode));
         // SAFETY: as for `map_page`.
         unsafe { (*self.tables).pages[slot as usize] = NOT_MAPPED };
-        for mapped in &mut self.mapped {
-            mapped.retain(|&other| other != slot);
-        }
+        self.mapped.remove(slot);
         for trace in page.traces.into_values().chain(page.visitors) {
             self.drop_trace(trace);
         }
@@ -561,8 +577,10 @@ impl Translator {
     fn drop_trace(&mut self, trace: TraceId) {
         let Some(record) = self.traces[trace as usize].take() else { return };
         self.dropped.insert(record.start);
-        for edge in record.incoming {
+        let mut edge = record.incoming;
+        while edge != 0 {
             self.unlink(edge);
+            edge = self.edges[edge as usize].next;
         }
         for edge in record.first_edge..record.first_edge + record.edges {
             if let Some(to) = self.edges[edge as usize].to.take() {
@@ -578,6 +596,8 @@ impl Translator {
         }
     }
 }
+
+const _: () = assert!(size_of::<Option<Record>>() == 64);
 
 /// What pages are found by.
 fn page_key(phys: u64, mode: Mode) -> u64 {

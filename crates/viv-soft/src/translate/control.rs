@@ -43,7 +43,7 @@ impl Emitter<'_> {
         if !(0..paging::PAGE_SIZE as i64).contains(&target) {
             return self.edge_to_other_page(target, live);
         }
-        let to_head = target == self.trace.start as i64;
+        let to_head = target == self.trace.start as i64 && self.mode == self.trace.items[0].mode;
         if to_head && self.head_saved {
             self.guard_flags(live);
         } else if live != 0 {
@@ -64,7 +64,7 @@ impl Emitter<'_> {
     }
 
     /// Jumps to `target`, but to `exit` if something waits; gives where the displacement to `target` is.
-    fn jump_unless_attention(&mut self, target: Label, exit: Label, live: Flags) -> usize {
+    fn jump_unless_attention(&mut self, target: Label, exit: Label, live: Flags) -> u64 {
         self.asm.load(SCRATCH, frame::ATTENTION);
         if live == 0 {
             self.asm.compare_byte(Mem::at(SCRATCH, 0), 0);
@@ -104,7 +104,7 @@ impl Emitter<'_> {
         // displacement of the page's slot is filled in when the trace is known; slot 0 is no page's.
         self.asm.alu(alu::ADD, SCRATCH, ADDRESS);
         self.asm.alu_load(alu::ADD, SCRATCH, frame::page_slot(0));
-        self.edges[edge].page_site = Some(self.asm.position() - 4);
+        self.edges[edge].page_site = Some(self.asm.address() - 4);
         self.asm.jump_if(condition::NOT_EQUAL, exit);
         self.asm.store(frame::PAGE, ADDRESS);
         let site = self.asm.jump(exit);

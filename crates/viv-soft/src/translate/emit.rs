@@ -15,9 +15,10 @@ use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
 use super::flags::Flags;
 use super::frame;
-use super::operand::{Need, Operand, stack};
+use super::operand::{Content, Need, Operand, Place, stack};
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
+use super::system::System;
 use super::thunks::{Detour, Thunks};
 use super::trace::{Host, Item, Kind, Trace};
 use super::{Mode, rewrite};
@@ -29,26 +30,27 @@ pub struct EdgeDraft {
     pub leaves_page: bool,
     /// Where the displacement is that leads to the exit, and may lead to a trace. `None`: the branch only leaves to have
     /// events looked at.
-    pub site: Option<usize>,
+    pub site: Option<u64>,
     /// Where the page number is, for a branch to another page.
-    pub page_site: Option<usize>,
+    pub page_site: Option<u64>,
     /// The exit.
-    pub exit: usize,
+    pub exit: u64,
     /// Where it goes, relative to the page.
     pub target: i64,
 }
 
 /// Host code of a trace.
 pub struct Emitted {
-    pub code: Vec<u8>,
+    /// What usually runs, and what seldom does.
+    pub code: [Vec<u8>; 2],
     /// Where it is entered from other pages. Indirect branches come in at its beginning, with the linear address in
     /// [`ADDRESS`].
-    pub entry: usize,
+    pub entry: u64,
     /// Where it is entered from its own page, with the flags in the flags register.
-    pub entry_in_page: usize,
+    pub entry_in_page: u64,
     pub edges: Vec<EdgeDraft>,
     /// Instructions that may fault on the host: where they are, and where to go then.
-    pub fault_sites: Vec<(u32, u32)>,
+    pub fault_sites: Vec<(u64, u64)>,
 }
 
 /// What is emitted after the code that usually runs.
@@ -68,8 +70,8 @@ pub(super) enum Cold {
 /// A site and an exit before their labels are known.
 pub(super) struct PendingEdge {
     pub leaves_page: bool,
-    pub site: Option<usize>,
-    pub page_site: Option<usize>,
+    pub site: Option<u64>,
+    pub page_site: Option<u64>,
     pub exit: Label,
     pub target: i64,
 }
@@ -96,7 +98,7 @@ pub(super) struct Emitter<'a> {
     pub tools: &'a mut Tools,
     pub cold: Vec<Cold>,
     pub edges: Vec<PendingEdge>,
-    fault_sites: Vec<(usize, Label)>,
+    fault_sites: Vec<(u64, Label)>,
     /// Whether the flags are saved, instead of in the flags register.
     pub flags_saved: bool,
     /// Where the first instruction begins, and whether the flags are saved there.
@@ -127,16 +129,16 @@ pub struct Job<'a> {
     pub mode: Mode,
 }
 
-/// Writes the code of a trace for address `base`. Its edges are numbered from `first_edge`. `None`: it cannot be
+/// Writes the code of a trace for these addresses. Its edges are numbered from `first_edge`. `None`: it cannot be
 /// translated.
 pub fn emit(
     Job { trace, page, second, mode }: Job<'_>,
     thunks: &Thunks,
     tools: &mut Tools,
-    base: u64,
+    [base, cold_base]: [u64; 2],
     first_edge: u32,
 ) -> Option<Emitted> {
-    let mut asm = Asm::new(base);
+    let mut asm = Asm::new(base, cold_base);
     let head = asm.label();
     let mut extents = std::mem::take(&mut tools.extents);
     extents.find(&trace.items, &mut tools.info);
@@ -162,11 +164,12 @@ pub fn emit(
     };
     emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
     emitter.asm.store(frame::PAGE, ADDRESS);
-    let entry = emitter.asm.position();
+    let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
     let mut n = 0;
     while n < trace.items.len() {
         let (first, last) = (n, emitter.extents.end_of(n));
+        emitter.mode = trace.items[n].mode;
         while n <= last {
             if let Some(extent) = emitter.extents.beginning_at(n) {
                 emitter.check_extent(n, extent);
@@ -178,6 +181,9 @@ pub fn emit(
     if let Some(last) = trace.items.last()
         && !last.ends
     {
+        if let Kind::System(System::ChangeMode(mode)) = last.kind {
+            emitter.mode = mode;
+        }
         emitter.edge(last.instruction.next_ip(), last.live);
     }
     emitter.finish(entry, entry_in_page)
@@ -226,11 +232,12 @@ impl Emitter<'_> {
     }
 
     /// The check for an extent that begins with instruction `n`.
-    fn check_extent(&mut self, n: usize, Extent { base, lowest, end, write, .. }: Extent) {
+    fn check_extent(&mut self, n: usize, Extent { registers, lowest, end, write, .. }: Extent) {
         let item = &self.trace.items[n];
         let size = (end - lowest) as usize;
         let need = Need { size, write, flags: item.flags.before(item.live) };
-        self.reach(n, Operand::at(base, lowest), Mem::in_window(base, lowest), need, false);
+        let nowhere = Place { mem: Mem::in_window(ADDRESS, 0), address: Content::Nothing };
+        self.reach(n, registers.operand(lowest), nowhere, need, false);
     }
 
     /// Emits instruction `n`, or several from there on; gives how many.
@@ -256,6 +263,7 @@ impl Emitter<'_> {
             Kind::Jump => self.edge(item.instruction.near_branch_target(), item.live),
             Kind::Call => self.call(n, item),
             Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => self.indirect(n, item),
+            Kind::System(system) => self.system(n, item, system),
             Kind::Interpret => self.interpret(n, item),
         }
     }
@@ -284,7 +292,7 @@ impl Emitter<'_> {
     }
 
     /// Before an instruction that has to do with flags, of which `needed` must be right.
-    fn settle_flags(&mut self, needed: Flags) {
+    pub(super) fn settle_flags(&mut self, needed: Flags) {
         if needed != 0 {
             self.restore_flags();
         }
@@ -307,7 +315,7 @@ impl Emitter<'_> {
             let need = Need { size: access.size, write: access.write, flags: needed };
             (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
         });
-        let place = memory.map(|(place, _)| place);
+        let place = memory.map(|(place, _)| place.mem);
         let Some(rewritten) = rewrite::rewrite(i, place, &mut self.tools.info) else {
             return self.interpret(n, item);
         };
@@ -330,7 +338,7 @@ impl Emitter<'_> {
         }
         if host.may_fault {
             let label = self.miss(n, self.after);
-            self.fault_sites.push((self.asm.position(), label));
+            self.fault_sites.push((self.asm.address(), label));
         }
         self.asm.bytes(&encoded);
         if rewritten.legacy_address {
@@ -439,13 +447,13 @@ impl Emitter<'_> {
     fn detour(&mut self, n: usize, flags_saved: bool, ends: bool, resume: Label) {
         let thunk = self.thunks.interpret[usize::from(flags_saved)][usize::from(self.trace.vectors)];
         self.asm.call_to(thunk);
-        let origin = self.asm.position();
+        let origin = self.asm.address();
         self.asm.distance(origin, resume);
         self.asm.bytes(&(self.trace.start as u16).to_le_bytes());
         self.asm.bytes(&u16::from(ends).to_le_bytes());
         let op = &raw const self.trace.ops[n];
         self.asm.bytes(&(op as u64).to_le_bytes());
-        debug_assert_eq!(self.asm.position() - origin, size_of::<Detour>());
+        debug_assert_eq!(self.asm.address() - origin, size_of::<Detour>() as u64);
     }
 
     /// A new edge, and the label of its exit.
@@ -457,7 +465,8 @@ impl Emitter<'_> {
         (edge, exit)
     }
 
-    fn finish(mut self, entry: usize, entry_in_page: Label) -> Option<Emitted> {
+    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<Emitted> {
+        self.asm.go_cold();
         while let Some(cold) = self.cold.pop() {
             match cold {
                 Cold::Retreat { first, last, flags_saved, resume } => {
@@ -503,7 +512,7 @@ impl Emitter<'_> {
                 .collect::<Option<_>>()?,
             fault_sites: sites
                 .into_iter()
-                .map(|(at, label)| Some((at as u32, places.of(label)? as u32)))
+                .map(|(at, label)| Some((at, places.of(label)?)))
                 .collect::<Option<_>>()?,
         })
     }

@@ -1,12 +1,13 @@
 //! Extents: accesses of a trace that lie near each other, for which one check is enough.
 //!
-//! They have one base register and no index. Where the register changes by what is known (PUSH, POP, ADD of a constant),
+//! They have the same base register and the same index. Where these change by what is known (PUSH, POP, ADD of a constant),
 //! that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
 //! to the last, for pages of the window are mapped between runs of translated code alone.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::operand::Operand;
+use super::system::System;
 use super::trace::{Item, Kind};
 
 /// The most instructions from the first to the last.
@@ -20,14 +21,44 @@ pub struct Extent {
     /// The instruction before which the check is, and the last one that has such an access.
     pub first: usize,
     pub last: usize,
-    /// The guest register.
-    pub base: u8,
-    /// The lowest displacement from what it is before the first instruction.
+    /// The guest registers.
+    pub registers: Registers,
+    /// The lowest displacement from what they are before the first instruction.
     pub lowest: i32,
     /// Behind the highest byte.
     pub end: i32,
     /// Whether one writes.
     pub write: bool,
+}
+
+/// The registers of an address: base, and index with the shift of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registers {
+    base: u8,
+    index: Option<(u8, u8)>,
+}
+
+impl Registers {
+    const fn only(base: u8) -> Self {
+        Self { base, index: None }
+    }
+
+    /// What is `disp` behind where they point to.
+    pub const fn operand(self, disp: i32) -> Operand<'static> {
+        Operand::Plain { base: self.base, index: self.index, disp }
+    }
+
+    /// By how much an instruction moves the address. `None`: nobody knows.
+    fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
+        let base = change(item, self.base, info)?;
+        match self.index {
+            None => Some(base),
+            Some((index, shift)) => {
+                let index = change(item, index, info)?;
+                base.checked_add(index.checked_mul(1 << shift)?)
+            }
+        }
+    }
 }
 
 /// The extents of a trace, in order, and which instructions' accesses they cover.
@@ -78,21 +109,27 @@ impl Extents {
     fn begin(&mut self, first: usize, items: &[Item], info: &mut InstructionInfoFactory) -> Option<Extent> {
         let access = access(&items[first])?;
         let end = access.disp.checked_add(access.size)?;
-        let mut extent =
-            Extent { first, last: first, base: access.base, lowest: access.disp, end, write: access.write };
+        let mut extent = Extent {
+            first,
+            last: first,
+            registers: access.registers,
+            lowest: access.disp,
+            end,
+            write: access.write,
+        };
         if let [Item { kind: Kind::Leave, .. }, Item { kind: Kind::Return, .. }, ..] = items[first..] {
             // What RET takes is behind what LEAVE takes.
             self.covered[first..=first + 1].fill(true);
             return Some(Extent { last: first + 1, end: 16, ..extent });
         }
-        let mut moved = change(&items[first], extent.base, info)?;
+        let mut moved = extent.registers.change(&items[first], info)?;
         let mut behind_branch = false;
         for (n, item) in items.iter().enumerate().skip(first + 1).take(MAX_LENGTH - 1) {
             if item.kind == Kind::Interpret {
                 break;
             }
             if let Some(next) = self::access(item)
-                && next.base == extent.base
+                && next.registers == extent.registers
                 && !self.covered[n]
                 && let Some(joined) = extent.join(n, next, moved, behind_branch)
             {
@@ -100,7 +137,7 @@ impl Extents {
                 self.covered[n] = true;
             }
             behind_branch |= item.kind == Kind::Branch;
-            match change(item, extent.base, info).and_then(|change| moved.checked_add(change)) {
+            match extent.registers.change(item, info).and_then(|change| moved.checked_add(change)) {
                 Some(sum) if sum.abs() <= MAX_SPAN => moved = sum,
                 _ => break,
             }
@@ -130,7 +167,7 @@ impl Extent {
 /// An access that may be in an extent.
 #[derive(Debug, Clone, Copy)]
 struct Access {
-    base: u8,
+    registers: Registers,
     disp: i32,
     size: i32,
     write: bool,
@@ -141,15 +178,16 @@ const RBP: u8 = 5;
 
 fn access(item: &Item) -> Option<Access> {
     let i = &item.instruction;
-    let stack = |base, disp, write| Some(Access { base, disp, size: 8, write });
+    let stack = |base, disp, write| Some(Access { registers: Registers::only(base), disp, size: 8, write });
     match item.kind {
         Kind::Host(host) => {
             let access = host.access?;
-            let (base, disp) = Operand::of(i).based()?;
-            Some(Access { base, disp, size: access.size as i32, write: access.write })
+            let Operand::Plain { base, index, disp } = Operand::of(i) else { return None };
+            let registers = Registers { base, index };
+            Some(Access { registers, disp, size: access.size as i32, write: access.write })
         }
         Kind::Push if i.op0_kind() != OpKind::Memory => stack(RSP, -8, true),
-        Kind::Call => stack(RSP, -8, true),
+        Kind::Call | Kind::System(System::PushFlags) => stack(RSP, -8, true),
         Kind::Pop | Kind::Return => stack(RSP, 0, false),
         Kind::Leave => stack(RBP, 0, false),
         _ => None,
@@ -161,13 +199,17 @@ fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i3
     let i = &item.instruction;
     match item.kind {
         Kind::Nothing | Kind::Branch => Some(0),
-        Kind::Push if base == RSP => Some(-8),
-        Kind::Push => Some(0),
+        Kind::Push | Kind::System(System::PushFlags) if base == RSP => Some(-8),
+        Kind::Push | Kind::System(System::PushFlags) => Some(0),
         Kind::Pop if full(i.op0_register()) == base => None,
         Kind::Pop if base == RSP => Some(8),
         Kind::Pop => Some(0),
-        Kind::Lea if full(i.op0_register()) == base => match Operand::of(i).based() {
-            Some((from, disp)) if from == base && i.op0_register().size() == 8 => Some(disp),
+        Kind::Lea if full(i.op0_register()) == base => match Operand::of(i) {
+            Operand::Plain { base: from, index: None, disp }
+                if from == base && i.op0_register().size() == 8 =>
+            {
+                Some(disp)
+            }
             _ => None,
         },
         Kind::Lea => Some(0),

@@ -44,6 +44,8 @@ pub struct Frame {
     pub vectors_live: u8,
     /// What the code that runs was translated for.
     pub mode: super::Mode,
+    /// Whether an interrupt waits for IF to be set.
+    pub interrupt_waits: u8,
     /// The translation generation that all of this holds for.
     pub generation: u64,
 }
@@ -65,6 +67,7 @@ impl Frame {
             host_mxcsr: xsave::MXCSR_INIT,
             vectors_live: 0,
             mode: super::Mode::default(),
+            interrupt_waits: 0,
             generation: 0,
         }
     }
@@ -119,6 +122,11 @@ pub const fn segment_base(number: u8) -> Mem {
 
 const fn tlb(view: View, field: usize) -> i32 {
     (TABLES + offset_of!(Tables, tlb) + size_of::<Entry>() * TLB_SIZE * view as usize + field) as i32
+}
+
+/// The TLB of a view.
+pub const fn tlb_table(view: View) -> i32 {
+    tlb(view, 0)
 }
 
 /// The tag for reads or writes of the first TLB entry in a view.

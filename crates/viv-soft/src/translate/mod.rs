@@ -7,26 +7,32 @@
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
 //! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
+//! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is.
 //! - [`frame`] says where everything is that generated code touches.
-//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes.
+//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
+//!   [`listed`] lists which are mapped.
 //!
 //! Generated code reaches guest RAM through entries of the TLB, which the MMU fills after it has checked rights, and
 //! the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
 //! address only through the frame.
 
 mod asm;
+mod bit;
 mod cache;
 mod control;
 mod emit;
 mod extents;
 mod flags;
 pub mod frame;
+mod listed;
 mod operand;
 mod regs;
 mod retreat;
 mod rewrite;
 mod run;
 mod stack;
+mod string;
+mod system;
 mod thunks;
 mod trace;
 
@@ -47,7 +53,9 @@ pub struct Mode(u8);
 
 const SSE: u8 = 1 << 4;
 const AVX: u8 = 1 << 5;
-const ALIGNED: u8 = 1 << 6;
+/// Code is interpreted: alignment is checked, or the privilege level is 1 or 2.
+const ODD: u8 = 1 << 6;
+const SMAP: u8 = 1 << 7;
 
 impl Mode {
     /// The mode that a CPU is in.
@@ -61,7 +69,8 @@ impl Mode {
                 | (cpu.view() as u8) << 2
                 | if sse { SSE } else { 0 }
                 | if avx { AVX } else { 0 }
-                | if cpu.tlb.checks_alignment { ALIGNED } else { 0 },
+                | if cpu.tlb.checks_alignment || matches!(cpu.cpl, 1 | 2) { ODD } else { 0 }
+                | if cpu.cr4.contains(Cr4::SMAP) { SMAP } else { 0 },
         )
     }
 
@@ -72,7 +81,17 @@ impl Mode {
 
     /// What can run, whatever the width and the view.
     pub const fn features(self) -> u8 {
-        self.0 & (SSE | AVX | ALIGNED)
+        self.0 & (SSE | AVX | ODD | SMAP)
+    }
+
+    /// Whether SMAP keeps a supervisor from user pages unless RFLAGS.AC is set.
+    pub const fn smap(self) -> bool {
+        self.0 & SMAP != 0
+    }
+
+    /// The same with another view of memory.
+    pub const fn with_view(self, view: View) -> Self {
+        Self(self.0 & !(3 << 2) | (view as u8) << 2)
     }
 
     /// The width of the code.
@@ -105,6 +124,6 @@ impl Mode {
 
     /// Whether code for this mode is translated at all.
     pub const fn is_translated(self) -> bool {
-        matches!(self.bitness(), Bitness::Bits64) && self.0 & ALIGNED == 0
+        matches!(self.bitness(), Bitness::Bits64) && self.0 & ODD == 0
     }
 }

@@ -33,6 +33,25 @@ pub struct Need {
     pub flags: Flags,
 }
 
+/// Where the host finds an operand.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub mem: Mem,
+    /// What must be in [`ADDRESS`] for it.
+    pub address: Content,
+}
+
+/// What is in [`ADDRESS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing of use.
+    Nothing,
+    /// A guest register.
+    Register(u8),
+    /// All of the address.
+    Whole,
+}
+
 impl<'a> Operand<'a> {
     /// The memory operand of an instruction.
     pub fn of(i: &'a Instruction) -> Self {
@@ -52,40 +71,39 @@ impl<'a> Operand<'a> {
     pub const fn at(base: u8, disp: i32) -> Self {
         Self::Plain { base, index: None, disp }
     }
-
-    /// Base register and displacement, if it is nothing more.
-    pub const fn based(&self) -> Option<(u8, i32)> {
-        match *self {
-            Self::Plain { base, index: None, disp } => Some((base, disp)),
-            _ => None,
-        }
-    }
 }
 
 impl Emitter<'_> {
-    /// Where the host finds the operand once [`Emitter::reach`] has been there. `low`: only the eight registers that
-    /// every encoding has can be part of it.
-    pub fn place(&self, operand: Operand<'_>, covered: bool, low: bool) -> Mem {
+    /// Where the host is to find the operand of an access. `low`: only the eight registers that every encoding has can be
+    /// part of it.
+    pub fn place(&self, operand: Operand<'_>, covered: bool, low: bool) -> Place {
         if self.in_retreat {
-            return Mem::at(ADDRESS, 0);
+            return Place { mem: Mem::at(ADDRESS, 0), address: Content::Whole };
         }
-        let in_address = Mem::in_window(ADDRESS, 0);
-        let Operand::Plain { base, index, disp } = operand else { return in_address };
+        let whole = Place { mem: Mem::in_window(ADDRESS, 0), address: Content::Whole };
+        let Operand::Plain { base, index, disp } = operand else { return whole };
         let usable = |guest| host(guest).filter(|&register| !low || register < 8);
-        match (usable(base), index) {
-            (Some(base), None) => Mem::in_window(base, disp),
-            (Some(base), Some((index, shift))) => match usable(index) {
-                Some(index) => Mem { index: Some((index, shift)), ..Mem::in_window(base, disp) },
-                None => in_address,
-            },
-            (None, None) if covered && !low => Mem::in_window(ADDRESS, disp),
-            _ => in_address,
-        }
+        let loads = covered && !low;
+        let (base, index, address) = match (usable(base), index.map(|(index, shift)| (usable(index), shift)))
+        {
+            (Some(base), None) => (base, None, Content::Nothing),
+            (Some(base), Some((Some(index), shift))) => (base, Some((index, shift)), Content::Nothing),
+            (None, None) if loads => (ADDRESS, None, Content::Register(base)),
+            (None, Some((Some(index), shift))) if loads => {
+                (ADDRESS, Some((index, shift)), Content::Register(base))
+            }
+            (Some(base), Some((None, shift))) if loads => {
+                let index = index.map_or(0, |(index, _)| index);
+                (base, Some((ADDRESS, shift)), Content::Register(index))
+            }
+            _ => return whole,
+        };
+        Place { mem: Mem { index, ..Mem::in_window(base, disp) }, address }
     }
 
     /// Makes sure that instruction `n` may access the operand, and that it is at `place`, or goes to where that is
     /// not taken for granted. `covered`: it is known that it may. Flags other than needed are lost, unless it is.
-    pub fn reach(&mut self, n: usize, operand: Operand<'_>, place: Mem, need: Need, covered: bool) {
+    pub fn reach(&mut self, n: usize, operand: Operand<'_>, place: Place, need: Need, covered: bool) {
         if self.in_retreat {
             self.guard_flags(need.flags);
             self.linear(operand);
@@ -94,22 +112,17 @@ impl Emitter<'_> {
             return;
         }
         if covered {
-            if place.base == ADDRESS {
-                match operand {
-                    Operand::Plain { base, index: None, disp }
-                        if place.disp == disp && host(base).is_none() =>
-                    {
-                        self.asm.load(ADDRESS, slot(base));
-                    }
-                    _ => self.linear(operand),
-                }
+            match place.address {
+                Content::Nothing => {}
+                Content::Register(guest) => self.asm.load(ADDRESS, slot(guest)),
+                Content::Whole => self.linear(operand),
             }
             return;
         }
         self.guard_flags(need.flags);
         let retreat = self.retreat(n);
         self.linear(operand);
-        self.check(need.size, need.write, place.base == ADDRESS, retreat);
+        self.check(need.size, need.write, place.address == Content::Whole, retreat);
     }
 
     /// Goes to `retreat` unless `size` bytes at the linear address in [`ADDRESS`] may be accessed in the window. Flags are
@@ -132,14 +145,14 @@ impl Emitter<'_> {
     }
 
     /// Turns the linear address in [`ADDRESS`] into the host's by the TLB, or goes to `miss`. Flags are lost.
-    fn look_up(&mut self, size: usize, write: bool, miss: Label) {
+    pub(super) fn look_up(&mut self, size: usize, write: bool, miss: Label) {
         self.asm.immediate(SCRATCH, paging::PAGE_SIZE - size as u64);
         self.asm.call_to(self.thunks.lookup[self.mode.view() as usize][usize::from(write)]);
         self.asm.jump_if(condition::CARRY, miss);
     }
 
     /// The linear address of an operand into [`ADDRESS`]. Flags stay; [`SCRATCH`] is lost.
-    fn linear(&mut self, operand: Operand<'_>) {
+    pub(super) fn linear(&mut self, operand: Operand<'_>) {
         match operand {
             Operand::Plain { base, index, disp } => {
                 let base = self.value(base, ADDRESS);

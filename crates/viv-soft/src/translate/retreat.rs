@@ -41,6 +41,8 @@ impl Emitter<'_> {
     /// Emits the copy of the instructions from `first` to `last`, which goes on at `resume`.
     pub(super) fn copy_of_region(&mut self, first: usize, last: usize, end_saved: bool, resume: Label) {
         self.in_retreat = true;
+        // A change of mode is alone in its region.
+        self.mode = self.trace.items[first].mode;
         let mut reached = false;
         for n in first..=last {
             reached |= self.enter_copy(n, reached);

@@ -66,7 +66,8 @@ pub fn rewrite(
         Rewritten { instruction, legacy_address: false, moved: [Moved::default(); 2], moved_len: 0 };
     let mut has_address = false;
     if let Some(mut memory) = memory {
-        has_address = memory.base == ADDRESS;
+        let indexed = memory.index.is_some_and(|(index, _)| index == ADDRESS);
+        has_address = memory.base == ADDRESS || indexed;
         rewritten.legacy_address = has_address && has_high_byte(original);
         if rewritten.legacy_address {
             memory.base = RSI;

@@ -2,16 +2,19 @@
 #![allow(unsafe_code, reason = "calls generated code, and is called by it")]
 
 use std::mem;
+use std::sync::atomic::Ordering;
 
 use viv_arch::{Rflags, paging};
 
+use super::frame::target_index;
 use super::thunks::Detour;
 use super::{Mode, TraceId, Translator};
-use crate::cpu::Cpu;
+use crate::block::Block;
+use crate::cpu::{Cpu, Shadow};
 use crate::decode::{MAX_LENGTH, note_source};
 use crate::hostexec::ArenaError;
-use crate::region::CpuRegion;
-use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Trace};
+use crate::region::{CpuRegion, TABLES, Tables};
+use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Text, Trace};
 
 /// How translated code was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +27,19 @@ pub enum Left {
     Fault,
 }
 
+/// The trace goes on.
+const GOES_ON: u32 = 0;
 const LEFT_BY_EDGE: u32 = 0;
 const LEFT_INTERPRETED: u32 = 1;
 const LEFT_FAULT: u32 = 2;
+/// Not left: other translated code goes on.
+pub const CONTINUES: u32 = 3;
 
 /// Interprets an instruction of a trace for translated code.
-pub extern "sysv64" fn interpret(cpu: *mut Cpu, detour: *const Detour) -> u32 {
+pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     // SAFETY: the thunk passes its CPU, which the run loop has lent to translated code, and the detour that it was called
     // from.
-    let (cpu, detour) = unsafe { (&mut *cpu, detour.read_unaligned()) };
+    let (cpu, detour) = unsafe { (&mut *region, at.read_unaligned()) };
     // SAFETY: a trace's instructions live as long as its code.
     let op = unsafe { &*detour.op };
     cpu.exec.rip = cpu.frame.page + u64::from(detour.start);
@@ -42,19 +49,36 @@ pub extern "sysv64" fn interpret(cpu: *mut Cpu, detour: *const Detour) -> u32 {
         cpu.stop_at(op);
         return LEFT_FAULT;
     }
-    if op.sets_rip {
-        return LEFT_INTERPRETED;
+    let mode = Mode::of(cpu);
+    let holds = !cpu.op_end.is_null() && cpu.tlb.generation() == cpu.frame.generation;
+    let ends = op.sets_rip || detour.ends != 0 || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
+    if holds && !ends {
+        cpu.frame.flags = pack(cpu.exec.rflags);
+        cpu.frame.target = (at as u64).wrapping_add_signed(i64::from(detour.resume));
+        return GOES_ON;
     }
-    let goes_on = detour.ends == 0
-        && !cpu.op_end.is_null()
-        && cpu.tlb.generation() == cpu.frame.generation
-        && Mode::of(cpu) == cpu.frame.mode;
-    if !goes_on {
+    if !op.sets_rip {
         cpu.exec.rip = cpu.next_rip(op);
+    }
+    if !holds || !mode.is_translated() || mode.features() != cpu.frame.mode.features() {
         return LEFT_INTERPRETED;
     }
+    // SAFETY: the flag lives as long as the inbox, and that as long as the vCPU.
+    if unsafe { &*cpu.frame.attention }.load(Ordering::Relaxed) {
+        return LEFT_INTERPRETED;
+    }
+    let linear = cpu.exec.rip;
+    // SAFETY: the CPU lies in a region, with the tables behind it.
+    let tables = unsafe { &*region.cast::<u8>().add(TABLES).cast::<Tables>() };
+    let target = tables.targets[mode.view() as usize][target_index(linear)];
+    if target.linear != linear {
+        return LEFT_INTERPRETED;
+    }
+    cpu.frame.mode = mode;
     cpu.frame.flags = pack(cpu.exec.rflags);
-    LEFT_BY_EDGE
+    cpu.frame.linear = linear;
+    cpu.frame.target = target.host;
+    CONTINUES
 }
 
 /// Arithmetic flags as translated code packs them. What is above the lowest 16 bits means nothing.
@@ -67,8 +91,8 @@ fn unpack(flags: u64) -> u64 {
 }
 
 impl Translator {
-    /// Translates the trace at `phys`, of at most `limit` instructions; if its first instruction runs into the next page,
-    /// that is at `second`. `None`: there is nothing there that can be translated.
+    /// Translates the trace at `phys`, where the interpreter has `block`, of at most `limit` instructions. `None`: there is
+    /// nothing there that can be translated.
     ///
     /// # Errors
     /// When there is no room: everything must be dropped.
@@ -76,7 +100,7 @@ impl Translator {
         &mut self,
         cpu: &mut Cpu,
         phys: u64,
-        second: Option<u64>,
+        block: &Block,
         mode: Mode,
         limit: usize,
     ) -> Result<Option<TraceId>, ArenaError> {
@@ -88,10 +112,10 @@ impl Translator {
         let (page, rest) = bytes.split_at_mut(paging::PAGE_SIZE as usize);
         cpu.read_physical(source.phys, page);
         let mut len = paging::PAGE_SIZE as usize;
-        let second = match second {
+        let second = match &block.second {
             None => None,
             Some(second) => {
-                let Ok(source) = note_source(cpu, second) else {
+                let Ok(source) = note_source(cpu, second.phys) else {
                     cpu.pending = None;
                     return Ok(None);
                 };
@@ -102,8 +126,15 @@ impl Translator {
         };
         let start = (phys & paging::PAGE_OFFSET) as usize;
         let limit = limit.min(MAX_INSTRUCTIONS);
-        let is_known = |offset| self.has_trace(source.phys, offset, mode);
-        let trace = Trace::decode(&bytes[..len], start, mode, &mut cpu.host, limit, is_known)?;
+        let mut room = mem::take(&mut self.room);
+        let known = self.traces_of(source.phys, mode);
+        let is_known = |offset| known.is_some_and(|traces| traces.contains_key(&offset));
+        // It may have been written to since the block was found.
+        let ops = if source.is_same(&block.source) { &*block.ops } else { &[] };
+        let text = Text { bytes: &bytes[..len], start, mode, ops };
+        let trace = Trace::decode(text, &mut cpu.host, limit, &mut room, is_known);
+        self.room = room;
+        let trace = trace?;
         if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
             return Ok(None);
         }

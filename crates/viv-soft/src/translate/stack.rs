@@ -85,7 +85,7 @@ impl Emitter<'_> {
         let covered = self.extents.covers(n);
         let place = self.place(operand, covered, false);
         self.reach(n, operand, place, Need { size: 8, write, flags: item.live }, covered);
-        place
+        place.mem
     }
 
     pub(super) fn push(&mut self, n: usize, item: &Item) {

@@ -4,6 +4,7 @@
 use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, alu, condition};
 use super::frame;
 use super::regs::{ADDRESS, MAPPED, SCRATCH, host, slot};
+use super::run::CONTINUES;
 use crate::cpu::Cpu;
 use crate::mmu::View;
 
@@ -39,7 +40,8 @@ pub struct Detour {
     pub op: *const crate::op::Op,
 }
 
-/// The function that interprets: not 0 if translated code is to be left.
+/// The function that interprets: 0 if the trace goes on, [`CONTINUES`] if other translated code does, or else
+/// translated code is left. Where it goes on is in the frame.
 pub type Interpret = extern "sysv64" fn(*mut Cpu, *const Detour) -> u32;
 
 const CALLEE_SAVED: [u8; 6] = [RBX, RBP, 12, 13, 14, 15];
@@ -102,6 +104,13 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     }
     asm.bytes(&[0xc3]);
 
+    let elsewhere = asm.here();
+    asm.bytes(&[0x83, 0xf8, CONTINUES as u8]); // cmp eax, CONTINUES
+    asm.jump_if(condition::NOT_EQUAL, leave);
+    load_registers(asm);
+    asm.load(ADDRESS, frame::LINEAR);
+    asm.jump_indirect(frame::TARGET);
+
     let mut thunks = Thunks { enter, exit, lookup, load_vectors, ..Thunks::default() };
     for saved in [false, true] {
         for vectors in [false, true] {
@@ -113,16 +122,12 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
             asm.copy(RSI, ADDRESS);
             // Rust code runs on the thread's own stack.
             asm.copy(RBX, RSP);
-            asm.copy(RBP, ADDRESS);
             asm.load(RSP, frame::HOST_RSP);
             asm.immediate(RAX, interpret as *const () as u64);
             asm.bytes(&[0xff, 0xd0]); // call rax
             asm.copy(RSP, RBX);
             asm.bytes(&[0x85, 0xc0]); // test eax, eax
-            asm.jump_if(condition::NOT_EQUAL, leave);
-            asm.rm(true, &[0x63], RAX, Mem::at(RBP, 0)); // movsxd rax, [rbp]
-            asm.lea(RBP, Mem::indexed(RBP, RAX, 0, 0));
-            asm.store(frame::TARGET, RBP);
+            asm.jump_if(condition::NOT_EQUAL, elsewhere);
             if vectors {
                 asm.call_to(load_vectors);
             }

@@ -3,12 +3,15 @@
 //! A trace begins where control came in, goes on past conditional branches that are not taken, and ends at a branch
 //! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page.
 
+use std::mem;
+
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use viv_arch::paging;
 
 use super::Mode;
 use super::flags::{self, FlagUse, Flags};
 use super::regs::is_high_byte;
+use super::system::{self, Class, System};
 use crate::cpu::Bitness;
 use crate::hostexec::{ArenaError, MemoryAccess, is_host_executable, memory_access};
 use crate::lower::{Lowered, lower};
@@ -38,6 +41,7 @@ pub enum Kind {
     JumpIndirect,
     CallIndirect,
     Return,
+    System(System),
     /// The interpreter executes it.
     Interpret,
 }
@@ -57,6 +61,8 @@ pub struct Item {
     /// Its addresses are offsets from the trace's start.
     pub instruction: Instruction,
     pub kind: Kind,
+    /// The mode in which it runs.
+    pub mode: Mode,
     /// Whether the trace ends with it.
     pub ends: bool,
     pub flags: FlagUse,
@@ -75,27 +81,48 @@ pub struct Trace {
     pub vectors: bool,
 }
 
+/// What a trace is decoded from.
+#[derive(Clone, Copy)]
+pub struct Text<'a> {
+    /// What its page holds. If there is more, it is what the next page begins with, and the trace is the one instruction
+    /// that runs into it.
+    pub bytes: &'a [u8],
+    /// Where it begins, as offset in its page.
+    pub start: usize,
+    pub mode: Mode,
+    /// The instructions of the interpreter's block there.
+    pub ops: &'a [Op],
+}
+
+/// Room for a trace that is being decoded, used again for every trace.
+#[derive(Default)]
+pub struct Room {
+    pub items: Vec<Item>,
+    ops: Vec<Op>,
+}
+
 impl Trace {
-    /// Decodes the trace at offset `start` of a page. `bytes` is what the page holds; if there is more, it is what the
-    /// next page begins with, and the trace is the one instruction that runs into it. It is empty if its first
-    /// instruction is none that it may have. Behind a branch it also ends where `is_known` says that there is a trace.
+    /// Decodes a trace. It is empty if its first instruction is none that it may have. Behind a branch it also ends where
+    /// `is_known` says that there is a trace.
     ///
     /// # Errors
     /// When the memory for the interpreter's host-executed instructions is full.
     pub fn decode(
-        bytes: &[u8],
-        start: usize,
-        mode: Mode,
+        Text { bytes, start, mode, ops: known }: Text<'_>,
         host: &mut HostCode,
         limit: usize,
+        room: &mut Room,
         is_known: impl Fn(u16) -> bool,
     ) -> Result<Self, ArenaError> {
         let crosses = bytes.len() > paging::PAGE_SIZE as usize;
+        let mut item_mode = mode;
         let limit = if crosses { 1 } else { limit };
         let page = &bytes[..paging::PAGE_SIZE as usize];
         let mut decoder = decoder_at(bytes, start, 0, mode);
-        let mut items: Vec<Item> = Vec::new();
-        let mut ops = Vec::new();
+        let mut items = mem::take(&mut room.items);
+        let ops = &mut room.ops;
+        items.clear();
+        ops.clear();
         while items.len() < limit && decoder.can_decode() {
             // Code that has a trace already is not translated once more behind a branch.
             if items.last().is_some_and(|item| item.kind == Kind::Branch)
@@ -107,10 +134,14 @@ impl Trace {
             if instruction.is_invalid() {
                 break;
             }
-            let Lowered { op, ends_block } = lower(&instruction, mode.bitness(), host)?;
-            let kind = classify(&instruction, mode);
+            let Lowered { op, ends_block } = match known.get(ops.len()..) {
+                // The last one may have ended the block for more than one reason.
+                Some([op, _, ..]) => Lowered { op: *op, ends_block: false },
+                _ => lower(&instruction, mode.bitness(), host)?,
+            };
+            let kind = classify(&instruction, item_mode);
             let ends = match kind {
-                Kind::Branch => false,
+                Kind::Branch | Kind::System(_) => false,
                 Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => true,
                 _ => ends_block,
             };
@@ -118,14 +149,23 @@ impl Trace {
                 Kind::Interpret => FlagUse::UNKNOWN,
                 _ => FlagUse::of(&instruction),
             };
-            items.push(Item { instruction, kind, ends, flags, live: flags::ALL });
+            items.push(Item { instruction, kind, mode: item_mode, ends, flags, live: flags::ALL });
             ops.push(op);
             if ends {
                 break;
             }
+            if let Kind::System(System::ChangeMode(next)) = kind {
+                item_mode = next;
+            }
+        }
+        // Interrupts must not come before the instruction behind STI.
+        if let Some(last) = items.last_mut()
+            && last.kind == Kind::System(System::SetInterrupts)
+        {
+            (last.kind, last.ends, last.flags) = (Kind::Interpret, true, FlagUse::UNKNOWN);
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
-        let mut trace = Self { start, items, ops: ops.into(), vectors };
+        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
@@ -217,6 +257,11 @@ fn classify(i: &Instruction, mode: Mode) -> Kind {
         Mnemonic::Jmp | Mnemonic::Call => return classify_jump(i),
         _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => return Kind::Branch,
         _ => {}
+    }
+    match system::classify(i, mode) {
+        Class::System(system) => return Kind::System(system),
+        Class::Nothing => return Kind::Nothing,
+        Class::Other => {}
     }
     classify_computation(i, mode)
 }

@@ -12,7 +12,7 @@ use crate::translate::{Left, Mode, TraceId, Translator, interpret};
 use crate::window::Window;
 
 /// How often a block is interpreted before it is translated.
-const HOT: u32 = 32;
+const HOT: u8 = 8;
 
 /// How often a page is reached by way of the TLB before it is mapped in the window. A mapping takes some 4 µs, which is
 /// what so many lookups cost more than the window.
@@ -21,7 +21,7 @@ const WORTH_A_MAPPING: u16 = 512;
 /// What a vCPU has of translated code.
 pub struct Translated {
     translator: Option<Translator>,
-    threshold: u32,
+    threshold: u8,
     /// The edge by which translated code was left, if what follows is where it leads.
     edge: Option<u32>,
     /// The translation generation that links and mappings hold for.
@@ -87,11 +87,6 @@ impl Translated {
     /// What comes next is not where the last trace left to.
     pub fn forget_edge(&mut self) {
         self.edge = None;
-    }
-
-    /// Moves when traces are dropped.
-    fn version(&self) -> Option<u64> {
-        self.translator.as_ref().map(Translator::version)
     }
 
     /// Instructions translated and not dropped.
@@ -202,10 +197,8 @@ impl SoftVcpu {
                 translator.unmap_all();
             }
         }
-        if let Some((known, trace, version)) = block.trace
-            && known == mode
-            && Some(version) == self.translated.version()
-        {
+        let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
+        if let Some(trace) = block.trace(mode, translator.version()) {
             return Hot::Trace(trace, mode);
         }
         if !mode.is_translated() || block.is_left_alone {
@@ -217,11 +210,11 @@ impl SoftVcpu {
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
         let found = match translator.find(phys, second, mode) {
             Some(trace) => Ok(Some(trace)),
-            None => translator.translate(&mut self.cpu, phys, second, mode, limit),
+            None => translator.translate(&mut self.cpu, phys, block, mode, limit),
         };
         match found {
             Ok(Some(trace)) => {
-                block.trace = Some((mode, trace, translator.version()));
+                block.set_trace(mode, trace, translator.version());
                 Hot::Trace(trace, mode)
             }
             Ok(None) => {
@@ -247,7 +240,7 @@ impl SoftVcpu {
             let global = cpu.translate_fetch(next)?.global;
             translator.map_second(trace, next, global);
         }
-        translator.map(trace, linear, global);
+        translator.map(trace, linear, global, mode.view());
         if let Some(edge) = edge.take() {
             translator.link(edge, trace);
         }

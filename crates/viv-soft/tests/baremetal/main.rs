@@ -8,6 +8,7 @@ mod alignment;
 mod control;
 mod debug;
 mod exceptions;
+mod frequent;
 mod interrupts;
 mod machine;
 mod paging;

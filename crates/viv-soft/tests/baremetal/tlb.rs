@@ -183,6 +183,99 @@ fn process_context_identifiers_keep_address_spaces_apart() {
     assert_eq!(seen, [1, 2, 1, TABLES | 1], "bit 63 is not kept");
 }
 
+/// A copy of the top table, for a second address space that has everything at the same place.
+const OTHER_TOP: u64 = 0x1f_0000;
+
+fn with_two_spaces() -> Machine {
+    let mut machine = Machine::new();
+    machine.state.cr4 |= Cr4::PCIDE | Cr4::PGE;
+    machine.write(FIRST, 1u64);
+    machine.write(SECOND, 2u64);
+    machine.tables.map(PAGE, FIRST, PageSize::Size4K, KERNEL);
+    let top = machine.read_bytes(TABLES, 4096);
+    machine.write_bytes(OTHER_TOP, &top);
+    machine.set_gpr(Gpr::Rbx, PAGE);
+    machine
+}
+
+/// Goes to the address space with PCID 1, or that with PCID 2, whose translations are not to be forgotten.
+fn enter_space(a: &mut CodeAssembler, pcid: u64) -> Result<(), IcedError> {
+    let top = if pcid == 1 { TABLES } else { OTHER_TOP };
+    a.mov(rcx, top | pcid | 1 << 63)?;
+    a.mov(cr3, rcx)
+}
+
+/// Reads a page in one address space, maps it elsewhere while in another, does `flush` there, and reads again.
+fn remap_from_elsewhere(flush: Build<'_>) -> (u64, u64) {
+    let mut machine = with_two_spaces();
+    let path = machine.tables.path(PAGE, PageSize::Size4K);
+    let at = path[path.len() - 1];
+    let new = machine.tables.read(at) - FIRST + SECOND;
+    machine.code(CODE, &|a| {
+        enter_space(a, 1)?;
+        a.mov(r8, qword_ptr(rbx))?;
+        enter_space(a, 2)?;
+        a.mov(rax, new)?;
+        a.mov(qword_ptr(at), rax)?;
+        flush(a)?;
+        enter_space(a, 1)?;
+        a.mov(r9, qword_ptr(rbx))?;
+        stop(a)
+    });
+    let outcome = machine.run_to_stop();
+    (outcome.gpr(Gpr::R8), outcome.gpr(Gpr::R9))
+}
+
+#[test]
+fn translations_of_an_address_space_that_is_not_in_use_are_flushed() {
+    let invalidate = |a: &mut CodeAssembler, kind: u64| {
+        a.mov(dword_ptr(DATA), 1)?;
+        a.mov(dword_ptr(DATA + 4), 0)?;
+        a.mov(rcx, PAGE)?;
+        a.mov(qword_ptr(DATA + 8), rcx)?;
+        a.mov(rdx, kind)?;
+        a.invpcid(rdx, xmmword_ptr(DATA))
+    };
+    for kind in 0..4 {
+        assert_eq!(remap_from_elsewhere(&|a| invalidate(a, kind)), (1, 2), "INVPCID {kind}");
+    }
+    let toggle_pge: Build<'_> = &|a| toggle(a, Cr4::PGE);
+    assert_eq!(remap_from_elsewhere(toggle_pge), (1, 2));
+    let come_back_flushing: Build<'_> = &|a| {
+        a.mov(rcx, TABLES | 1)?;
+        a.mov(cr3, rcx)
+    };
+    assert_eq!(remap_from_elsewhere(come_back_flushing), (1, 2));
+    // An engine may drop them early; this one is known not to.
+    assert_eq!(remap_from_elsewhere(&|_| Ok(())), (1, 1));
+    let flush_the_present_one: Build<'_> = &|a| {
+        a.invlpg(ptr(rbx))?;
+        a.mov(rcx, OTHER_TOP | 2)?;
+        a.mov(cr3, rcx)
+    };
+    assert_eq!(remap_from_elsewhere(flush_the_present_one), (1, 1));
+}
+
+#[test]
+fn a_page_that_has_become_code_meanwhile_is_not_written_unnoticed() {
+    let mut machine = with_two_spaces();
+    // mov r8d, 1; ret
+    machine.write_bytes(FIRST, &[0x41, 0xb8, 1, 0, 0, 0, 0xc3]);
+    machine.code(CODE, &|a| {
+        enter_space(a, 1)?;
+        a.mov(dword_ptr(rbx + 0x800), eax)?;
+        enter_space(a, 2)?;
+        a.call(rbx)?;
+        a.mov(r9, r8)?;
+        enter_space(a, 1)?;
+        a.mov(dword_ptr(rbx + 2), 2)?;
+        a.call(rbx)?;
+        stop(a)
+    });
+    let outcome = machine.run_to_stop();
+    assert_eq!((outcome.gpr(Gpr::R9), outcome.gpr(Gpr::R8)), (1, 2));
+}
+
 #[test]
 fn bad_invalidations_fault() {
     let bad = |kind: u64, pcid: u64, address: u64| {
