@@ -29,9 +29,9 @@ fn call_often(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(ecx, 20)?;
     a.set_label(&mut again)?;
     if a.bitness() == 32 {
-        a.call(ebx)?
+        a.call(ebx)?;
     } else {
-        a.call(rbx)?
+        a.call(rbx)?;
     }
     a.sub(ecx, 1)?;
     a.jnz(again)
