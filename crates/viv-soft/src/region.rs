@@ -19,6 +19,11 @@ pub const PAGE_SLOTS: usize = 8192;
 /// Entries of a cache of indirect branch targets.
 pub const JUMP_TARGETS: usize = 65536;
 
+/// The tables of [`Tables::targets`].
+pub const TARGET_TABLES: usize = 4;
+/// That of 32-bit code.
+pub const NARROW_TARGETS: usize = 3;
+
 /// What generated code looks up.
 #[repr(C)]
 pub struct Tables {
@@ -26,8 +31,8 @@ pub struct Tables {
     /// By the number of a code page: less the linear address at which it is known to be mapped now, or
     /// [`NOT_MAPPED`].
     pub pages: [u64; PAGE_SLOTS],
-    /// Targets of indirect branches, for each view of memory.
-    pub targets: [[JumpTarget; JUMP_TARGETS]; 3],
+    /// Targets of indirect branches: of 64-bit code for each view of memory, and of 32-bit code.
+    pub targets: [[JumpTarget; JUMP_TARGETS]; TARGET_TABLES],
     /// Zeros, but for what the window writes there.
     pub window: WindowTables,
 }
@@ -39,7 +44,7 @@ pub const NOT_MAPPED: u64 = 1;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct JumpTarget {
-    /// The linear address.
+    /// The linear address, and above it in 32-bit code what else [`Mode`](crate::translate::Mode) says.
     pub linear: u64,
     /// The host code for it.
     pub host: u64,

@@ -263,7 +263,7 @@ fn x87_role(instruction: &Instruction, uses_registers: bool) -> X87 {
 }
 
 /// The 64-bit encoding of an instruction whose own encoding means something else, or nothing, in 64-bit mode.
-fn code_for_64_bit(code: Code) -> Code {
+pub fn code_for_64_bit(code: Code) -> Code {
     match code {
         Code::Inc_r16 => Code::Inc_rm16,
         Code::Inc_r32 => Code::Inc_rm32,

@@ -34,6 +34,7 @@ mod x87;
 pub use allow::is_host_executable;
 pub use arena::{ArenaError, CodeArena};
 pub use fault::{FaultSites, HostFault};
+pub use form::code_for_64_bit;
 pub use memory::{MemoryAccess, memory_access};
 pub use state::{ExecState, FpuState, XsaveError};
 pub use stub::{Stub, StubCache, StubError};

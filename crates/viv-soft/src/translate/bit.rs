@@ -1,7 +1,8 @@
 //! BT, BTS, BTR and BTC of a bit string in memory: the bit's number, in a register, says which word it is in.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
+use super::Mode;
 use super::asm::{Mem, alu};
 use super::emit::Emitter;
 use super::frame;
@@ -22,7 +23,7 @@ pub struct Bit {
 const BT: u8 = 0xa3;
 
 /// What is translated here.
-pub fn classify(i: &Instruction) -> Option<Bit> {
+pub fn classify(i: &Instruction, mode: Mode) -> Option<Bit> {
     let opcode = match i.mnemonic() {
         Mnemonic::Bt => BT,
         Mnemonic::Bts => 0xab,
@@ -31,6 +32,10 @@ pub fn classify(i: &Instruction) -> Option<Bit> {
         _ => return None,
     };
     let in_memory = i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register;
+    if mode.is_narrow() && matches!(i.memory_segment(), Register::FS | Register::GS) {
+        // The word that the bit is in may be beyond the limit.
+        return None;
+    }
     (in_memory && i.op1_register().size() >= 4).then(|| Bit {
         opcode,
         wide: i.op1_register().size() == 8,
@@ -46,7 +51,7 @@ impl Emitter<'_> {
         let size = if wide { 8 } else { 4 };
         self.guard_flags(needed);
         let retreat = (!self.in_retreat).then(|| self.retreat(n));
-        self.linear(Operand::of(i));
+        self.linear(Operand::of(i), None);
         let number = self.value(guest, SCRATCH);
         if wide {
             self.asm.copy(SCRATCH, number);
@@ -54,7 +59,7 @@ impl Emitter<'_> {
             self.asm.rr(true, &[0x63], SCRATCH, number); // movsxd
         }
         self.asm.shift(true, SAR, SCRATCH, if wide { 6 } else { 5 });
-        self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, if wide { 3 } else { 2 }, 0));
+        self.lea_word(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, if wide { 3 } else { 2 }, 0));
         let place = match retreat {
             Some(retreat) => {
                 self.check(size, opcode != BT, true, retreat);

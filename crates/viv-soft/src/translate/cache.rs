@@ -22,8 +22,7 @@ use super::trace::{Room, Trace};
 use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
 use crate::op::Op;
-use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
-use crate::tlb::View;
+use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, TARGET_TABLES, Tables};
 
 /// In the auxiliary vector's AT_HWCAP2: programs may write the base of GS.
 const HWCAP2_FSGSBASE: usize = 1 << 1;
@@ -96,7 +95,7 @@ struct Kept {
     generation: u64,
     version: u64,
     pages: Vec<(Slot, u64)>,
-    targets: Vec<(View, u16, JumpTarget)>,
+    targets: Vec<(u8, u16, JumpTarget)>,
 }
 
 impl Kept {
@@ -123,9 +122,9 @@ pub struct Translator {
     /// Slots of pages that are mapped.
     mapped: Lists<Slot>,
     /// Which branch targets are set.
-    targets: Lists<(View, u16)>,
-    /// By view and place.
-    target_marks: Box<[[Marks; JUMP_TARGETS]; 3]>,
+    targets: Lists<(u8, u16)>,
+    /// By table and place.
+    target_marks: Box<[[Marks; JUMP_TARGETS]; TARGET_TABLES]>,
     tables: *mut Tables,
     /// Where pages of address spaces are mapped that are not in use.
     kept: Vec<Kept>,
@@ -170,7 +169,7 @@ impl Translator {
             by_page: HashMap::default(),
             mapped: Lists::default(),
             targets: Lists::default(),
-            target_marks: Box::new([[Marks::default(); JUMP_TARGETS]; 3]),
+            target_marks: Box::new([[Marks::default(); JUMP_TARGETS]; TARGET_TABLES]),
             tables,
             kept: Vec::new(),
             spare: None,
@@ -456,17 +455,18 @@ impl Translator {
         self.mapped.add(slot, global, &mut page.marks);
     }
 
-    /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace, whose
-    /// mode has this view.
-    pub fn map(&mut self, id: TraceId, linear: u64, global: bool, view: View) {
+    /// Says that the trace's page is mapped at `linear`'s page, and that branches to `linear` come to the trace, which
+    /// is for this mode.
+    pub fn map(&mut self, id: TraceId, linear: u64, global: bool, mode: Mode) {
         let Some(record) = &self.traces[id as usize] else { return };
         let (slot, start) = (record.slot, record.start);
         self.map_page(slot, linear, global);
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
-        let index = target_index(linear);
-        self.targets.add((view, index as u16), global, &mut self.target_marks[view as usize][index]);
-        tables.targets[view as usize][index] = JumpTarget::new(linear, start);
+        let (table, key) = (mode.target_table(), mode.target_key(linear));
+        let index = target_index(key);
+        self.targets.add((table as u8, index as u16), global, &mut self.target_marks[table][index]);
+        tables.targets[table][index] = JumpTarget::new(key, start);
     }
 
     /// Forgets where pages are mapped.
@@ -503,11 +503,11 @@ impl Translator {
             }
         });
         let marks = &mut self.target_marks;
-        self.targets.clear(all, |(view, index), off| {
-            if marks[view as usize][usize::from(index)].take(off) {
+        self.targets.clear(all, |(table, index), off| {
+            if marks[usize::from(table)][usize::from(index)].take(off) {
                 let none = JumpTarget::none(usize::from(index));
-                let target = mem::replace(&mut tables.targets[view as usize][usize::from(index)], none);
-                kept.targets.push((view, index, target));
+                let target = mem::replace(&mut tables.targets[usize::from(table)][usize::from(index)], none);
+                kept.targets.push((table, index, target));
             }
         });
     }
@@ -523,11 +523,11 @@ impl Translator {
                 tables.pages[slot as usize] = address;
             }
         }
-        for &(view, index, kept) in &kept.targets {
-            let target = &mut tables.targets[view as usize][usize::from(index)];
+        for &(table, index, kept) in &kept.targets {
+            let target = &mut tables.targets[usize::from(table)][usize::from(index)];
             if target.host == 0 {
-                let marks = &mut self.target_marks[view as usize][usize::from(index)];
-                self.targets.add((view, index), false, marks);
+                let marks = &mut self.target_marks[usize::from(table)][usize::from(index)];
+                self.targets.add((table, index), false, marks);
                 *target = kept;
             }
         }
@@ -554,8 +554,8 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let dropped = mem::take(&mut self.dropped);
-        for (view, index) in self.targets.iter() {
-            let target = &mut tables.targets[view as usize][usize::from(index)];
+        for (table, index) in self.targets.iter() {
+            let target = &mut tables.targets[usize::from(table)][usize::from(index)];
             if dropped.contains(&target.host) {
                 *target = JumpTarget::none(usize::from(index));
             }

@@ -98,10 +98,10 @@ impl Emitter<'_> {
         let page = target & !(paging::PAGE_OFFSET as i64);
         self.asm.load(ADDRESS, frame::PAGE);
         match i32::try_from(page) {
-            Ok(page) => self.asm.alu_immediate(true, alu::ADD, ADDRESS, page),
+            Ok(page) => self.asm.alu_immediate(!self.mode.is_narrow(), alu::ADD, ADDRESS, page),
             Err(_) => {
                 self.asm.immediate(SCRATCH, page as u64);
-                self.asm.alu(alu::ADD, ADDRESS, SCRATCH);
+                self.lea_word(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
             }
         }
         self.asm.load(SCRATCH, frame::ATTENTION);
@@ -121,7 +121,7 @@ impl Emitter<'_> {
     pub(super) fn check_next_page(&mut self, slot: u32, live: Flags) {
         let (_, exit) = self.new_edge(self.trace.start as i64);
         self.asm.load(SCRATCH, frame::PAGE);
-        self.asm.lea(SCRATCH, Mem::at(SCRATCH, paging::PAGE_SIZE as i32));
+        self.lea_word(SCRATCH, Mem::at(SCRATCH, paging::PAGE_SIZE as i32));
         if live == 0 {
             self.asm.alu_load(alu::ADD, SCRATCH, frame::page_slot(slot));
             self.asm.jump_if(condition::NOT_EQUAL, exit);
@@ -143,26 +143,31 @@ impl Emitter<'_> {
     pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
         let host = self.find_target(miss);
         if release != 0 {
-            self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, release));
+            self.lea_word(GUEST_RSP, Mem::at(GUEST_RSP, release));
         }
         self.asm.jump_indirect(host);
     }
 
     /// Finds where the code for the linear address in [`ADDRESS`] is said to be, or goes to `miss` as
-    /// [`Emitter::jump_to_address`] does. Flags are lost; the place is named by way of [`SCRATCH`].
+    /// [`Emitter::jump_to_address`] does. Flags are lost, and what is above a 32-bit address; the place is named by way of [`SCRATCH`].
     pub(super) fn find_target(&mut self, miss: Label) -> Mem {
-        let view = self.mode.view();
+        let table = self.mode.target_table();
         let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
         self.asm.load(SCRATCH, frame::ATTENTION);
         self.asm.compare_byte(Mem::at(SCRATCH, 0), 0);
         self.asm.jump_if(condition::NOT_EQUAL, miss);
+        let above = self.mode.target_key(0);
+        if above != 0 {
+            self.asm.immediate(SCRATCH, above);
+            self.asm.alu(alu::OR, ADDRESS, SCRATCH);
+        }
         self.asm.immediate(SCRATCH, 0);
         self.asm.checksum(SCRATCH, ADDRESS);
         self.asm.alu_immediate(false, alu::AND, SCRATCH, JUMP_TARGETS as i32 - 1);
         // Entries have 16 bytes.
         self.asm.shift_left(SCRATCH, 4);
-        self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(view)));
+        self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));
         self.asm.jump_if(condition::NOT_EQUAL, miss);
-        entry(frame::target_host(view))
+        entry(frame::target_host(table))
     }
 }

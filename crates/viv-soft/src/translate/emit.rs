@@ -164,7 +164,7 @@ pub fn emit(
         joins: Vec::new(),
         first_edge,
     };
-    emitter.asm.lea(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
+    emitter.lea_word(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
     emitter.asm.store(frame::PAGE, ADDRESS);
     let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
@@ -358,10 +358,10 @@ impl Emitter<'_> {
 
     fn load_effective_address(&mut self, i: &Instruction) {
         let to = i.op0_register().full_register().number() as u8;
-        let wide = i.op0_register().size() == 8;
+        let narrow = i.op0_register().size() == 4;
         let register = host(to).unwrap_or(ADDRESS);
         self.offset(i, register);
-        if !wide {
+        if narrow && !self.mode.is_narrow() {
             self.asm.copy_32(register, register);
         }
         if host(to).is_none() {
@@ -388,7 +388,7 @@ impl Emitter<'_> {
     }
 
     fn call(&mut self, n: usize, item: &Item) {
-        let to = self.reach_8(n, item, stack(-8), true);
+        let to = self.reach_word(n, item, stack(-self.word()), true);
         self.push_return_address(&item.instruction, to);
         if !self.joined(n) {
             self.edge(item.instruction.near_branch_target(), item.live);
@@ -399,9 +399,9 @@ impl Emitter<'_> {
     fn push_return_address(&mut self, i: &Instruction, to: Mem) {
         let offset = self.trace.start as i32 + i.next_ip() as i32;
         self.asm.load(SCRATCH, frame::PAGE);
-        self.asm.lea(SCRATCH, Mem::at(SCRATCH, offset));
-        self.asm.store(to, SCRATCH);
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
+        self.lea_word(SCRATCH, Mem::at(SCRATCH, offset));
+        self.store_word(to, SCRATCH);
+        self.lea_word(GUEST_RSP, Mem::at(GUEST_RSP, -self.word()));
     }
 
     fn indirect(&mut self, n: usize, item: &Item) {
@@ -409,14 +409,15 @@ impl Emitter<'_> {
         let calls = item.kind == Kind::CallIndirect;
         if item.kind == Kind::Return || i.op0_kind() == OpKind::Memory {
             let from = if item.kind == Kind::Return { stack(0) } else { Operand::of(i) };
-            let from = self.reach_8(n, item, from, false);
-            self.asm.load(ADDRESS, from);
+            let from = self.reach_word(n, item, from, false);
+            self.load_word(ADDRESS, from);
             if !calls && self.joined(n) {
                 return;
             }
         } else {
             let guest = i.op0_register().number() as u8;
             match host(guest) {
+                Some(register) if self.mode.is_narrow() => self.asm.copy_32(ADDRESS, register),
                 Some(register) => self.asm.copy(ADDRESS, register),
                 None => self.asm.load(ADDRESS, slot(guest)),
             }
@@ -430,7 +431,7 @@ impl Emitter<'_> {
                 self.asm.load(SCRATCH, host);
                 self.asm.store(frame::TARGET, SCRATCH);
                 self.asm.store(frame::LINEAR, ADDRESS);
-                let to = self.reach_8(n, item, stack(-8), true);
+                let to = self.reach_word(n, item, stack(-self.word()), true);
                 self.push_return_address(i, to);
                 self.asm.load(ADDRESS, frame::LINEAR);
                 self.asm.jump_indirect(frame::TARGET);

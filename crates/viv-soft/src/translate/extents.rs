@@ -120,7 +120,7 @@ impl Extents {
         if let [Item { kind: Kind::Leave, .. }, Item { kind: Kind::Return, .. }, ..] = items[first..] {
             // What RET takes is behind what LEAVE takes.
             self.covered[first..=first + 1].fill(true);
-            return Some(Extent { last: first + 1, end: 16, ..extent });
+            return Some(Extent { last: first + 1, end: 2 * access.size, ..extent });
         }
         let mut moved = extent.registers.change(&items[first], info)?;
         let mut behind_branch = false;
@@ -178,7 +178,9 @@ const RBP: u8 = 5;
 
 fn access(item: &Item) -> Option<Access> {
     let i = &item.instruction;
-    let stack = |base, disp, write| Some(Access { registers: Registers::only(base), disp, size: 8, write });
+    let word = item.mode.word() as i32;
+    let stack =
+        |base, disp, write| Some(Access { registers: Registers::only(base), disp, size: word, write });
     match item.kind {
         Kind::Host(host) => {
             let access = host.access?;
@@ -186,8 +188,8 @@ fn access(item: &Item) -> Option<Access> {
             let registers = Registers { base, index };
             Some(Access { registers, disp, size: access.size as i32, write: access.write })
         }
-        Kind::Push if i.op0_kind() != OpKind::Memory => stack(RSP, -8, true),
-        Kind::Call | Kind::System(System::PushFlags) => stack(RSP, -8, true),
+        Kind::Push if i.op0_kind() != OpKind::Memory => stack(RSP, -word, true),
+        Kind::Call | Kind::System(System::PushFlags) => stack(RSP, -word, true),
         Kind::Pop | Kind::Return => stack(RSP, 0, false),
         Kind::Leave => stack(RBP, 0, false),
         _ => None,
@@ -197,13 +199,14 @@ fn access(item: &Item) -> Option<Access> {
 /// By how much an instruction moves a guest register. `None`: nobody knows.
 fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i32> {
     let i = &item.instruction;
+    let word = item.mode.word();
     match item.kind {
-        Kind::Push | Kind::System(System::PushFlags) if base == RSP => Some(-8),
+        Kind::Push | Kind::System(System::PushFlags) if base == RSP => Some(-(word as i32)),
         Kind::Pop if full(i.op0_register()) == base => None,
-        Kind::Pop if base == RSP => Some(8),
+        Kind::Pop if base == RSP => Some(word as i32),
         Kind::Lea if full(i.op0_register()) == base => match Operand::of(i) {
             Operand::Plain { base: from, index: None, disp }
-                if from == base && i.op0_register().size() == 8 =>
+                if from == base && i.op0_register().size() == word =>
             {
                 Some(disp)
             }
@@ -215,15 +218,16 @@ fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i3
         | Kind::System(System::PushFlags)
         | Kind::Pop
         | Kind::Lea => Some(0),
-        Kind::Host(_) => computed_change(i, base, info),
+        Kind::Host(_) => computed_change(i, base, word, info),
         _ => None,
     }
 }
 
-fn computed_change(i: &Instruction, base: u8, info: &mut InstructionInfoFactory) -> Option<i32> {
+fn computed_change(i: &Instruction, base: u8, word: usize, info: &mut InstructionInfoFactory) -> Option<i32> {
     let to_base = i.op_count() > 0
         && i.op0_kind() == OpKind::Register
-        && i.op0_register().is_gpr64()
+        && i.op0_register().is_gpr()
+        && i.op0_register().size() == word
         && full(i.op0_register()) == base;
     let constant = || (i.op_count() == 2).then(|| i32::try_from(i.try_immediate(1).ok()? as i64).ok())?;
     match i.mnemonic() {

@@ -155,15 +155,17 @@ pub const fn page_slot(slot: u32) -> Mem {
     of_cpu(TABLES + offset_of!(Tables, pages) + 8 * slot as usize)
 }
 
-const fn target(view: View, field: usize) -> i32 {
-    let table = size_of::<JumpTarget>() * JUMP_TARGETS * view as usize;
+const fn target(table: usize, field: usize) -> i32 {
+    let table = size_of::<JumpTarget>() * JUMP_TARGETS * table;
     (TABLES + offset_of!(Tables, targets) + table + field) as i32
 }
 
-pub const fn target_linear(view: View) -> i32 {
-    target(view, offset_of!(JumpTarget, linear))
+/// Where the first target of a table is.
+pub const fn target_linear(table: usize) -> i32 {
+    target(table, offset_of!(JumpTarget, linear))
 }
 
-pub const fn target_host(view: View) -> i32 {
-    target(view, offset_of!(JumpTarget, host))
+/// The host code for it.
+pub const fn target_host(table: usize) -> i32 {
+    target(table, offset_of!(JumpTarget, host))
 }

@@ -106,8 +106,8 @@ impl Emitter<'_> {
     pub fn reach(&mut self, n: usize, operand: Operand<'_>, place: Place, need: Need, covered: bool) {
         if self.in_retreat {
             self.guard_flags(need.flags);
-            self.linear(operand);
             let miss = self.miss(n, self.after);
+            self.linear(operand, Some((need.size, miss)));
             self.look_up(need.size, need.write, miss);
             return;
         }
@@ -115,13 +115,13 @@ impl Emitter<'_> {
             match place.address {
                 Content::Nothing => {}
                 Content::Register(guest) => self.asm.load(ADDRESS, slot(guest)),
-                Content::Whole => self.linear(operand),
+                Content::Whole => self.linear(operand, None),
             }
             return;
         }
         self.guard_flags(need.flags);
         let retreat = self.retreat(n);
-        self.linear(operand);
+        self.linear(operand, Some((need.size, retreat)));
         self.check(need.size, need.write, place.address == Content::Whole, retreat);
     }
 
@@ -151,8 +151,9 @@ impl Emitter<'_> {
         self.asm.jump_if(condition::CARRY, miss);
     }
 
-    /// The linear address of an operand into [`ADDRESS`]. Flags stay; [`SCRATCH`] is lost.
-    pub(super) fn linear(&mut self, operand: Operand<'_>) {
+    /// The linear address of an operand into [`ADDRESS`]; with a `limit`, to the place there if so many bytes are not in their
+    /// segment. Flags stay unless that is looked at; [`SCRATCH`] is lost.
+    pub(super) fn linear(&mut self, operand: Operand<'_>, limit: Option<(usize, Label)>) {
         match operand {
             Operand::Plain { base, index, disp } => {
                 let base = self.value(base, ADDRESS);
@@ -166,18 +167,46 @@ impl Emitter<'_> {
                     Register::GS => 5,
                     _ => return,
                 };
+                // Segments without a base end where a page does.
+                if let Some((size, beyond)) = limit
+                    && self.mode.is_narrow()
+                    && may_wrap(i, size)
+                {
+                    self.asm.alu_immediate(false, alu::CMP, ADDRESS, -(size as i32));
+                    self.asm.jump_if(condition::ABOVE, beyond);
+                }
                 self.asm.load(SCRATCH, frame::segment_base(number));
-                self.asm.lea(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
+                self.lea_word(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
             }
         }
     }
 
     fn sum(&mut self, to: Reg, mem: Mem) {
-        if mem.index.is_none() && mem.disp == 0 {
-            self.asm.copy(to, mem.base);
+        if mem.index.is_some() || mem.disp != 0 {
+            self.lea_word(to, mem);
+        } else if self.mode.is_narrow() {
+            self.asm.copy_32(to, mem.base);
         } else {
-            self.asm.lea(to, mem);
+            self.asm.copy(to, mem.base);
         }
+    }
+
+    /// The bytes of an address on the stack.
+    pub(super) fn word(&self) -> i32 {
+        self.mode.word() as i32
+    }
+
+    /// Loads a register, stores it, or computes an address into it, with as many bits as addresses have.
+    pub(super) fn load_word(&mut self, to: Reg, from: Mem) {
+        self.asm.rm(!self.mode.is_narrow(), &[0x8b], to, from);
+    }
+
+    pub(super) fn store_word(&mut self, to: Mem, from: Reg) {
+        self.asm.rm(!self.mode.is_narrow(), &[0x89], from, to);
+    }
+
+    pub(super) fn lea_word(&mut self, to: Reg, mem: Mem) {
+        self.asm.rm(!self.mode.is_narrow(), &[0x8d], to, mem);
     }
 
     /// Loads the value of a guest register that an address or a branch needs; gives the register that holds it.
@@ -205,7 +234,7 @@ impl Emitter<'_> {
             }
             return;
         }
-        let narrow = is_narrow(i);
+        let narrow = is_narrow(i) || self.mode.is_narrow();
         let disp = i.memory_displacement64() as i32;
         let number = |register: Register| register.full_register().number() as u8;
         let base = (i.memory_base() != Register::None).then(|| number(i.memory_base()));
@@ -240,6 +269,12 @@ pub const fn stack(disp: i32) -> Operand<'static> {
 /// The same in the window.
 pub const fn stack_in_window(disp: i32) -> Mem {
     Mem::in_window(GUEST_RSP, disp)
+}
+
+/// Whether an operand of `size` bytes may begin so high that it ends beyond 32 bits.
+fn may_wrap(i: &Instruction, size: usize) -> bool {
+    let constant = i.memory_base() == Register::None && i.memory_index() == Register::None;
+    !constant || i.memory_displacement32().checked_add(size as u32 - 1).is_none()
 }
 
 /// Whether the address is cut to 32 bits.

@@ -70,8 +70,9 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     let linear = cpu.exec.rip;
     // SAFETY: the CPU lies in a region, with the tables behind it.
     let tables = unsafe { &*region.cast::<u8>().add(TABLES).cast::<Tables>() };
-    let target = tables.targets[mode.view() as usize][target_index(linear)];
-    if target.linear != linear {
+    let key = mode.target_key(linear);
+    let target = tables.targets[mode.target_table()][target_index(key)];
+    if target.linear != key {
         return LEFT_INTERPRETED;
     }
     cpu.frame.mode = mode;
@@ -154,7 +155,8 @@ impl Translator {
         match left {
             LEFT_BY_EDGE => {
                 let edge = cpu.frame.edge;
-                cpu.exec.rip = cpu.frame.page.wrapping_add(self.target(edge) as u64);
+                let rip = cpu.frame.page.wrapping_add(self.target(edge) as u64);
+                cpu.exec.rip = if cpu.is_64bit() { rip } else { rip & 0xffff_ffff };
                 cpu.exec.rflags = cpu.exec.rflags & !Rflags::ARITHMETIC.bits() | unpack(cpu.frame.flags);
                 Left::Edge(edge)
             }

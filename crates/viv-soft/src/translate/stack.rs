@@ -45,17 +45,17 @@ impl Emitter<'_> {
     fn pushes(&mut self, n: usize, count: usize) {
         for k in 0..count {
             let item = &self.trace.items[n + k];
-            self.store_pushed(item, stack_in_window(-8 * (k as i32 + 1)));
+            self.store_pushed(item, stack_in_window(-self.word() * (k as i32 + 1)));
         }
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8 * count as i32));
+        self.move_stack(-self.word() * count as i32);
     }
 
     fn pops(&mut self, n: usize, count: usize) {
         for k in 0..count {
             let guest = self.trace.items[n + k].instruction.op0_register().number() as u8;
-            self.load_guest(guest, stack_in_window(8 * k as i32));
+            self.load_guest(guest, stack_in_window(self.word() * k as i32));
         }
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8 * count as i32));
+        self.move_stack(self.word() * count as i32);
     }
 
     /// Stores the register or the immediate that `item` pushes.
@@ -63,63 +63,68 @@ impl Emitter<'_> {
         let i = &item.instruction;
         if i.op0_kind() == OpKind::Register {
             let value = self.value(i.op0_register().number() as u8, SCRATCH);
-            self.asm.store(to, value);
+            self.store_word(to, value);
         } else {
-            self.asm.store_immediate(true, to, i.immediate(0) as i32);
+            self.asm.store_immediate(!self.mode.is_narrow(), to, i.immediate(0) as i32);
         }
     }
 
     /// Loads a guest register from memory.
     fn load_guest(&mut self, guest: u8, from: Mem) {
         match host(guest) {
-            Some(register) => self.asm.load(register, from),
+            Some(register) => self.load_word(register, from),
             None => {
-                self.asm.load(SCRATCH, from);
+                self.load_word(SCRATCH, from);
                 self.asm.store(slot(guest), SCRATCH);
             }
         }
     }
 
-    /// Makes sure that 8 bytes at the operand can be accessed; gives where they are.
-    pub(super) fn reach_8(&mut self, n: usize, item: &Item, operand: Operand<'_>, write: bool) -> Mem {
+    /// Makes sure that an address's bytes at the operand can be accessed; gives where they are.
+    pub(super) fn reach_word(&mut self, n: usize, item: &Item, operand: Operand<'_>, write: bool) -> Mem {
         let covered = self.extents.covers(n);
         let place = self.place(operand, covered, false);
-        self.reach(n, operand, place, Need { size: 8, write, flags: item.live }, covered);
+        self.reach(n, operand, place, Need { size: self.mode.word(), write, flags: item.live }, covered);
         place.mem
     }
 
     pub(super) fn push(&mut self, n: usize, item: &Item) {
         let i = &item.instruction;
         if i.op0_kind() == OpKind::Memory {
-            let from = self.reach_8(n, item, Operand::of(i), false);
+            let from = self.reach_word(n, item, Operand::of(i), false);
             // It waits for the second check.
-            self.asm.load(ADDRESS, from);
+            self.load_word(ADDRESS, from);
             self.asm.store(frame::TARGET, ADDRESS);
-            let to = self.reach_8(n, item, stack(-8), true);
+            let to = self.reach_word(n, item, stack(-self.word()), true);
             self.asm.load(SCRATCH, frame::TARGET);
-            self.asm.store(to, SCRATCH);
+            self.store_word(to, SCRATCH);
         } else {
-            let to = self.reach_8(n, item, stack(-8), true);
+            let to = self.reach_word(n, item, stack(-self.word()), true);
             self.store_pushed(item, to);
         }
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));
+        self.move_stack(-self.word());
     }
 
     pub(super) fn pop(&mut self, n: usize, item: &Item) {
-        let from = self.reach_8(n, item, stack(0), false);
+        let from = self.reach_word(n, item, stack(0), false);
         let guest = item.instruction.op0_register().number() as u8;
         if guest == 4 {
             // What was on top is the new stack pointer.
-            return self.asm.load(GUEST_RSP, from);
+            return self.load_word(GUEST_RSP, from);
         }
         self.load_guest(guest, from);
-        self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8));
+        self.move_stack(self.word());
     }
 
     pub(super) fn leave(&mut self, n: usize, item: &Item) {
-        let from = self.reach_8(n, item, Operand::at(RBP, 0), false);
-        self.asm.lea(GUEST_RSP, Mem::at(RBP, 8));
-        self.asm.load(RBP, from);
+        let from = self.reach_word(n, item, Operand::at(RBP, 0), false);
+        self.lea_word(GUEST_RSP, Mem::at(RBP, self.word()));
+        self.load_word(RBP, from);
+    }
+
+    /// Moves the stack pointer.
+    fn move_stack(&mut self, by: i32) {
+        self.lea_word(GUEST_RSP, Mem::at(GUEST_RSP, by));
     }
 }
 
@@ -128,12 +133,12 @@ fn is_simple_push(item: &Item) -> bool {
     let i = &item.instruction;
     item.kind == Kind::Push
         && match i.op0_kind() {
-            OpKind::Register => i.op0_register() != iced_x86::Register::RSP,
+            OpKind::Register => i.op0_register().full_register() != iced_x86::Register::RSP,
             OpKind::Memory => false,
             _ => true,
         }
 }
 
 fn is_simple_pop(item: &Item) -> bool {
-    item.kind == Kind::Pop && item.instruction.op0_register() != iced_x86::Register::RSP
+    item.kind == Kind::Pop && item.instruction.op0_register().full_register() != iced_x86::Register::RSP
 }

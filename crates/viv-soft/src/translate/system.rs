@@ -95,7 +95,7 @@ pub fn classify(i: &Instruction, mode: Mode) -> Class {
         Mnemonic::Wrgsbase if i.op0_register().size() == 8 => Class::System(System::WriteBase(5)),
         _ => string::classify(i)
             .map(System::Repeated)
-            .or_else(|| bit::classify(i).map(System::Bit))
+            .or_else(|| bit::classify(i, mode).map(System::Bit))
             .map_or(Class::Other, Class::System),
     }
 }
@@ -111,6 +111,7 @@ const TSC_AUX: Mem = of_cpu(offset_of!(Cpu, msrs.tsc_aux));
 const TSC_OFFSET: Mem = of_cpu(offset_of!(Cpu, tsc.offset));
 const TLB_VIEW: Mem = of_cpu(offset_of!(Cpu, tlb.view));
 const TLB_CURRENT: Mem = of_cpu(offset_of!(Cpu, tlb.current));
+/// The lower half of the mode.
 const MODE: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, mode));
 const INTERRUPT_WAITS: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, interrupt_waits));
 
@@ -143,7 +144,8 @@ impl Emitter<'_> {
                 self.asm.lea(SCRATCH, of_cpu(frame::tlb_table(mode.view()) as usize));
                 self.asm.store(TLB_CURRENT, SCRATCH);
                 self.asm.store_immediate_8(TLB_VIEW, mode.view() as u8);
-                self.asm.store_immediate_8(MODE, mode.bits());
+                // The view is in the lower half of it.
+                self.asm.store_immediate_8(MODE, mode.bits() as u8);
             }
             System::PushFlags => self.push_flags(n, item),
             System::SwapGs => {
@@ -222,7 +224,7 @@ impl Emitter<'_> {
         self.asm.alu_immediate(true, alu::AND, ADDRESS, others as i32);
         self.asm.alu(alu::OR, SCRATCH, ADDRESS);
         self.asm.store(frame::TARGET, SCRATCH);
-        let to = self.reach_8(n, item, stack(-8), true);
+        let to = self.reach_word(n, item, stack(-8), true);
         self.asm.load(SCRATCH, frame::TARGET);
         self.asm.store(to, SCRATCH);
         self.asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, -8));

@@ -8,10 +8,10 @@ use std::mem;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use viv_arch::paging;
 
-use super::Mode;
 use super::flags::{self, FlagUse, Flags};
 use super::regs::is_high_byte;
 use super::system::{self, Class, System};
+use super::{Mode, narrow};
 use crate::cpu::Bitness;
 use crate::hostexec::{ArenaError, MemoryAccess, is_host_executable, memory_access};
 use crate::lower::{Lowered, lower};
@@ -58,7 +58,7 @@ pub struct Host {
 
 /// An instruction of a trace.
 pub struct Item {
-    /// Its addresses are offsets from the trace's start.
+    /// As 64-bit code would have it ([`narrow`]). Its addresses are offsets from the trace's start.
     pub instruction: Instruction,
     pub kind: Kind,
     /// The mode in which it runs.
@@ -139,7 +139,10 @@ impl Trace {
                 Some([op, _, ..]) => Lowered { op: *op, ends_block: false },
                 _ => lower(&instruction, mode.bitness(), host)?,
             };
-            let kind = classify(&instruction, item_mode);
+            let (instruction, kind) = match narrow::widen(&instruction, item_mode) {
+                Some(instruction) => (instruction, classify(&instruction, item_mode)),
+                None => (instruction, Kind::Interpret),
+            };
             let ends = match kind {
                 Kind::Branch | Kind::System(_) => false,
                 Kind::Jump | Kind::Call | Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => true,
@@ -229,6 +232,7 @@ fn is_memory(instruction: &Instruction, operand: u32) -> bool {
 }
 
 fn classify(i: &Instruction, mode: Mode) -> Kind {
+    let word = mode.word();
     match i.mnemonic() {
         Mnemonic::Nop
         | Mnemonic::Endbr64
@@ -241,19 +245,27 @@ fn classify(i: &Instruction, mode: Mode) -> Kind {
         | Mnemonic::Prefetch
         | Mnemonic::Prefetchw => return Kind::Nothing,
         Mnemonic::Lea if i.op0_register().size() > 2 => return Kind::Lea,
-        Mnemonic::Leave if i.code() == Code::Leaveq => return Kind::Leave,
+        Mnemonic::Leave if matches!(i.code(), Code::Leaveq | Code::Leaved) => return Kind::Leave,
         Mnemonic::Push => {
             let plain = match i.op0_kind() {
-                OpKind::Register => i.op0_register().is_gpr64(),
-                OpKind::Memory => i.memory_size().size() == 8,
-                _ => i.stack_pointer_increment() == -8,
+                OpKind::Register => i.op0_register().is_gpr() && i.op0_register().size() == word,
+                OpKind::Memory => i.memory_size().size() == word,
+                _ => i.stack_pointer_increment() == -(word as i32),
             };
             return if plain { Kind::Push } else { Kind::Interpret };
         }
-        Mnemonic::Pop if i.op0_kind() == OpKind::Register && i.op0_register().is_gpr64() => {
+        Mnemonic::Pop
+            if i.op0_kind() == OpKind::Register
+                && i.op0_register().is_gpr()
+                && i.op0_register().size() == word =>
+        {
             return Kind::Pop;
         }
-        Mnemonic::Ret if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => return Kind::Return,
+        Mnemonic::Ret
+            if matches!(i.code(), Code::Retnq | Code::Retnq_imm16 | Code::Retnd | Code::Retnd_imm16) =>
+        {
+            return Kind::Return;
+        }
         Mnemonic::Jmp | Mnemonic::Call => return classify_jump(i),
         _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => return Kind::Branch,
         _ => {}
@@ -267,12 +279,11 @@ fn classify(i: &Instruction, mode: Mode) -> Kind {
 }
 
 fn classify_jump(i: &Instruction) -> Kind {
-    let jump = i.mnemonic() == Mnemonic::Jmp;
     match i.code() {
-        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Kind::Jump,
-        Code::Call_rel32_64 => Kind::Call,
-        Code::Jmp_rm64 | Code::Call_rm64 if jump => Kind::JumpIndirect,
-        Code::Jmp_rm64 | Code::Call_rm64 => Kind::CallIndirect,
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => Kind::Jump,
+        Code::Call_rel32_64 | Code::Call_rel32_32 => Kind::Call,
+        Code::Jmp_rm64 | Code::Jmp_rm32 => Kind::JumpIndirect,
+        Code::Call_rm64 | Code::Call_rm32 => Kind::CallIndirect,
         _ => Kind::Interpret,
     }
 }

@@ -30,7 +30,7 @@ pub struct Translated {
     /// What was written to code when it was last looked at.
     code_writes: u64,
     /// What could run in the mode that targets of indirect branches are remembered for.
-    features: u8,
+    features: u16,
     torture: Option<Torturer>,
 }
 
@@ -240,7 +240,7 @@ impl SoftVcpu {
             let global = cpu.translate_fetch(next)?.global;
             translator.map_second(trace, next, global);
         }
-        translator.map(trace, linear, global, mode.view());
+        translator.map(trace, linear, global, mode);
         if let Some(edge) = edge.take() {
             translator.link(edge, trace);
         }
