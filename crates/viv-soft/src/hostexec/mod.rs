@@ -34,6 +34,8 @@ mod x87;
 pub use allow::is_host_executable;
 pub use arena::{ArenaError, CodeArena};
 pub use fault::{FaultSites, HostFault};
+pub use form::{X87, x87_role};
 pub use memory::{MemoryAccess, memory_access};
 pub use state::{ExecState, FpuState, XsaveError};
 pub use stub::{Stub, StubCache, StubError};
+pub use x87::FDP_ONLY_ON_EXCEPTIONS;

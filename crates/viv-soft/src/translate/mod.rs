@@ -7,7 +7,8 @@
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
 //! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
-//! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is.
+//! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
+//!   what goes with x87 instructions.
 //! - [`frame`] says where everything is that generated code touches.
 //! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
 //!   [`listed`] lists which are mapped.
@@ -35,6 +36,7 @@ mod string;
 mod system;
 mod thunks;
 mod trace;
+mod x87;
 
 pub use cache::{TraceId, Translator};
 #[cfg(test)]
@@ -49,13 +51,14 @@ use crate::mmu::View;
 
 /// What a translation was made for, besides the bytes that it was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Mode(u8);
+pub struct Mode(u16);
 
-const SSE: u8 = 1 << 4;
-const AVX: u8 = 1 << 5;
+const SSE: u16 = 1 << 4;
+const AVX: u16 = 1 << 5;
 /// Code is interpreted: alignment is checked, or the privilege level is 1 or 2.
-const ODD: u8 = 1 << 6;
-const SMAP: u8 = 1 << 7;
+const ODD: u16 = 1 << 6;
+const SMAP: u16 = 1 << 7;
+const X87: u16 = 1 << 8;
 
 impl Mode {
     /// The mode that a CPU is in.
@@ -64,24 +67,26 @@ impl Mode {
         let sse = !task_switched && !cpu.cr0.contains(Cr0::EM) && cpu.cr4.contains(Cr4::OSFXSR);
         let enabled = xsave::SSE | xsave::AVX;
         let avx = !task_switched && cpu.cr4.contains(Cr4::OSXSAVE) && cpu.xcr0 & enabled == enabled;
+        let x87 = sse && x87::is_translated(&cpu.exec.fpu);
         Self(
-            cpu.bitness as u8
-                | (cpu.view() as u8) << 2
+            cpu.bitness as u16
+                | (cpu.view() as u16) << 2
                 | if sse { SSE } else { 0 }
                 | if avx { AVX } else { 0 }
+                | if x87 { X87 } else { 0 }
                 | if cpu.tlb.checks_alignment || matches!(cpu.cpl, 1 | 2) { ODD } else { 0 }
                 | if cpu.cr4.contains(Cr4::SMAP) { SMAP } else { 0 },
         )
     }
 
     /// All of it, in less than 12 bits.
-    pub const fn bits(self) -> u8 {
+    pub const fn bits(self) -> u16 {
         self.0
     }
 
     /// What can run, whatever the width and the view.
-    pub const fn features(self) -> u8 {
-        self.0 & (SSE | AVX | ODD | SMAP)
+    pub const fn features(self) -> u16 {
+        self.0 & (SSE | AVX | X87 | ODD | SMAP)
     }
 
     /// Whether SMAP keeps a supervisor from user pages unless RFLAGS.AC is set.
@@ -91,7 +96,7 @@ impl Mode {
 
     /// The same with another view of memory.
     pub const fn with_view(self, view: View) -> Self {
-        Self(self.0 & !(3 << 2) | (view as u8) << 2)
+        Self(self.0 & !(3 << 2) | (view as u16) << 2)
     }
 
     /// The width of the code.
@@ -120,6 +125,11 @@ impl Mode {
     /// Whether AVX instructions can run.
     pub const fn avx(self) -> bool {
         self.0 & AVX != 0
+    }
+
+    /// Whether x87 instructions can run, and raise no exception.
+    pub const fn x87(self) -> bool {
+        self.0 & X87 != 0
     }
 
     /// Whether code for this mode is translated at all.

@@ -143,7 +143,8 @@ impl Emitter<'_> {
                 self.asm.lea(SCRATCH, of_cpu(frame::tlb_table(mode.view()) as usize));
                 self.asm.store(TLB_CURRENT, SCRATCH);
                 self.asm.store_immediate_8(TLB_VIEW, mode.view() as u8);
-                self.asm.store_immediate_8(MODE, mode.bits());
+                // The view is in the lower half.
+                self.asm.store_immediate_8(MODE, mode.bits() as u8);
             }
             System::PushFlags => self.push_flags(n, item),
             System::SwapGs => {

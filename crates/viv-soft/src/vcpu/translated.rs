@@ -30,7 +30,7 @@ pub struct Translated {
     /// What was written to code when it was last looked at.
     code_writes: u64,
     /// What could run in the mode that targets of indirect branches are remembered for.
-    features: u8,
+    features: u16,
     torture: Option<Torturer>,
 }
 
