@@ -2,7 +2,8 @@
 //!
 //! - [`check`]: what `cargo xtask test` runs, in which order, and the sum of it.
 //! - [`bench`]: the figures of the software CPU, beside QEMU's.
-//! - [`soak`]: the long runs. [`fuzz`]: random guests.
+//! - [`soak`]: the long runs. [`fuzz`]: random guests. [`workouts`]: real programs on the host and in guests.
+//! - [`rootfs`]: the root file systems that programs are from, on the host and in guests.
 //! - [`packages`]: the Debian packages that chores need.
 //! - [`deny`]: `cargo deny`, with a copy of its own if there is none.
 //! - [`step`]: running a command and telling how it went.
@@ -15,8 +16,10 @@ mod check;
 mod deny;
 mod fuzz;
 mod packages;
+mod rootfs;
 mod soak;
 mod step;
+mod workouts;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,7 +43,7 @@ enum Chore {
     Test,
     /// Take the figures of the software CPU, with QEMU's translator beside it
     Bench(bench::BenchArgs),
-    /// Run for long what must never fail: the differential suite, boots, work checked against the host's
+    /// Run for long what must never fail: the differential suites, boots, programs checked against the host's
     Soak(soak::SoakArgs),
     /// Run random guests and look for differences between the ways to run them
     Fuzz(fuzz::FuzzArgs),

@@ -1,24 +1,59 @@
 //! `cargo xtask soak`: the long runs, before a release or after a change in the CPU.
 //!
-//! Four parts share the time: the differential suites of instructions and blocks against this processor, seed after
-//! seed; random machines, interpreted and translated; guests that boot, run a command and end; and work in guests whose
-//! results must be the host's. The first discrepancy ends it.
+//! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
+//! seed; random machines, interpreted and translated; guests that boot, run a command and end; small work in guests
+//! whose results must be the host's; and [`workouts`], real programs that must come to the same in a guest as on the
+//! host. The first discrepancy ends it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use crate::workouts::Workouts;
 use crate::{bench, fuzz, step};
 
 /// What `cargo xtask soak` takes.
 #[derive(Debug, Args)]
 pub struct SoakArgs {
-    /// How long it runs, in minutes, not counting what is built before
+    /// How long it runs, in minutes, not counting what is built before; the workouts run once each at the least, which
+    /// takes most of an hour
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
+    /// Parts to run; all if it is not given
+    #[arg(long, value_enum, value_name = "PART,…", value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Workouts to run, by name; all if it is not given. Without `--only`, only that part
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Option for the engine of all guests, handed to `viv run`
+    #[arg(long = "engine-opt", value_name = "KEY=VALUE")]
+    engine_options: Vec<String>,
+}
+
+impl SoakArgs {
+    fn parts(&self) -> Vec<Part> {
+        let all = if self.rows.is_empty() { Part::value_variants() } else { &[Part::Workouts] };
+        let wanted = if self.only.is_empty() { all } else { &self.only };
+        // Each once, in their own order.
+        Part::value_variants().iter().copied().filter(|part| wanted.contains(part)).collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Instructions and blocks against this processor
+    Differential,
+    /// Random machines, interpreted and translated
+    Machines,
+    /// Guests that boot, run a command and end
+    Boots,
+    /// Small work whose results must be the host's
+    Work,
+    /// Real programs that must come to the same in a guest as on the host
+    Workouts,
 }
 
 /// Cases of each instruction form for one seed of the differential suite.
@@ -37,20 +72,44 @@ perl -e 'my ($n, $s) = (shift) x 2; for (1 .. 100000) { $s += sqrt($_ + $n) * at
 rm /tmp/soak.$$
 "#;
 
-/// Runs all parts; fails at the first discrepancy.
+/// Runs the parts that are wanted; fails at the first discrepancy.
 pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
     let viv = bench::build(root)?;
-    let share = Duration::from_secs(args.minutes * 60) / 4;
-    let seeds = rounds(share, |seed| differential(root, seed))?;
-    fuzz::lockstep(root, share.as_secs(), fuzz::any_seed())?;
-    let boots = rounds(share, |round| boot(&viv, round))?;
-    let works = rounds(share, |seed| work(&viv, seed))?;
-    println!(
-        "differential suites: {seeds} seeds of {CASES} cases for each form and {BLOCKS} blocks, no difference"
-    );
-    println!("random machines: {} s, no difference", share.as_secs());
-    println!("boots: {boots}, each with the status that its command chose");
-    println!("work: {works} rounds, each with the host's results");
+    let parts = args.parts();
+    let mut workouts = match parts.contains(&Part::Workouts) {
+        true => Some(Workouts::prepare(root, &viv, &args.rows, &args.engine_options)?),
+        false => None,
+    };
+    let share = Duration::from_secs(args.minutes * 60) / u32::try_from(parts.len())?;
+    let mut sum = Vec::new();
+    for part in parts {
+        sum.push(match part {
+            Part::Differential => {
+                let seeds = rounds(share, |seed| differential(root, seed))?;
+                format!(
+                    "differential suites: {seeds} seeds of {CASES} cases for each form and {BLOCKS} blocks, no difference"
+                )
+            }
+            Part::Machines => {
+                fuzz::lockstep(root, share.as_secs(), fuzz::any_seed())?;
+                format!("random machines: {} s, no difference", share.as_secs())
+            }
+            Part::Boots => {
+                let boots = rounds(share, |round| boot(&viv, &args.engine_options, round))?;
+                format!("boots: {boots}, each with the status that its command chose")
+            }
+            Part::Work => {
+                let works = rounds(share, |seed| work(&viv, &args.engine_options, seed))?;
+                format!("work: {works} rounds, each with the host's results")
+            }
+            Part::Workouts => {
+                let Some(workouts) = &mut workouts else { continue };
+                let runs = workouts.run(share)?;
+                format!("workouts: {runs} runs, each with the host's results")
+            }
+        });
+    }
+    println!("{}", sum.join("\n"));
     Ok(())
 }
 
@@ -80,10 +139,10 @@ fn differential(root: &Path, seed: u64) -> Result<()> {
     suite("testing::blocks", [("VIV_DIFF_SEED", seed * BLOCKS), ("VIV_DIFF_BLOCKS", BLOCKS)])
 }
 
-fn boot(viv: &Path, round: u64) -> Result<()> {
+fn boot(viv: &Path, engine_options: &[String], round: u64) -> Result<()> {
     let wanted = (round % 100) as i32;
-    let status = Command::new(viv)
-        .args(["run", "debian", "--", "sh", "-c", &format!("exit {wanted}")])
+    let status = debian(viv, engine_options)
+        .args(["sh", "-c", &format!("exit {wanted}")])
         .stdin(Stdio::null())
         .status()
         .context("starting viv")?;
@@ -91,17 +150,57 @@ fn boot(viv: &Path, round: u64) -> Result<()> {
     Ok(())
 }
 
-fn work(viv: &Path, seed: u64) -> Result<()> {
+fn work(viv: &Path, engine_options: &[String], seed: u64) -> Result<()> {
     let seed = seed.to_string();
     let script = ["sh", "-c", WORK, "work", &seed];
     let here = output(Command::new("env").args(script))?;
-    let there = output(Command::new(viv).args(["run", "debian", "--"]).args(script))?;
+    let there = output(debian(viv, engine_options).args(script))?;
     ensure!(here == there, "work with seed {seed}: the host has\n{here}and the guest\n{there}");
     Ok(())
+}
+
+/// A guest, but for the command in it.
+fn debian(viv: &Path, engine_options: &[String]) -> Command {
+    let mut command = Command::new(viv);
+    command.arg("run");
+    for option in engine_options {
+        command.args(["--engine-opt", option]);
+    }
+    command.args(["debian", "--"]);
+    command
 }
 
 fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "{} ended with {}", command.get_program().display(), output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        soak: SoakArgs,
+    }
+
+    fn parts(words: &[&str]) -> Vec<Part> {
+        Cli::try_parse_from([&["soak"], words].concat()).unwrap().soak.parts()
+    }
+
+    #[test]
+    fn all_parts_run_unless_some_are_named() {
+        assert_eq!(parts(&[]).len(), Part::value_variants().len());
+        assert_eq!(parts(&["--only", "workouts,boots,boots"]), [Part::Boots, Part::Workouts]);
+    }
+
+    #[test]
+    fn rows_are_the_workouts() {
+        assert_eq!(parts(&["--rows", "node,math"]), [Part::Workouts]);
+        assert_eq!(parts(&["--rows", "node", "--only", "work"]), [Part::Work]);
+    }
 }

@@ -176,6 +176,28 @@ impl Store {
         self.ensure_with(name, progress, |workplace, log| debian::build(name, workplace, log, progress))
     }
 
+    /// The image `base` once more, but with this file as its root disk, for a store that has it under no such name
+    /// yet. The disk stays where it is and must not be written to from then on.
+    ///
+    /// # Errors
+    /// [`Error::Build`] if it cannot be made, as when the disk is on another file system than the store.
+    pub fn variant(
+        &self,
+        base: &ImageHandle,
+        root: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ImageHandle, Error> {
+        self.ensure_with(base.name, progress, |workplace, _| {
+            let disk = workplace.join(image::ROOT);
+            fs::hard_link(root, &disk).map_err(files::at("linking", root))?;
+            for name in [image::KERNEL, image::MODULES, image::METADATA] {
+                let file = base.directory.join(name);
+                fs::copy(&file, workplace.join(name)).map_err(files::at("copying", &file))?;
+            }
+            Ok(())
+        })
+    }
+
     fn ensure_with(
         &self,
         name: ImageName,
@@ -298,6 +320,7 @@ mod tests {
             stored_size: 3,
         };
         files::write(&directory.join(image::KERNEL), b"kernel")?;
+        files::write(&directory.join(image::MODULES), b"modules")?;
         files::write(&directory.join(image::METADATA), &serde_json::to_vec(&metadata).unwrap())?;
         Ok(())
     }
@@ -312,6 +335,21 @@ mod tests {
         store.remove(name, &Silent).unwrap();
         assert!(store.list().unwrap().is_empty());
         assert!(matches!(store.remove(name, &Silent), Err(Error::Absent(_))));
+    }
+
+    #[test]
+    fn a_variant_has_another_disk_and_is_the_same_otherwise() {
+        let (_home, store, name) = store();
+        let base = store.ensure_with(name, &Silent, |directory, _| fake(directory)).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let disk = home.path().join("disk");
+        files::write(&disk, b"disk").unwrap();
+        let other = Store::open_at(&home.path().join("store")).unwrap();
+        let variant = other.variant(&base, &disk, &Silent).unwrap();
+        assert_eq!((variant.name(), variant.metadata()), (name, base.metadata()));
+        assert_eq!(files::read(&variant.root()).unwrap(), b"disk");
+        assert_eq!(files::read(&variant.kernel()).unwrap(), b"kernel");
+        assert_eq!(variant.initrd(b"init").unwrap(), base.initrd(b"init").unwrap());
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use viv_arch::{Exception, Vector, paging};
 
 use crate::cpu::{Cpu, Exec, Fault};
-use crate::mmu::{Access, TLB_SIZE, View};
+use crate::mmu::Access;
 use crate::ram::{self, Int};
+use crate::tlb::{TLB_SIZE, View};
 
 /// Mark of a #GP that was raised because an address was not canonical.
 pub const NOT_CANONICAL: u64 = 1;

@@ -7,7 +7,7 @@
 //! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine) that takes [`Options`]. Inside, bottom up:
 //! - [`hostexec`]: single instructions executed by the host, and the code memory for them;
 //! - [`apic`], [`inbox`], [`alarm`], [`pvclock`], [`tsc`]: interrupts and time;
-//! - `ram`, `window`, `spaces`, `mmu`, `access`: guest memory by physical and by linear address;
+//! - `ram`, `window`, `tlb`, `spaces`, `mmu`, `access`: guest memory by physical and by linear address;
 //! - `cpu`, `ops`, `event`, `msr`, `debug`, `lapic`: the state of a CPU and what instructions do to it;
 //! - `decode`, `lower`, `block`: from bytes to blocks;
 //! - `region`, `translate`: where a CPU lives, and the code made for it;
@@ -46,6 +46,7 @@ mod signals;
 mod spaces;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod tlb;
 mod translate;
 pub mod tsc;
 mod vcpu;

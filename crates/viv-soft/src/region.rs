@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use crate::cpu::Cpu;
-use crate::mmu::{TLB_SIZE, TLB_TABLES, TlbTables};
+use crate::tlb::{TLB_SIZE, TLB_TABLES, TlbTables};
 use crate::window::WindowTables;
 
 /// Code pages that can be entered from another page at a time.
@@ -103,7 +103,7 @@ impl CpuRegion {
         unsafe {
             let tables = &raw mut (*region).tables;
             for (table, index) in (0..TLB_TABLES).flat_map(|t| (0..TLB_SIZE).map(move |i| (t, i))) {
-                (&raw mut (*tables).tlb[table][index]).write(crate::mmu::Entry::empty(index));
+                (&raw mut (*tables).tlb[table][index]).write(crate::tlb::Entry::empty(index));
             }
             (&raw mut (*tables).pages).write([NOT_MAPPED; PAGE_SLOTS]);
             // All others are zero, as the mapping is: most of the table need never be there.

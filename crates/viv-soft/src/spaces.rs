@@ -4,7 +4,7 @@
 //! A change of address space that does not ask for a flush moves the former here, and those of the next one back.
 //! Their generation comes back with them, so that what was found out about their code holds again.
 
-use crate::mmu::{Entry, View};
+use crate::tlb::{Entry, View};
 use crate::window::Page;
 
 /// The most address spaces that are kept: what Linux uses (`TLB_NR_DYN_ASIDS` is 6), and some more.

@@ -19,8 +19,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use viv_arch::paging;
 
 use crate::block::AddressHasher;
-use crate::mmu::View;
 use crate::ram::Ram;
+use crate::tlb::View;
 
 /// Pages of a window.
 pub const WINDOW_PAGES: usize = 1 << 20;

@@ -54,12 +54,12 @@ pub fn python_nbody() -> Work {
 
 /// Hashes of blocks of 8 KiB.
 pub fn openssl_sha256() -> Work {
-    program(&["/usr/local/bin/openssl-blocks", "sha256", "12288"], &[])
+    program(&["/usr/local/bin/openssl-blocks", "sha256", "49152"], &[])
 }
 
 /// Blocks of 8 KiB, encrypted and authenticated.
 pub fn openssl_aes_gcm() -> Work {
-    program(&["/usr/local/bin/openssl-blocks", "aes-128-gcm", "32768"], &[])
+    program(&["/usr/local/bin/openssl-blocks", "aes-128-gcm", "131072"], &[])
 }
 
 /// Not OpenSSL's: C without vectors.

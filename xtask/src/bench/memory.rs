@@ -3,7 +3,8 @@
 //! It is what is resident of the virtual machine's processes (the sum of `Rss` in `/proc/PID/smaps`), less what
 //! is resident of guest RAM. Guest RAM is in the smallest mapping that is large enough for it. That mapping can be
 //! larger, for the kernel joins neighbours: what it has too much is taken for resident, and for no guest's. So the
-//! figure is never too small. The size of guest RAM is the only thing that it has to be told, which makes it mean
+//! figure is never too small. Where guest RAM is a file that is mapped at several places, all of them are the guest's:
+//! they hold the same pages. The size of guest RAM is the only thing that it has to be told, which makes it mean
 //! the same for every program.
 
 use std::fs;
@@ -23,27 +24,47 @@ pub fn resident_over_guest(pid: u32, guest: u64) -> Result<u64> {
     Ok(bytes)
 }
 
-fn over_guest(smaps: &str, guest: u64) -> u64 {
-    let (mut total, mut guests) = (0, None);
-    let mut size = 0;
+/// A mapping of a process.
+#[derive(Debug, Clone, Copy)]
+struct Mapping<'a> {
+    /// Device and inode; the latter is 0 if no file is mapped.
+    file: (&'a str, &'a str),
+    size: u64,
+    resident: u64,
+}
+
+fn mappings(smaps: &str) -> Vec<Mapping<'_>> {
+    let mut mappings: Vec<Mapping<'_>> = Vec::new();
     for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let value = |kib: Option<&str>| kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10;
-        match words.next() {
-            Some("Size:") => size = value(words.next()),
-            Some("Rss:") => {
-                let resident = value(words.next());
-                total += resident;
-                if size >= guest && guests.is_none_or(|(smallest, _)| size < smallest) {
-                    guests = Some((size, resident));
-                }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let value = || words.get(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10;
+        match (words.as_slice(), mappings.last_mut()) {
+            (["Size:", ..], Some(mapping)) => mapping.size = value(),
+            (["Rss:", ..], Some(mapping)) => mapping.resident = value(),
+            ([range, _, _, device, inode, ..], _) if range.contains('-') => {
+                mappings.push(Mapping { file: (device, inode), size: 0, resident: 0 });
             }
             _ => {}
         }
     }
+    mappings
+}
+
+fn over_guest(smaps: &str, guest: u64) -> u64 {
+    let mappings = mappings(smaps);
+    let total: u64 = mappings.iter().map(|mapping| mapping.resident).sum();
     // A process without guest RAM may have no mapping of that size.
-    let of_guest = guests.map_or(0, |(size, resident)| resident.saturating_sub(size - guest));
-    total - of_guest
+    let large = mappings.iter().filter(|mapping| mapping.size >= guest);
+    let Some(ram) = large.min_by_key(|mapping| mapping.size) else { return total };
+    if ram.file.1 == "0" {
+        return total - ram.resident.saturating_sub(ram.size - guest);
+    }
+    total
+        - mappings
+            .iter()
+            .filter(|mapping| mapping.file == ram.file)
+            .map(|mapping| mapping.resident)
+            .sum::<u64>()
 }
 
 #[cfg(test)]
@@ -63,6 +84,15 @@ mod tests {
     #[test]
     fn what_shares_its_mapping_does() {
         assert_eq!(over_guest(SMAPS, 500 << 10), 160 << 10);
+    }
+
+    #[test]
+    fn a_file_may_be_mapped_at_several_places() {
+        let twice = "\
+            7f00-7f01 rw-s 00000000 00:01 7 /memfd:ram\nSize: 600 kB\nRss: 300 kB\n\
+            7f02-7f03 rw-s 00001000 00:01 7 /memfd:ram\nSize: 4 kB\nRss: 4 kB\n\
+            7f04-7f05 rw-s 00000000 00:01 8 /memfd:other\nSize: 8 kB\nRss: 8 kB\n";
+        assert_eq!(over_guest(twice, 600 << 10), 8 << 10);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use viv_image::{ImageHandle, ImageName, Store, initrd};
 
+use crate::rootfs::Told;
 use crate::{packages, step};
 
 /// What `cargo xtask bench` takes.
@@ -110,7 +111,7 @@ impl Bench {
         };
         let image = match &args.kernel {
             Some(_) => None,
-            None => Some(Store::open()?.ensure(image_name()?, &rootfs::Told)?),
+            None => Some(Store::open()?.ensure(image_name()?, &Told)?),
         };
         let kernel = args.kernel.clone().or_else(|| image.as_ref().map(ImageHandle::kernel));
         let directory = root.join("target/bench");

@@ -31,11 +31,13 @@ pub(crate) const PACKAGES: [&str; 12] = [
     "util-linux",
 ];
 
-/// What is left out of packages, as minimal images do; licences stay.
-const LEFT_OUT: [&str; 7] = [
+/// What is left out of packages, as minimal images do; licences stay, and directories of manual pages, without which
+/// packages that choose among alternatives (Java) cannot be set up.
+const LEFT_OUT: [&str; 8] = [
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/man/*",
+    "path-include=/usr/share/man/man[1-9]",
     "path-exclude=/usr/share/info/*",
     "path-exclude=/usr/share/locale/*",
     "path-exclude=/usr/share/lintian/*",

@@ -21,9 +21,9 @@ use super::thunks::{self, Interpret, Thunks};
 use super::trace::{Room, Trace};
 use crate::block::{AddressHasher, Source};
 use crate::hostexec::{ArenaError, CodeArena, FaultSites};
-use crate::mmu::View;
 use crate::op::Op;
 use crate::region::{JUMP_TARGETS, JumpTarget, NOT_MAPPED, PAGE_SLOTS, Tables};
+use crate::tlb::View;
 
 /// In the auxiliary vector's AT_HWCAP2: programs may write the base of GS.
 const HWCAP2_FSGSBASE: usize = 1 << 1;

@@ -4,7 +4,7 @@ use iced_x86::ConditionCode;
 use viv_arch::paging;
 
 use super::asm::{Label, Mem, RCX, RSP, alu, condition};
-use super::emit::Emitter;
+use super::emit::{Cold, Emitter};
 use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH};
@@ -29,9 +29,15 @@ impl Emitter<'_> {
             self.edges[edge].site = Some(site);
             return;
         }
+        let live = self.trace.live_at(self.page, i.near_branch_target(), self.mode);
+        if !in_page {
+            let label = self.asm.label();
+            self.asm.jump_if(cc, label);
+            self.cold.push(Cold::Leap { label, target, live });
+            return;
+        }
         let over = self.asm.label();
         self.asm.jump_if(cc ^ 1, over);
-        let live = self.trace.live_at(self.page, i.near_branch_target(), self.mode);
         self.edge(i.near_branch_target(), live);
         self.asm.bind(over);
         self.flags_saved = false;
@@ -85,7 +91,7 @@ impl Emitter<'_> {
 
     /// A branch to another page goes straight to its trace if the page of that trace is mapped where the branch
     /// leads, and nothing waits.
-    fn edge_to_other_page(&mut self, target: i64, live: Flags) {
+    pub(super) fn edge_to_other_page(&mut self, target: i64, live: Flags) {
         self.guard_flags(live);
         let (edge, exit) = self.new_edge(target);
         self.edges[edge].leaves_page = true;

@@ -59,6 +59,8 @@ pub(super) enum Cold {
     Interpret { label: Label, item: usize, flags_saved: bool, resume: Label },
     /// The copy of instructions in which nothing is known of their accesses.
     Retreat { first: usize, last: usize, flags_saved: bool, resume: Label },
+    /// A branch to another page, where `live` flags are needed, which are in the flags register.
+    Leap { label: Label, target: i64, live: Flags },
     /// Leaving by an edge.
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
@@ -457,7 +459,12 @@ impl Emitter<'_> {
     }
 
     fn interpret(&mut self, n: usize, item: &Item) {
-        self.detour(n, self.flags_saved, item.ends, self.after);
+        if item.ends || self.in_retreat {
+            self.detour(n, self.flags_saved, item.ends, self.after);
+        } else {
+            let label = self.miss(n, self.after);
+            self.asm.jump(label);
+        }
         self.flags_saved = false;
     }
 
@@ -496,6 +503,11 @@ impl Emitter<'_> {
                     self.note_x87_before(item);
                     let ends = self.trace.items[item].ends;
                     self.detour(item, flags_saved, ends, resume);
+                }
+                Cold::Leap { label, target, live } => {
+                    self.asm.bind(label);
+                    self.flags_saved = false;
+                    self.edge_to_other_page(target, live);
                 }
                 Cold::Exit { label, edge, flags_saved } => {
                     self.asm.bind(label);

@@ -198,12 +198,9 @@ fn access(item: &Item) -> Option<Access> {
 fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i32> {
     let i = &item.instruction;
     match item.kind {
-        Kind::Nothing | Kind::Branch => Some(0),
         Kind::Push | Kind::System(System::PushFlags) if base == RSP => Some(-8),
-        Kind::Push | Kind::System(System::PushFlags) => Some(0),
         Kind::Pop if full(i.op0_register()) == base => None,
         Kind::Pop if base == RSP => Some(8),
-        Kind::Pop => Some(0),
         Kind::Lea if full(i.op0_register()) == base => match Operand::of(i) {
             Operand::Plain { base: from, index: None, disp }
                 if from == base && i.op0_register().size() == 8 =>
@@ -212,7 +209,12 @@ fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i3
             }
             _ => None,
         },
-        Kind::Lea => Some(0),
+        Kind::Nothing
+        | Kind::Branch
+        | Kind::Push
+        | Kind::System(System::PushFlags)
+        | Kind::Pop
+        | Kind::Lea => Some(0),
         Kind::Host(_) => computed_change(i, base, info),
         _ => None,
     }

@@ -10,8 +10,8 @@ use viv_arch::{Segment, xsave};
 use super::asm::{Mem, RSP};
 use crate::cpu::Cpu;
 use crate::hostexec::{ExecState, FpuState};
-use crate::mmu::{Entry, TLB_SIZE, View};
 use crate::region::{JUMP_TARGETS, JumpTarget, TABLES, Tables};
+use crate::tlb::{Entry, TLB_SIZE, View};
 use crate::window::{WINDOW_PAGES, WindowTables};
 
 /// The part of a CPU that belongs to translated code.

@@ -1,20 +1,21 @@
 //! The translator: hot guest code becomes host code.
 //!
 //! Guest and host have the same instruction set, so most instructions stay what they are. Their registers are
-//! renamed where the host needs one for itself ([`regs`]), memory operands are looked up in the software TLB before
-//! them ([`emit`]), branches lead to other translated code ([`control`]), and what is privileged or rare is left to
+//! renamed where the host needs one for itself ([`regs`]), memory operands are checked and taken from the window of hot
+//! pages ([`operand`]), branches lead to other translated code ([`control`]), and what is privileged or rare is left to
 //! the interpreter, one instruction at a time ([`thunks`]).
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
-//! - [`emit`], [`group`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`].
+//! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`];
+//!   [`extents`] finds the accesses that are checked together.
 //! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
 //!   what goes with x87 instructions.
 //! - [`frame`] says where everything is that generated code touches.
 //! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
 //!   [`listed`] lists which are mapped.
 //!
-//! Generated code reaches guest RAM through entries of the TLB, which the MMU fills after it has checked rights, and
-//! the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
+//! Generated code reaches guest RAM through the window and entries of the TLB, which the MMU fills after it has checked
+//! rights, and the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
 //! address only through the frame.
 
 mod asm;
@@ -47,7 +48,7 @@ pub use run::{Left, interpret};
 use viv_arch::{Cr0, Cr4, xsave};
 
 use crate::cpu::{Bitness, Cpu};
-use crate::mmu::View;
+use crate::tlb::View;
 
 /// What a translation was made for, besides the bytes that it was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -22,7 +22,7 @@ use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::string::{self, Repeated};
 use super::trace::Item;
 use crate::cpu::Cpu;
-use crate::mmu::View;
+use crate::tlb::View;
 
 /// An instruction of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

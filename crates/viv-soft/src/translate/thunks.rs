@@ -6,7 +6,7 @@ use super::frame;
 use super::regs::{ADDRESS, MAPPED, SCRATCH, host, slot};
 use super::run::CONTINUES;
 use crate::cpu::Cpu;
-use crate::mmu::View;
+use crate::tlb::View;
 
 /// Where the thunks are.
 #[derive(Debug, Clone, Copy, Default)]

@@ -5,9 +5,9 @@ use viv_engine::EngineError;
 use super::SoftVcpu;
 use crate::block::BlockId;
 use crate::cpu::{Cpu, Fault};
-use crate::mmu::View;
 use crate::options::Tier;
 use crate::region::CpuRegion;
+use crate::tlb::View;
 use crate::translate::{Left, Mode, TraceId, Translator, interpret};
 use crate::window::Window;
 

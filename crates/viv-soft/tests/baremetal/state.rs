@@ -147,9 +147,9 @@ fn a_halted_processor_and_its_timer() {
     let end = machine.code(CODE, &|a| {
         a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
         a.mov(dword_ptr(APIC + 0x320), 0x61 | 2 << 17)?;
+        // Minutes from now, so that it does not come before it is halted, however busy the host is.
         a.rdtsc()?;
-        a.add(eax, 50_000_000)?;
-        a.adc(edx, 0)?;
+        a.add(edx, 256)?;
         a.mov(ecx, msr::IA32_TSC_DEADLINE)?;
         a.wrmsr()?;
         a.sti()?;
@@ -163,6 +163,9 @@ fn a_halted_processor_and_its_timer() {
     assert!(!outcome.stopped && outcome.events.is_empty());
     let mut next = machine.copy();
     next.state = outcome.state;
+    let tsc = next.state.tsc;
+    let deadline = next.state.msrs.iter_mut().find(|(number, _)| *number == msr::IA32_TSC_DEADLINE);
+    deadline.expect("it is armed").1 = tsc + 10_000_000;
     let outcome = next.run_to_stop();
     assert_eq!(outcome.events[0].brief(), (0x61, 0, end));
 }
