@@ -48,7 +48,7 @@ pub(super) struct Form {
 
 /// What an instruction is to the x87 unit, as far as the last-instruction pointers go (SDM vol. 1, 8.1.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum X87 {
+pub enum X87 {
     /// It does not use x87 or MMX registers.
     Unused,
     /// It leaves the pointers alone: MMX, and control instructions.
@@ -242,7 +242,8 @@ fn converts_memory_to_gpr(mnemonic: Mnemonic) -> bool {
     )
 }
 
-fn x87_role(instruction: &Instruction, uses_registers: bool) -> X87 {
+/// What an instruction is to the x87 unit; `uses_registers`: it uses x87 or MMX registers.
+pub fn x87_role(instruction: &Instruction, uses_registers: bool) -> X87 {
     use Mnemonic::{
         Cvtpi2pd, Cvtpi2ps, Fldcw, Fldenv, Fnclex, Fndisi, Fneni, Fninit, Fnsave, Fnsetpm, Fnstcw, Fnstenv,
         Fnstsw, Frstor, Wait,

@@ -134,6 +134,13 @@ impl FpuState {
         self.fx[xsave::FSW] & 0x80 != 0
     }
 
+    /// Whether no x87 instruction raises an exception, now or later.
+    #[must_use]
+    pub fn masks_x87_exceptions(&self) -> bool {
+        const MASKS: u8 = 0x3f;
+        self.fx[xsave::FCW] & MASKS == MASKS && !self.has_x87_exception()
+    }
+
     /// Whether an inexact result is the only unmasked x87 exception that is pending.
     #[must_use]
     pub fn is_only_inexact(&self) -> bool {

@@ -49,7 +49,7 @@ impl Pointers {
 }
 
 /// Whether this processor, and so the guest's, has FDP_EXCPTN_ONLY.
-static FDP_ONLY_ON_EXCEPTIONS: LazyLock<bool> = LazyLock::new(|| cpuid::host(7, 0).ebx & 1 << 6 != 0);
+pub static FDP_ONLY_ON_EXCEPTIONS: LazyLock<bool> = LazyLock::new(|| cpuid::host(7, 0).ebx & 1 << 6 != 0);
 
 /// What the pointers say of an instruction.
 #[derive(Debug, Clone, Copy)]

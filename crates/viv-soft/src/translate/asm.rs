@@ -301,6 +301,12 @@ impl Asm {
         self.byte(value);
     }
 
+    /// not r32
+    pub fn not_32(&mut self, reg: Reg) {
+        self.rex(false, 0, 0, reg);
+        self.bytes(&[0xf7, 0xd0 | reg & 7]);
+    }
+
     /// shr r32, immediate
     pub fn shift_right(&mut self, reg: Reg, count: u8) {
         self.rex(false, 0, 0, reg);

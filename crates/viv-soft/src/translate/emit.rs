@@ -9,7 +9,7 @@
 //! Whatever an instruction needs of memory is checked before it changes anything, so that one that misses, or faults
 //! on the host, can be left to the interpreter as a whole.
 
-use iced_x86::{Encoder, Instruction, InstructionInfoFactory, OpKind};
+use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
 use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
@@ -65,8 +65,8 @@ pub(super) enum Cold {
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
     SaveFlags { label: Label, resume: Label },
-    /// Loading the vector registers at the trace's start.
-    LoadVectors { label: Label },
+    /// Loading vector or x87 registers at the trace's start.
+    Load { label: Label, thunk: u64, resume: Label },
 }
 
 /// A site and an exit before their labels are known.
@@ -206,23 +206,12 @@ impl Emitter<'_> {
         if let Some(slot) = second {
             self.check_next_page(slot, fragile);
         }
+        // The way to load x87 registers spoils vector registers.
+        if self.trace.x87 {
+            self.make_live(frame::X87_LIVE, self.thunks.load_x87, fragile != 0);
+        }
         if self.trace.vectors {
-            let label = self.asm.label();
-            if fragile != 0 {
-                let load = self.asm.label();
-                self.asm.copy(SCRATCH, RCX);
-                self.asm.load_byte(RCX, frame::VECTORS_LIVE);
-                self.asm.jump_if_rcx_is_zero(load);
-                self.asm.copy(RCX, SCRATCH);
-                self.asm.short_jump(self.head);
-                self.asm.bind(load);
-                self.asm.copy(RCX, SCRATCH);
-                self.asm.jump(label);
-            } else {
-                self.asm.compare_byte(frame::VECTORS_LIVE, 0);
-                self.asm.jump_if(condition::EQUAL, label);
-            }
-            self.cold.push(Cold::LoadVectors { label });
+            self.make_live(frame::VECTORS_LIVE, self.thunks.load_vectors, fragile != 0);
         }
         self.asm.bind(self.head);
         if !self.head_saved {
@@ -231,6 +220,27 @@ impl Emitter<'_> {
         let label = self.asm.label();
         self.cold.push(Cold::SaveFlags { label, resume: body });
         label
+    }
+
+    /// Has registers loaded by `thunk` unless the byte at `live` says that they are. `fragile`: the flags are needed.
+    fn make_live(&mut self, live: Mem, thunk: u64, fragile: bool) {
+        let (label, resume) = (self.asm.label(), self.asm.label());
+        if fragile {
+            let load = self.asm.label();
+            self.asm.copy(SCRATCH, RCX);
+            self.asm.load_byte(RCX, live);
+            self.asm.jump_if_rcx_is_zero(load);
+            self.asm.copy(RCX, SCRATCH);
+            self.asm.short_jump(resume);
+            self.asm.bind(load);
+            self.asm.copy(RCX, SCRATCH);
+            self.asm.jump(label);
+        } else {
+            self.asm.compare_byte(live, 0);
+            self.asm.jump_if(condition::EQUAL, label);
+        }
+        self.asm.bind(resume);
+        self.cold.push(Cold::Load { label, thunk, resume });
     }
 
     /// The check for an extent that begins with instruction `n`.
@@ -318,15 +328,20 @@ impl Emitter<'_> {
             (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
         });
         let place = memory.map(|(place, _)| place.mem);
-        let Some(rewritten) = rewrite::rewrite(i, place, &mut self.tools.info) else {
-            return self.interpret(n, item);
-        };
-        let Ok(_) = self.tools.encoder.encode(&rewritten.instruction, 0) else {
+        let rewritten = rewrite::rewrite(i, place, &mut self.tools.info);
+        let Some(rewritten) =
+            rewritten.filter(|rewritten| self.tools.encoder.encode(&rewritten.instruction, 0).is_ok())
+        else {
+            self.note_x87_before(n);
             return self.interpret(n, item);
         };
         let encoded = self.tools.encoder.take_buffer();
         if let Some((place, need)) = memory {
             self.reach(n, Operand::of(i), place, need, covered);
+            if i.mnemonic() == Mnemonic::Fldcw {
+                self.load_x87_control(n, item, place.mem);
+                return self.put_back(encoded);
+            }
         }
         if item.flags.touches {
             self.settle_flags(needed);
@@ -349,11 +364,14 @@ impl Emitter<'_> {
         for (guest, scratch) in rewritten.stores() {
             self.asm.store(slot(guest), scratch);
         }
-        self.tools.encoder.set_buffer({
-            let mut buffer = encoded;
-            buffer.clear();
-            buffer
-        });
+        self.note_x87(n);
+        self.put_back(encoded);
+    }
+
+    /// Gives the encoder its buffer back.
+    fn put_back(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.tools.encoder.set_buffer(buffer);
     }
 
     fn load_effective_address(&mut self, i: &Instruction) {
@@ -453,7 +471,8 @@ impl Emitter<'_> {
 
     /// The call to the interpreter, and what it wants to know.
     fn detour(&mut self, n: usize, flags_saved: bool, ends: bool, resume: Label) {
-        let thunk = self.thunks.interpret[usize::from(flags_saved)][usize::from(self.trace.vectors)];
+        let live = usize::from(self.trace.vectors) | usize::from(self.trace.x87) << 1;
+        let thunk = self.thunks.interpret[usize::from(flags_saved)][live];
         self.asm.call_to(thunk);
         let origin = self.asm.address();
         self.asm.distance(origin, resume);
@@ -482,6 +501,7 @@ impl Emitter<'_> {
                 }
                 Cold::Interpret { label, item, flags_saved, resume } => {
                     self.asm.bind(label);
+                    self.note_x87_before(item);
                     let ends = self.trace.items[item].ends;
                     self.detour(item, flags_saved, ends, resume);
                 }
@@ -502,10 +522,10 @@ impl Emitter<'_> {
                     self.guard_flags(super::flags::ALL);
                     self.asm.jump(resume);
                 }
-                Cold::LoadVectors { label } => {
+                Cold::Load { label, thunk, resume } => {
                     self.asm.bind(label);
-                    self.asm.call_to(self.thunks.load_vectors);
-                    self.asm.jump(self.head);
+                    self.asm.call_to(thunk);
+                    self.asm.jump(resume);
                 }
             }
         }

@@ -42,6 +42,10 @@ pub struct Frame {
     pub host_mxcsr: u32,
     /// Whether the guest's vector registers are in the host's.
     pub vectors_live: u8,
+    /// Whether the guest's x87 registers are in the host's.
+    pub x87_live: u8,
+    /// What FLDCW is to load.
+    pub x87_control: u16,
     /// What the code that runs was translated for.
     pub mode: super::Mode,
     /// Whether an interrupt waits for IF to be set.
@@ -66,6 +70,8 @@ impl Frame {
             edge: 0,
             host_mxcsr: xsave::MXCSR_INIT,
             vectors_live: 0,
+            x87_live: 0,
+            x87_control: 0,
             mode: super::Mode::default(),
             interrupt_waits: 0,
             generation: 0,
@@ -104,11 +110,22 @@ pub const HOT_ENTRY: Mem = of_frame(offset_of!(Frame, hot_entry));
 pub const EDGE: Mem = of_frame(offset_of!(Frame, edge));
 pub const HOST_MXCSR: Mem = of_frame(offset_of!(Frame, host_mxcsr));
 pub const VECTORS_LIVE: Mem = of_frame(offset_of!(Frame, vectors_live));
+pub const X87_LIVE: Mem = of_frame(offset_of!(Frame, x87_live));
+pub const X87_CONTROL: Mem = of_frame(offset_of!(Frame, x87_control));
 
 const FPU: usize = offset_of!(Cpu, exec) + offset_of!(ExecState, fpu);
 
+/// The guest's x87 state and MXCSR, as FXSAVE has them; FIP, FDP and FOP of the x87 state, which are not what the host has.
+pub const FX: Mem = fx(0);
+pub const FIP: Mem = fx(xsave::FIP);
+pub const FDP: Mem = fx(xsave::FDP);
+pub const FOP: Mem = fx(xsave::FOP);
 /// The guest's MXCSR.
-pub const GUEST_MXCSR: Mem = of_cpu(FPU + offset_of!(FpuState, fx) + xsave::MXCSR);
+pub const GUEST_MXCSR: Mem = fx(xsave::MXCSR);
+
+const fn fx(offset: usize) -> Mem {
+    of_cpu(FPU + offset_of!(FpuState, fx) + offset)
+}
 
 /// Guest vector register `number`.
 pub const fn ymm(number: u8) -> Mem {

@@ -8,7 +8,8 @@
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
 //! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`];
 //!   [`extents`] finds the accesses that are checked together; [`narrow`] makes 32-bit instructions 64-bit ones.
-//! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is.
+//! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
+//!   what goes with x87 instructions.
 //! - [`frame`] says where everything is that generated code touches.
 //! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
 //!   [`listed`] lists which are mapped.
@@ -37,6 +38,7 @@ mod string;
 mod system;
 mod thunks;
 mod trace;
+mod x87;
 
 pub use cache::{TraceId, Translator};
 #[cfg(test)]
@@ -65,6 +67,7 @@ const FLAT: u16 = 1 << 8;
 const FS: u16 = 1 << FS_BIT;
 const GS: u16 = FS << 1;
 const FS_BIT: u32 = 9;
+const X87: u16 = 1 << 11;
 
 impl Mode {
     /// The mode that a CPU is in.
@@ -73,6 +76,7 @@ impl Mode {
         let sse = !task_switched && !cpu.cr0.contains(Cr0::EM) && cpu.cr4.contains(Cr4::OSFXSR);
         let enabled = xsave::SSE | xsave::AVX;
         let avx = !task_switched && cpu.cr4.contains(Cr4::OSXSAVE) && cpu.xcr0 & enabled == enabled;
+        let x87 = sse && x87::is_translated(&cpu.exec.fpu);
         let flat = if cpu.bitness == Bitness::Bits32 { flat(cpu) } else { 0 };
         Self(
             cpu.bitness as u16
@@ -80,6 +84,7 @@ impl Mode {
                 | flat
                 | if sse { SSE } else { 0 }
                 | if avx { AVX } else { 0 }
+                | if x87 { X87 } else { 0 }
                 | if cpu.tlb.checks_alignment || matches!(cpu.cpl, 1 | 2) { ODD } else { 0 }
                 | if cpu.cr4.contains(Cr4::SMAP) { SMAP } else { 0 },
         )
@@ -92,7 +97,7 @@ impl Mode {
 
     /// What can run, whatever the width and the view.
     pub const fn features(self) -> u16 {
-        self.0 & (SSE | AVX | ODD | SMAP)
+        self.0 & (SSE | AVX | X87 | ODD | SMAP)
     }
 
     /// Whether SMAP keeps a supervisor from user pages unless RFLAGS.AC is set.
@@ -131,6 +136,11 @@ impl Mode {
     /// Whether AVX instructions can run.
     pub const fn avx(self) -> bool {
         self.0 & AVX != 0
+    }
+
+    /// Whether x87 instructions can run, and raise no exception.
+    pub const fn x87(self) -> bool {
+        self.0 & X87 != 0
     }
 
     /// Whether code for this mode is translated at all.

@@ -1,7 +1,7 @@
 //! The pieces of host code that all translations share: the way in, the way out, and the way to the interpreter and
 //! back.
 
-use super::asm::{Asm, Mem, RAX, RBP, RBX, RDI, RSI, RSP, alu, condition};
+use super::asm::{Asm, Mem, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, alu, condition};
 use super::frame;
 use super::regs::{ADDRESS, MAPPED, SCRATCH, host, slot};
 use super::run::CONTINUES;
@@ -16,14 +16,17 @@ pub struct Thunks {
     /// Leaves. By whether the flags are saved, instead of in the flags register.
     pub exit: [u64; 2],
     /// Interprets an instruction: called, with a [`Detour`] after the call. By whether the flags are saved, and whether
-    /// vector registers must be live after it. Then the flags are in the flags register, and saved.
-    pub interpret: [[u64; 2]; 2],
+    /// vector registers (1) and x87 registers (2) must be live after it. Then the flags are in the flags register, and
+    /// saved.
+    pub interpret: [[u64; 4]; 2],
     /// Looks the linear address in [`ADDRESS`] up in the TLB: called, with the highest offset in the page that will do in
     /// [`SCRATCH`]. Gives the host's address in [`ADDRESS`], and clears the carry flag if there is such an entry. By view,
     /// and whether it is to be written.
     pub lookup: [[u64; 2]; 3],
     /// Loads the vector registers. Called.
     pub load_vectors: u64,
+    /// Loads the x87 registers; vector registers are not live then. Called; no flags are lost.
+    pub load_x87: u64,
 }
 
 /// What follows a call to [`Thunks::interpret`].
@@ -49,13 +52,10 @@ const CALLEE_SAVED: [u8; 6] = [RBX, RBP, 12, 13, 14, 15];
 /// Writes all thunks.
 pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     let store_vectors = asm.address();
-    vectors(asm, avx, 0x11);
-    asm.rm(false, &[0x0f, 0xae], 3, frame::GUEST_MXCSR.above_call()); // stmxcsr
-    asm.rm(false, &[0x0f, 0xae], 2, frame::HOST_MXCSR.above_call()); // ldmxcsr
-    asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 0);
-    if avx {
-        asm.bytes(&[0xc5, 0xf8, 0x77]); // vzeroupper
-    }
+    vectors_to_cpu(asm, avx);
+    asm.bytes(&[0xc3]);
+    let store_x87 = asm.address();
+    x87_to_cpu(asm);
     asm.bytes(&[0xc3]);
 
     let load_vectors = asm.address();
@@ -63,6 +63,9 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.rm(false, &[0x0f, 0xae], 2, frame::GUEST_MXCSR.above_call()); // ldmxcsr
     asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 1);
     asm.bytes(&[0xc3]);
+
+    let load_x87 = asm.address();
+    x87_from_cpu(asm, avx);
 
     let mut lookup = [[0; 2]; 3];
     for view in [View::Supervisor, View::SupervisorSmap, View::User] {
@@ -94,7 +97,8 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
         }
     }
     asm.bind(done);
-    spill_vectors(asm, store_vectors);
+    spill(asm, frame::X87_LIVE, store_x87);
+    spill(asm, frame::VECTORS_LIVE, store_vectors);
     asm.bytes(&[0x31, 0xc0]); // xor eax, eax
     let leave = asm.here();
     asm.load(RSP, frame::HOST_RSP);
@@ -111,13 +115,14 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.load(ADDRESS, frame::LINEAR);
     asm.jump_indirect(frame::TARGET);
 
-    let mut thunks = Thunks { enter, exit, lookup, load_vectors, ..Thunks::default() };
+    let mut thunks = Thunks { enter, exit, lookup, load_vectors, load_x87, ..Thunks::default() };
     for saved in [false, true] {
-        for vectors in [false, true] {
-            thunks.interpret[usize::from(saved)][usize::from(vectors)] = asm.address();
+        for live in 0..4 {
+            thunks.interpret[usize::from(saved)][live] = asm.address();
             asm.pop(ADDRESS);
             store_registers(asm, saved);
-            spill_vectors(asm, store_vectors);
+            spill(asm, frame::X87_LIVE, store_x87);
+            spill(asm, frame::VECTORS_LIVE, store_vectors);
             asm.copy(RDI, RSP);
             asm.copy(RSI, ADDRESS);
             // Rust code runs on the thread's own stack.
@@ -128,7 +133,10 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
             asm.copy(RSP, RBX);
             asm.bytes(&[0x85, 0xc0]); // test eax, eax
             asm.jump_if(condition::NOT_EQUAL, elsewhere);
-            if vectors {
+            if live & 2 != 0 {
+                asm.call_to(load_x87);
+            }
+            if live & 1 != 0 {
                 asm.call_to(load_vectors);
             }
             load_registers(asm);
@@ -202,12 +210,60 @@ fn store_registers(asm: &mut Asm, flags_saved: bool) {
     }
 }
 
-fn spill_vectors(asm: &mut Asm, store_vectors: u64) {
+/// Has registers stored by the function at `store`, if the byte at `live` says that they are in the host's.
+fn spill(asm: &mut Asm, live: Mem, store: u64) {
     let done = asm.label();
-    asm.compare_byte(frame::VECTORS_LIVE, 0);
+    asm.compare_byte(live, 0);
     asm.short_jump_if(condition::EQUAL, done);
-    asm.call_to(store_vectors);
+    asm.call_to(store);
     asm.bind(done);
+}
+
+/// Vector registers out of the host's, in a function. No general register is changed, and no flag.
+fn vectors_to_cpu(asm: &mut Asm, avx: bool) {
+    vectors(asm, avx, 0x11);
+    asm.rm(false, &[0x0f, 0xae], 3, frame::GUEST_MXCSR.above_call()); // stmxcsr
+    asm.rm(false, &[0x0f, 0xae], 2, frame::HOST_MXCSR.above_call()); // ldmxcsr
+    asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 0);
+    if avx {
+        asm.bytes(&[0xc5, 0xf8, 0x77]); // vzeroupper
+    }
+}
+
+/// x87 registers out of the host's, in a function, when general registers have been stored. What FXSAVE says of the
+/// last instruction is the host's own and must not be seen; MXCSR may be.
+fn x87_to_cpu(asm: &mut Asm) {
+    let kept = [(RAX, frame::FIP), (RDX, frame::FDP), (RCX, frame::GUEST_MXCSR)];
+    for (register, place) in kept {
+        asm.load(register, place.above_call());
+    }
+    asm.rm(false, &[0x0f, 0xb7], RSI, frame::FOP.above_call()); // movzx esi, word
+    asm.rm(true, &[0x0f, 0xae], 0, frame::FX.above_call()); // fxsave64
+    for (register, place) in kept {
+        asm.store(place.above_call(), register);
+    }
+    asm.bytes(&[0x66]);
+    asm.store_32(frame::FOP.above_call(), RSI); // mov word
+    asm.bytes(&[0xdb, 0xe3]); // fninit: what the host expects
+    asm.store_immediate_8(frame::X87_LIVE.above_call(), 0);
+}
+
+/// x87 registers into the host's: a function. FXRSTOR loads vector registers, too, so these are stored before.
+fn x87_from_cpu(asm: &mut Asm, avx: bool) {
+    let (ready, store) = (asm.label(), asm.label());
+    asm.copy(SCRATCH, RCX);
+    asm.load_byte(RCX, frame::VECTORS_LIVE.above_call());
+    asm.jump_if_rcx_is_zero(ready);
+    asm.jump(store);
+    asm.bind(ready);
+    asm.copy(RCX, SCRATCH);
+    asm.rm(true, &[0x0f, 0xae], 1, frame::FX.above_call()); // fxrstor64
+    asm.rm(false, &[0x0f, 0xae], 2, frame::HOST_MXCSR.above_call()); // ldmxcsr
+    asm.store_immediate_8(frame::X87_LIVE.above_call(), 1);
+    asm.bytes(&[0xc3]);
+    asm.bind(store);
+    vectors_to_cpu(asm, avx);
+    asm.jump(ready);
 }
 
 /// Moves all vector registers by movups or, with AVX, vmovups.

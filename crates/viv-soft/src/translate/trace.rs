@@ -11,9 +11,9 @@ use viv_arch::paging;
 use super::flags::{self, FlagUse, Flags};
 use super::regs::is_high_byte;
 use super::system::{self, Class, System};
-use super::{Mode, narrow};
+use super::{Mode, narrow, x87};
 use crate::cpu::Bitness;
-use crate::hostexec::{ArenaError, MemoryAccess, is_host_executable, memory_access};
+use crate::hostexec::{ArenaError, MemoryAccess, X87, is_host_executable, memory_access};
 use crate::lower::{Lowered, lower};
 use crate::op::Op;
 use crate::ops::host::{HostCode, Needs, needs};
@@ -50,8 +50,10 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host {
     pub access: Option<MemoryAccess>,
-    /// Whether it uses vector registers.
+    /// Whether it uses vector registers or MXCSR.
     pub vector: bool,
+    /// What it is to the x87 unit.
+    pub x87: X87,
     /// Whether the processor may raise an exception.
     pub may_fault: bool,
 }
@@ -79,6 +81,8 @@ pub struct Trace {
     pub ops: Box<[Op]>,
     /// Whether vector registers are used.
     pub vectors: bool,
+    /// Whether x87 registers are used.
+    pub x87: bool,
 }
 
 /// What a trace is decoded from.
@@ -168,7 +172,8 @@ impl Trace {
             (last.kind, last.ends, last.flags) = (Kind::Interpret, true, FlagUse::UNKNOWN);
         }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
-        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors };
+        let x87 = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.x87 != X87::Unused));
+        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors, x87 };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
@@ -292,18 +297,25 @@ fn classify_computation(i: &Instruction, mode: Mode) -> Kind {
     if !is_host_executable(i) {
         return Kind::Interpret;
     }
-    let vector = match needs(i) {
+    let needed = needs(i);
+    let vector = match needed {
         Needs::Nothing => false,
         Needs::Sse if mode.sse() => true,
         Needs::Avx if mode.avx() => true,
+        Needs::X87 | Needs::Mmx if mode.x87() => x87::uses_mxcsr(i),
         _ => return Kind::Interpret,
     };
     let registers =
         || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).map(|n| i.op_register(n));
-    // MMX registers are x87's, which are not in the host's, also where it is SSE that an instruction needs.
-    if registers().any(Register::is_mm) {
-        return Kind::Interpret;
-    }
+    // MMX registers are x87's, also where it is SSE that an instruction needs.
+    let x87 = if matches!(needed, Needs::X87 | Needs::Mmx) || registers().any(Register::is_mm) {
+        match x87::classify(i) {
+            Some(role) if mode.x87() => role,
+            _ => return Kind::Interpret,
+        }
+    } else {
+        X87::Unused
+    };
     // The stack pointer has a register that cannot be named together with these.
     if registers().any(is_high_byte) && registers().any(|r| r.full_register() == Register::RSP) {
         return Kind::Interpret;
@@ -315,5 +327,5 @@ fn classify_computation(i: &Instruction, mode: Mode) -> Kind {
     }
     let may_fault = vector || matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cmpxchg16b);
     // Its own vector registers may be none, if it computes between memory and general registers.
-    Kind::Host(Host { access, vector, may_fault })
+    Kind::Host(Host { access, vector, x87, may_fault })
 }

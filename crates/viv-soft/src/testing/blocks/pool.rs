@@ -17,6 +17,8 @@ pub struct Pool {
     common: Group,
     integer: Group,
     vector: Group,
+    /// x87 and MMX.
+    x87: Group,
     other: Group,
     /// Near branches and calls to a fixed place.
     branches: Vec<Code>,
@@ -29,7 +31,7 @@ impl Pool {
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         let model = CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz: 1_000_000 });
-        let mut groups: [BTreeMap<String, Vec<Code>>; 4] = Default::default();
+        let mut groups: [BTreeMap<String, Vec<Code>>; 5] = Default::default();
         let mut branches = Vec::new();
         for code in forms::all_forms(&model, mode) {
             if code.op_code().op_kinds().iter().any(|kind| is_near_branch(*kind)) {
@@ -43,13 +45,15 @@ impl Pool {
                     1
                 } else if is_vector(code) {
                     2
-                } else {
+                } else if is_x87(code) {
                     3
+                } else {
+                    4
                 };
                 groups[group].entry(name).or_default().push(code);
             }
         }
-        let [common, integer, vector, other] = groups.map(|group| group.into_values().collect());
+        let [common, integer, vector, x87, other] = groups.map(|group| group.into_values().collect());
         let system = SYSTEM
             .iter()
             .copied()
@@ -57,18 +61,19 @@ impl Pool {
                 |code| if mode == Mode::Bits64 { code.op_code().mode64() } else { code.op_code().mode32() },
             )
             .collect();
-        Self { common, integer, vector, other, branches, system }
+        Self { common, integer, vector, x87, other, branches, system }
     }
 
     /// A form that leads to the next instruction. `open`: no page of the block is forbidden.
     pub fn straight(&self, open: bool, rng: &mut Rng) -> Code {
-        let group = match rng.below(20) {
-            0..8 => &self.common,
-            8..14 => &self.integer,
-            14..18 => &self.vector,
-            _ => &self.other,
-        };
         loop {
+            let group = match rng.below(40) {
+                0..15 => &self.common,
+                15..26 => &self.integer,
+                26..33 => &self.vector,
+                33..39 => &self.x87,
+                _ => &self.other,
+            };
             let forms = &group[rng.below(group.len() as u64) as usize];
             let code = rng.pick(forms);
             if open || has_own_faults(code).is_none() {
@@ -169,6 +174,11 @@ fn is_vector(code: Code) -> bool {
             F::FPU | F::FPU287 | F::FPU387 | F::MMX | F::FXSR | F::XSAVE | F::XSAVEOPT | F::XSAVEC
         )
     })
+}
+
+fn is_x87(code: Code) -> bool {
+    use CpuidFeature as F;
+    code.cpuid_features().iter().any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX))
 }
 
 fn is_common(code: Code) -> bool {
