@@ -46,7 +46,7 @@ pub struct WindowTables {
 struct Slot {
     /// One more than the number of the guest page that is mapped here.
     frame: u32,
-    /// One more than the next slot with the same page.
+    /// The next slot with the same page, or [`NONE`].
     next: u32,
     /// By view: whether it is on the list of tags that were set for the present address space, and on that of global pages;
     /// whether its page is global, whether it is a large one's.
