@@ -40,11 +40,18 @@ impl Spaces {
     /// An empty one for `pcid`, to be filled and put back. If there are too many, the one that was used longest ago is
     /// forgotten.
     pub fn empty(&mut self, pcid: u16) -> Space {
-        let oldest = (self.kept.len() >= MAX_SPACES).then(|| self.kept.remove(0));
-        let Space { mut entries, mut pages, .. } = oldest.or(self.spare.take()).unwrap_or_default();
+        if self.kept.len() >= MAX_SPACES {
+            self.spare = Some(self.kept.remove(0));
+        }
+        Space { pcid, ..self.scratch() }
+    }
+
+    /// An empty one, to be filled and discarded.
+    pub fn scratch(&mut self) -> Space {
+        let Space { mut entries, mut pages, .. } = self.spare.take().unwrap_or_default();
         entries.clear();
         pages.clear();
-        Space { pcid, generation: 0, entries, pages }
+        Space { pcid: 0, generation: 0, entries, pages }
     }
 
     /// Keeps a space.

@@ -430,7 +430,7 @@ impl Tlb {
 
     /// Forgets everything of the present address space, which is all but global pages.
     pub fn flush_non_global(&mut self) {
-        let mut space = self.spaces.empty(0);
+        let mut space = self.spaces.scratch();
         self.take_non_global(&mut space);
         self.spaces.discard(space);
         self.new_generation();

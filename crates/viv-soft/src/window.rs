@@ -25,7 +25,10 @@ use crate::tlb::View;
 /// Pages of a window.
 pub const WINDOW_PAGES: usize = 1 << 20;
 const SIZE: usize = WINDOW_PAGES << 12;
-/// The most pages mapped one by one: the host has a limit on mappings (`vm.max_map_count`, 65,530).
+/// With a page behind it that is never mapped: an operand at the highest address ends there.
+const RESERVED: usize = SIZE + paging::PAGE_SIZE as usize;
+/// The most mappings of all windows of a process, each of which may split another: the host has a limit for all that a
+/// process maps (`vm.max_map_count`, 65,530).
 const MAX_MAPPINGS: usize = 16_000;
 const VIEWS: usize = 3;
 const NONE: u32 = u32::MAX;
@@ -80,6 +83,7 @@ pub struct Window {
     /// The first slot of each guest page that is mapped.
     by_frame: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     mappings: usize,
+    max_mappings: usize,
 }
 
 // SAFETY: the window and its tables are this CPU's own, and move with it.
@@ -95,11 +99,12 @@ const fn number(linear: u64) -> usize {
 }
 
 impl Window {
-    /// An empty window whose tags are in `tables`, which outlive it and are zeros. `None`: the host has no room for it.
-    pub fn new(tables: NonNull<WindowTables>) -> Option<Self> {
+    /// An empty window, one of `count` in this process, whose tags are in `tables`, which outlive it and are zeros. `None`:
+    /// the host has no room for it.
+    pub fn new(tables: NonNull<WindowTables>, count: usize) -> Option<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, ProtFlags::empty(), flags) }.ok()?;
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), RESERVED, ProtFlags::empty(), flags) }.ok()?;
         let base = NonNull::new(base.cast())?;
         let mut window = Self {
             base,
@@ -107,6 +112,7 @@ impl Window {
             filled: [Vec::new(), Vec::new()],
             by_frame: HashMap::default(),
             mappings: 0,
+            max_mappings: MAX_MAPPINGS / count.max(1),
         };
         for tags in window.tables().tags.as_flattened_mut() {
             tags[0] = no_tag(0);
@@ -157,7 +163,7 @@ impl Window {
     pub fn map(&mut self, view: View, page: Page, ram: &Ram) {
         let n = number(page.linear);
         if self.tables().slots[n].frame != page.frame + 1 {
-            if self.mappings >= MAX_MAPPINGS {
+            if self.mappings >= self.max_mappings {
                 self.unmap_all();
             }
             let first = n & !(LARGE_PAGES - 1);
@@ -323,8 +329,6 @@ impl Window {
 impl Drop for Window {
     fn drop(&mut self) {
         // SAFETY: the mapping is that of `new`, and translated code does not run any more. A failure leaks address space.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), SIZE) };
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), RESERVED) };
     }
 }
-
-const _: () = assert!(paging::PAGE_SIZE == 1 << 12);

@@ -396,11 +396,7 @@ impl Emitter<'_> {
             return false;
         }
         let Some(&(_, label, saved)) = self.joins.iter().find(|(item, ..)| *item == n) else { return false };
-        if saved {
-            self.guard_flags(super::flags::ALL);
-        } else {
-            self.restore_flags();
-        }
+        self.settle(saved);
         self.asm.jump(label);
         true
     }

@@ -243,12 +243,9 @@ impl Emitter<'_> {
         let base = base.map(|guest| self.value(guest, ADDRESS));
         let index = index.map(|guest| self.value(guest, SCRATCH));
         match (base, index) {
-            (Some(base), index) if !narrow => {
-                self.sum(to, Mem { base, index: index.map(|index| (index, shift)), disp, window: false });
-            }
             (Some(base), index) => {
-                self.asm
-                    .lea_32(to, Mem { base, index: index.map(|index| (index, shift)), disp, window: false });
+                let mem = Mem { base, index: index.map(|index| (index, shift)), disp, window: false };
+                if narrow { self.asm.lea_32(to, mem) } else { self.sum(to, mem) }
             }
             (None, Some(index)) => {
                 self.asm.immediate(ADDRESS, 0);

@@ -86,7 +86,7 @@ impl Emitter<'_> {
     }
 
     /// Puts the flags where they are to be.
-    fn settle(&mut self, saved: bool) {
+    pub(super) fn settle(&mut self, saved: bool) {
         if saved {
             self.guard_flags(flags::ALL);
         } else {

@@ -62,7 +62,7 @@ impl Translated {
         let torture = cpu.shared.options.torture;
         if translator.is_some() {
             let tables = cpu.window_tables();
-            if let Some(window) = Window::new(tables) {
+            if let Some(window) = Window::new(tables, cpu.shared.vcpus()) {
                 cpu.frame.window = window.address();
                 let heat = if torture.is_some() { 1 } else { WORTH_A_MAPPING };
                 cpu.tlb.set_window(window, heat);

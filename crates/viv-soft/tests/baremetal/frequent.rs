@@ -24,13 +24,26 @@ fn repeat(a: &mut CodeAssembler, body: Build<'_>) -> Result<(), IcedError> {
     a.jnz(again)
 }
 
+/// A machine that sends its processor the interrupt that the hook is told.
+fn with_interrupts() -> Machine {
+    let machine = Machine::new();
+    let vm = Arc::clone(&machine.vm);
+    machine.platform.set_hook(move |data| vm.send_msi(Msi { address: 0xfee0_0000, data }));
+    machine
+}
+
+/// CLI, and an interrupt that comes in behind it.
+fn ask_for_interrupt(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.cli()?;
+    a.mov(eax, u32::from(VECTOR))?;
+    a.out(u32::from(PORT_HOOK), eax)
+}
+
 #[test]
 fn interrupts_come_behind_the_instruction_after_sti() {
     // With a loop between the interrupt and STI, and without.
     for spins in [false, true] {
-        let mut machine = Machine::new();
-        let vm = Arc::clone(&machine.vm);
-        machine.platform.set_hook(move |data| vm.send_msi(Msi { address: 0xfee0_0000, data }));
+        let mut machine = with_interrupts();
         // The handler counts in RBX if it came behind the INC.
         machine.set_handler(VECTOR, CODE + 0x800, &|a| {
             a.cmp(r8, r9)?;
@@ -45,9 +58,7 @@ fn interrupts_come_behind_the_instruction_after_sti() {
         machine.code(CODE, &|a| {
             a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
             repeat(a, &|a| {
-                a.cli()?;
-                a.mov(eax, u32::from(VECTOR))?;
-                a.out(u32::from(PORT_HOOK), eax)?;
+                ask_for_interrupt(a)?;
                 if spins {
                     let mut spin = a.create_label();
                     a.mov(ecx, 3)?;
@@ -72,9 +83,7 @@ fn interrupts_come_behind_the_instruction_after_sti() {
 
 #[test]
 fn hlt_after_sti_is_ended_by_what_came_before() {
-    let mut machine = Machine::new();
-    let vm = Arc::clone(&machine.vm);
-    machine.platform.set_hook(move |data| vm.send_msi(Msi { address: 0xfee0_0000, data }));
+    let mut machine = with_interrupts();
     machine.set_handler(VECTOR, CODE + 0x800, &|a| {
         a.inc(rbx)?;
         a.mov(dword_ptr(APIC + 0xb0), 0)?;
@@ -83,9 +92,7 @@ fn hlt_after_sti_is_ended_by_what_came_before() {
     machine.code(CODE, &|a| {
         a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
         repeat(a, &|a| {
-            a.cli()?;
-            a.mov(eax, u32::from(VECTOR))?;
-            a.out(u32::from(PORT_HOOK), eax)?;
+            ask_for_interrupt(a)?;
             a.sti()?;
             a.hlt()
         })?;
