@@ -59,7 +59,7 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.bytes(&[0xc3]);
 
     let load_vectors = asm.address();
-    vectors(asm, avx, 0x10);
+    vectors_from_cpu(asm, avx);
     asm.rm(false, &[0x0f, 0xae], 2, frame::GUEST_MXCSR.above_call()); // ldmxcsr
     asm.store_immediate_8(frame::VECTORS_LIVE.above_call(), 1);
     asm.bytes(&[0xc3]);
@@ -216,6 +216,38 @@ fn spill(asm: &mut Asm, live: Mem, store: u64) {
     asm.compare_byte(live, 0);
     asm.short_jump_if(condition::EQUAL, done);
     asm.call_to(store);
+    asm.bind(done);
+}
+
+/// Vector registers into the host's, in a function. No flag is changed.
+///
+/// Processors keep note of whether upper halves of YMM registers were written, be it with zeros, and take far longer to
+/// go from VEX-encoded instructions to others and back while they were. So they are not written if all are zero.
+fn vectors_from_cpu(asm: &mut Asm, avx: bool) {
+    if !avx {
+        return vectors(asm, false, 0x10);
+    }
+    let (lower, whole, done) = (asm.label(), asm.label(), asm.label());
+    for number in 0..16 {
+        // vmovdqu xmm0, upper half; vpor xmm0, xmm0, upper half
+        asm.bytes(if number == 0 { &[0xc5, 0xfa, 0x6f] } else { &[0xc5, 0xf9, 0xeb] });
+        asm.bytes(&[0x84, 0x24]);
+        asm.bytes(&(frame::ymm(number).above_call().disp + 16).to_le_bytes());
+    }
+    asm.bytes(&[0xc5, 0xf1, 0x73, 0xd8, 8]); // vpsrldq xmm1, xmm0, 8
+    asm.bytes(&[0xc5, 0xf9, 0xeb, 0xc1]); // vpor xmm0, xmm0, xmm1
+    asm.copy(SCRATCH, RCX);
+    asm.bytes(&[0xc4, 0xe1, 0xf9, 0x7e, 0xc1]); // vmovq rcx, xmm0
+    asm.jump_if_rcx_is_zero(lower);
+    asm.copy(RCX, SCRATCH);
+    asm.jump(whole);
+    asm.bind(lower);
+    asm.copy(RCX, SCRATCH);
+    asm.bytes(&[0xc5, 0xf8, 0x77]); // vzeroupper
+    vectors(asm, false, 0x10);
+    asm.jump(done);
+    asm.bind(whole);
+    vectors(asm, true, 0x10);
     asm.bind(done);
 }
 
