@@ -51,7 +51,7 @@ impl Emitter<'_> {
         let size = if wide { 8 } else { 4 };
         self.guard_flags(needed);
         let retreat = (!self.in_retreat).then(|| self.retreat(n));
-        self.linear(Operand::of(i), None);
+        self.linear(Operand::of(i, self.trace.start), None);
         let number = self.value(guest, SCRATCH);
         if wide {
             self.asm.copy(SCRATCH, number);

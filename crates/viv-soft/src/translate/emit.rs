@@ -143,7 +143,7 @@ pub fn emit(
     let mut asm = Asm::new(base, cold_base);
     let head = asm.label();
     let mut extents = std::mem::take(&mut tools.extents);
-    extents.find(&trace.items, &mut tools.info);
+    extents.find(trace, &mut tools.info);
     let mut emitter = Emitter {
         asm,
         trace,
@@ -248,8 +248,12 @@ impl Emitter<'_> {
         let item = &self.trace.items[n];
         let size = (end - lowest) as usize;
         let need = Need { size, write, flags: item.flags.before(item.live) };
-        let nowhere = Place { mem: Mem::in_window(ADDRESS, 0), address: Content::Nothing };
-        self.reach(n, registers.operand(lowest), nowhere, need, false);
+        let operand = registers.operand(lowest);
+        let address = self.place(operand, false, false).address;
+        // Where that is has been lost when the first access comes.
+        let address = if address == Content::Page { address } else { Content::Nothing };
+        let nowhere = Place { mem: Mem::in_window(ADDRESS, 0), address };
+        self.reach(n, operand, nowhere, need, false);
     }
 
     /// Emits instruction `n`, or several from there on; gives how many.
@@ -325,7 +329,7 @@ impl Emitter<'_> {
         let covered = self.extents.covers(n);
         let memory = host.access.map(|access| {
             let need = Need { size: access.size, write: access.write, flags: needed };
-            (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
+            (self.place(Operand::of(i, self.trace.start), covered, rewrite::has_high_byte(i)), need)
         });
         let place = memory.map(|(place, _)| place.mem);
         let rewritten = rewrite::rewrite(i, place, &mut self.tools.info);
@@ -337,7 +341,7 @@ impl Emitter<'_> {
         };
         let encoded = self.tools.encoder.take_buffer();
         if let Some((place, need)) = memory {
-            self.reach(n, Operand::of(i), place, need, covered);
+            self.reach(n, Operand::of(i, self.trace.start), place, need, covered);
             if i.mnemonic() == Mnemonic::Fldcw {
                 self.load_x87_control(n, item, place.mem);
                 return self.put_back(encoded);
@@ -422,7 +426,7 @@ impl Emitter<'_> {
         let i = &item.instruction;
         let calls = item.kind == Kind::CallIndirect;
         if item.kind == Kind::Return || i.op0_kind() == OpKind::Memory {
-            let from = if item.kind == Kind::Return { stack(0) } else { Operand::of(i) };
+            let from = if item.kind == Kind::Return { stack(0) } else { Operand::of(i, self.trace.start) };
             let from = self.reach_word(n, item, from, false);
             self.load_word(ADDRESS, from);
             if !calls && self.joined(n) {

@@ -1,14 +1,15 @@
 //! Extents: accesses of a trace that lie near each other, for which one check is enough.
 //!
-//! They have the same base register and the same index. Where these change by what is known (PUSH, POP, ADD of a constant),
+//! They have the same base register and the same index, or are relative to the code. Where these change by what is known (PUSH, POP, ADD of a constant),
 //! that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
 //! to the last, for pages of the window are mapped between runs of translated code alone.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use viv_arch::paging;
 
-use super::operand::Operand;
+use super::operand::{Base, Operand};
 use super::system::System;
-use super::trace::{Item, Kind};
+use super::trace::{Item, Kind, Trace};
 
 /// The most instructions from the first to the last.
 const MAX_LENGTH: usize = 32;
@@ -34,13 +35,13 @@ pub struct Extent {
 /// The registers of an address: base, and index with the shift of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registers {
-    base: u8,
+    base: Base,
     index: Option<(u8, u8)>,
 }
 
 impl Registers {
     const fn only(base: u8) -> Self {
-        Self { base, index: None }
+        Self { base: Base::Register(base), index: None }
     }
 
     /// What is `disp` behind where they point to.
@@ -50,7 +51,10 @@ impl Registers {
 
     /// By how much an instruction moves the address. `None`: nobody knows.
     fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
-        let base = change(item, self.base, info)?;
+        let base = match self.base {
+            Base::Register(base) => change(item, base, info)?,
+            Base::Page => 0,
+        };
         match self.index {
             None => Some(base),
             Some((index, shift)) => {
@@ -70,7 +74,8 @@ pub struct Extents {
 
 impl Extents {
     /// Finds the extents of a trace.
-    pub fn find(&mut self, items: &[Item], info: &mut InstructionInfoFactory) {
+    pub fn find(&mut self, trace: &Trace, info: &mut InstructionInfoFactory) {
+        let items = &*trace.items;
         self.all.clear();
         self.covered.clear();
         self.covered.resize(items.len(), false);
@@ -78,7 +83,7 @@ impl Extents {
             if self.covered[first] {
                 continue;
             }
-            if let Some(extent) = self.begin(first, items, info) {
+            if let Some(extent) = self.begin(first, trace, info) {
                 self.all.push(extent);
             }
         }
@@ -106,8 +111,9 @@ impl Extents {
         last
     }
 
-    fn begin(&mut self, first: usize, items: &[Item], info: &mut InstructionInfoFactory) -> Option<Extent> {
-        let access = access(&items[first])?;
+    fn begin(&mut self, first: usize, trace: &Trace, info: &mut InstructionInfoFactory) -> Option<Extent> {
+        let items = &*trace.items;
+        let access = access(&items[first], trace.start)?;
         let end = access.disp.checked_add(access.size)?;
         let mut extent = Extent {
             first,
@@ -128,7 +134,7 @@ impl Extents {
             if item.kind == Kind::Interpret {
                 break;
             }
-            if let Some(next) = self::access(item)
+            if let Some(next) = self::access(item, trace.start)
                 && next.registers == extent.registers
                 && !self.covered[n]
                 && let Some(joined) = extent.join(n, next, moved, behind_branch)
@@ -157,7 +163,12 @@ impl Extent {
         let lowest = self.lowest.min(start);
         let end = self.end.max(start.checked_add(access.size)?);
         // What is written only behind a branch may lie in a page that cannot be written.
-        if end.checked_sub(lowest)? > MAX_SPAN || (access.write && !self.write && behind_branch) {
+        let is_near = match self.registers.base {
+            Base::Register(_) => end.checked_sub(lowest)? <= MAX_SPAN,
+            // In one page.
+            Base::Page => (lowest ^ (end - 1)) & !(paging::PAGE_OFFSET as i32) == 0,
+        };
+        if !is_near || (access.write && !self.write && behind_branch) {
             return None;
         }
         Some(Self { last: n, lowest, end, write: self.write || access.write, ..self })
@@ -176,7 +187,7 @@ struct Access {
 const RSP: u8 = 4;
 const RBP: u8 = 5;
 
-fn access(item: &Item) -> Option<Access> {
+fn access(item: &Item, start: usize) -> Option<Access> {
     let i = &item.instruction;
     let word = item.mode.word() as i32;
     let stack =
@@ -184,7 +195,7 @@ fn access(item: &Item) -> Option<Access> {
     match item.kind {
         Kind::Host(host) => {
             let access = host.access?;
-            let Operand::Plain { base, index, disp } = Operand::of(i) else { return None };
+            let Operand::Plain { base, index, disp } = Operand::of(i, start) else { return None };
             let registers = Registers { base, index };
             Some(Access { registers, disp, size: access.size as i32, write: access.write })
         }
@@ -204,8 +215,8 @@ fn change(item: &Item, base: u8, info: &mut InstructionInfoFactory) -> Option<i3
         Kind::Push | Kind::System(System::PushFlags) if base == RSP => Some(-(word as i32)),
         Kind::Pop if full(i.op0_register()) == base => None,
         Kind::Pop if base == RSP => Some(word as i32),
-        Kind::Lea if full(i.op0_register()) == base => match Operand::of(i) {
-            Operand::Plain { base: from, index: None, disp }
+        Kind::Lea if full(i.op0_register()) == base => match Operand::of(i, 0) {
+            Operand::Plain { base: Base::Register(from), index: None, disp }
                 if from == base && i.op0_register().size() == word =>
             {
                 Some(disp)

@@ -15,11 +15,37 @@ use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 
+/// What an address is relative to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// A guest register.
+    Register(u8),
+    /// The page of the code.
+    Page,
+}
+
+impl Base {
+    /// Where its value is kept, if in no register of the host's.
+    fn home(self) -> Mem {
+        match self {
+            Self::Register(guest) => slot(guest),
+            Self::Page => frame::PAGE,
+        }
+    }
+
+    fn host(self) -> Option<Reg> {
+        match self {
+            Self::Register(guest) => host(guest),
+            Self::Page => None,
+        }
+    }
+}
+
 /// A memory operand of the guest.
 #[derive(Clone, Copy)]
 pub enum Operand<'a> {
-    /// A base register, an index register with the shift of it, and a displacement.
-    Plain { base: u8, index: Option<(u8, u8)>, disp: i32 },
+    /// A base, an index register with the shift of it, and a displacement. [`Base::Page`] has no index.
+    Plain { base: Base, index: Option<(u8, u8)>, disp: i32 },
     /// Anything else that an instruction can name.
     Other(&'a Instruction),
 }
@@ -46,16 +72,25 @@ pub struct Place {
 pub enum Content {
     /// Nothing of use.
     Nothing,
-    /// A guest register.
-    Register(u8),
+    /// What the address is relative to, or its index register.
+    Base(Base),
+    /// The page that the operand is in.
+    Page,
     /// All of the address.
     Whole,
 }
 
 impl<'a> Operand<'a> {
-    /// The memory operand of an instruction.
-    pub fn of(i: &'a Instruction) -> Self {
+    /// The memory operand of an instruction in a trace that begins `start` behind its page's first byte.
+    pub fn of(i: &'a Instruction, start: usize) -> Self {
         let (base, index) = (i.memory_base(), i.memory_index());
+        if base == Register::RIP && !matches!(i.memory_segment(), Register::FS | Register::GS) {
+            let disp = i.memory_displacement64().wrapping_add(start as u64);
+            return match i32::try_from(disp as i64) {
+                Ok(disp) => Self::Plain { base: Base::Page, index: None, disp },
+                Err(_) => Self::Other(i),
+            };
+        }
         let plain = base.is_gpr64()
             && (index == Register::None || index.is_gpr64())
             && !matches!(i.memory_segment(), Register::FS | Register::GS);
@@ -64,12 +99,13 @@ impl<'a> Operand<'a> {
         }
         let shift = i.memory_index_scale().trailing_zeros() as u8;
         let index = (index != Register::None).then(|| (index.number() as u8, shift));
-        Self::Plain { base: base.number() as u8, index, disp: i.memory_displacement64() as i32 }
+        let base = Base::Register(base.number() as u8);
+        Self::Plain { base, index, disp: i.memory_displacement64() as i32 }
     }
 
     /// What is at a distance from a guest register.
     pub const fn at(base: u8, disp: i32) -> Self {
-        Self::Plain { base, index: None, disp }
+        Self::Plain { base: Base::Register(base), index: None, disp }
     }
 }
 
@@ -82,19 +118,24 @@ impl Emitter<'_> {
         }
         let whole = Place { mem: Mem::in_window(ADDRESS, 0), address: Content::Whole };
         let Operand::Plain { base, index, disp } = operand else { return whole };
-        let usable = |guest| host(guest).filter(|&register| !low || register < 8);
+        if base == Base::Page && !covered && !low {
+            let offset = disp & paging::PAGE_OFFSET as i32;
+            return Place { mem: Mem::in_window(ADDRESS, offset), address: Content::Page };
+        }
+        let usable = |base: Base| base.host().filter(|&register| !low || register < 8);
         let loads = covered && !low;
+        let index = index.map(|(index, shift)| (Base::Register(index), shift));
         let (base, index, address) = match (usable(base), index.map(|(index, shift)| (usable(index), shift)))
         {
             (Some(base), None) => (base, None, Content::Nothing),
             (Some(base), Some((Some(index), shift))) => (base, Some((index, shift)), Content::Nothing),
-            (None, None) if loads => (ADDRESS, None, Content::Register(base)),
+            (None, None) if loads => (ADDRESS, None, Content::Base(base)),
             (None, Some((Some(index), shift))) if loads => {
-                (ADDRESS, Some((index, shift)), Content::Register(base))
+                (ADDRESS, Some((index, shift)), Content::Base(base))
             }
             (Some(base), Some((None, shift))) if loads => {
-                let index = index.map_or(0, |(index, _)| index);
-                (base, Some((ADDRESS, shift)), Content::Register(index))
+                let index = index.map_or(Base::Register(0), |(index, _)| index);
+                (base, Some((ADDRESS, shift)), Content::Base(index))
             }
             _ => return whole,
         };
@@ -113,14 +154,19 @@ impl Emitter<'_> {
         }
         if covered {
             match place.address {
-                Content::Nothing => {}
-                Content::Register(guest) => self.asm.load(ADDRESS, slot(guest)),
+                Content::Nothing | Content::Page => {}
+                Content::Base(base) => self.asm.load(ADDRESS, base.home()),
                 Content::Whole => self.linear(operand, None),
             }
             return;
         }
         self.guard_flags(need.flags);
         let retreat = self.retreat(n);
+        if place.address == Content::Page
+            && let Operand::Plain { disp, .. } = operand
+        {
+            return self.check_page(disp, need, retreat);
+        }
         self.linear(operand, Some((need.size, retreat)));
         self.check(need.size, need.write, place.address == Content::Whole, retreat);
     }
@@ -144,6 +190,23 @@ impl Emitter<'_> {
         self.asm.jump_if(condition::ABOVE, retreat);
     }
 
+    /// Puts the address of the page that is `disp` behind that of the code into [`ADDRESS`], or goes to `retreat` unless
+    /// what is needed there may be accessed in the window. Flags are lost.
+    fn check_page(&mut self, disp: i32, need: Need, retreat: Label) {
+        let offset = disp & paging::PAGE_OFFSET as i32;
+        if offset as usize + need.size > paging::PAGE_SIZE as usize {
+            self.asm.jump(retreat);
+            return;
+        }
+        self.asm.load(ADDRESS, frame::PAGE);
+        self.asm.lea(ADDRESS, Mem::at(ADDRESS, disp - offset));
+        self.asm.copy_32(SCRATCH, ADDRESS);
+        self.asm.shift_right(SCRATCH, 12);
+        let tag = Mem::indexed(RSP, SCRATCH, 3, frame::window_tag(self.mode.view(), need.write));
+        self.asm.alu_load(alu::CMP, ADDRESS, tag);
+        self.asm.jump_if(condition::NOT_EQUAL, retreat);
+    }
+
     /// Turns the linear address in [`ADDRESS`] into the host's by the TLB, or goes to `miss`. Flags are lost.
     pub(super) fn look_up(&mut self, size: usize, write: bool, miss: Label) {
         self.asm.immediate(SCRATCH, paging::PAGE_SIZE - size as u64);
@@ -156,7 +219,10 @@ impl Emitter<'_> {
     pub(super) fn linear(&mut self, operand: Operand<'_>, limit: Option<(usize, Label)>) {
         match operand {
             Operand::Plain { base, index, disp } => {
-                let base = self.value(base, ADDRESS);
+                let base = base.host().unwrap_or_else(|| {
+                    self.asm.load(ADDRESS, base.home());
+                    ADDRESS
+                });
                 let index = index.map(|(index, shift)| (self.value(index, SCRATCH), shift));
                 self.sum(ADDRESS, Mem { base, index, disp, window: false });
             }

@@ -91,7 +91,7 @@ impl Emitter<'_> {
     pub(super) fn push(&mut self, n: usize, item: &Item) {
         let i = &item.instruction;
         if i.op0_kind() == OpKind::Memory {
-            let from = self.reach_word(n, item, Operand::of(i), false);
+            let from = self.reach_word(n, item, Operand::of(i, self.trace.start), false);
             // It waits for the second check.
             self.load_word(ADDRESS, from);
             self.asm.store(frame::TARGET, ADDRESS);
