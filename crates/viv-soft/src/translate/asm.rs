@@ -12,6 +12,9 @@ pub const RBP: Reg = 5;
 pub const RSI: Reg = 6;
 pub const RDI: Reg = 7;
 
+/// In [`Mem::base`]: none.
+pub const NO_BASE: Reg = 16;
+
 /// A memory operand of host code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mem {
@@ -188,6 +191,12 @@ impl Asm {
 
     fn modrm_mem(&mut self, reg: Reg, mem: Mem) {
         let reg = (reg & 7) << 3;
+        if mem.base == NO_BASE {
+            let (index, shift) = mem.index.unwrap_or((RSP, 0));
+            self.bytes(&[reg | RSP, shift << 6 | (index & 7) << 3 | RBP]);
+            self.bytes(&mem.disp.to_le_bytes());
+            return;
+        }
         // RBP and R13 as base mean something else without a displacement.
         let (mode, size) = match mem.disp {
             0 if mem.base & 7 != RBP => (0x00, 0),
@@ -213,7 +222,8 @@ impl Asm {
         if mem.window {
             self.bytes(&[0x65, 0x67]);
         }
-        self.rex(wide, reg, mem.index.map_or(0, |(index, _)| index), mem.base);
+        let base = if mem.base == NO_BASE { RBP } else { mem.base };
+        self.rex(wide, reg, mem.index.map_or(0, |(index, _)| index), base);
         self.bytes(opcode);
         self.modrm_mem(reg, mem);
     }

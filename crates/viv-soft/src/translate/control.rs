@@ -9,7 +9,6 @@ use super::flags::Flags;
 use super::frame;
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH};
 use super::trace::Item;
-use crate::region::JUMP_TARGETS;
 
 impl Emitter<'_> {
     /// Jcc.
@@ -153,19 +152,16 @@ impl Emitter<'_> {
     pub(super) fn find_target(&mut self, miss: Label) -> Mem {
         let table = self.mode.target_table();
         let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
-        self.asm.load(SCRATCH, frame::ATTENTION);
-        self.asm.compare_byte(Mem::at(SCRATCH, 0), 0);
-        self.asm.jump_if(condition::NOT_EQUAL, miss);
         let above = self.mode.target_key(0);
         if above != 0 {
             self.asm.immediate(SCRATCH, above);
             self.asm.alu(alu::OR, ADDRESS, SCRATCH);
         }
-        self.asm.immediate(SCRATCH, 0);
+        // If something waits, the checksum begins with 1 and is that of another address.
+        self.asm.load(SCRATCH, frame::ATTENTION);
+        self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
         self.asm.checksum(SCRATCH, ADDRESS);
-        self.asm.alu_immediate(false, alu::AND, SCRATCH, JUMP_TARGETS as i32 - 1);
-        // Entries have 16 bytes.
-        self.asm.shift_left(SCRATCH, 4);
+        self.asm.alu_immediate(false, alu::AND, SCRATCH, frame::TARGET_MASK);
         self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));
         self.asm.jump_if(condition::NOT_EQUAL, miss);
         entry(frame::target_host(table))

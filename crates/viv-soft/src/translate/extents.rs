@@ -1,6 +1,6 @@
 //! Extents: accesses of a trace that lie near each other, for which one check is enough.
 //!
-//! They have the same base register and the same index, or are relative to the code. Where these change by what is known (PUSH, POP, ADD of a constant),
+//! They have the same base register and the same index, or none. Where these change by what is known (PUSH, POP, ADD of a constant),
 //! that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
 //! to the last, for pages of the window are mapped between runs of translated code alone.
 
@@ -53,7 +53,7 @@ impl Registers {
     fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
         let base = match self.base {
             Base::Register(base) => change(item, base, info)?,
-            Base::Page => 0,
+            Base::Page | Base::Zero => 0,
         };
         match self.index {
             None => Some(base),
@@ -162,13 +162,16 @@ impl Extent {
         let start = access.disp.checked_add(moved)?;
         let lowest = self.lowest.min(start);
         let end = self.end.max(start.checked_add(access.size)?);
-        // What is written only behind a branch may lie in a page that cannot be written.
-        let is_near = match self.registers.base {
-            Base::Register(_) => end.checked_sub(lowest)? <= MAX_SPAN,
+        let is_near = match self.registers {
             // In one page.
-            Base::Page => (lowest ^ (end - 1)) & !(paging::PAGE_OFFSET as i32) == 0,
+            Registers { base: Base::Page | Base::Zero, index: None } => {
+                (lowest ^ (end - 1)) & !(paging::PAGE_OFFSET as i32) == 0
+            }
+            _ => end.checked_sub(lowest)? <= MAX_SPAN,
         };
-        if !is_near || (access.write && !self.write && behind_branch) {
+        // What is written only behind a branch may lie in a page that cannot be written, unless it is the stack.
+        let is_stack = self.registers.base == Base::Register(RSP);
+        if !is_near || (access.write && !self.write && behind_branch && !is_stack) {
             return None;
         }
         Some(Self { last: n, lowest, end, write: self.write || access.write, ..self })

@@ -79,15 +79,26 @@ impl Frame {
     }
 }
 
+/// The bits of a branch target's checksum from here on say where it is remembered, so that they are a distance in bytes
+/// in the table.
+const TARGET_SHIFT: u32 = size_of::<JumpTarget>().trailing_zeros();
+/// These bits.
+pub const TARGET_MASK: i32 = (JUMP_TARGETS as i32 - 1) << TARGET_SHIFT;
+
 /// Where branches to `address` are remembered: a part of its checksum, which generated code computes, too.
 pub fn target_index(address: u64) -> usize {
-    let mut hash = 0u64;
+    target_index_from(0, address)
+}
+
+/// Where generated code looks when the byte that asks for attention is `seed`.
+fn target_index_from(seed: u64, address: u64) -> usize {
+    let mut hash = seed;
     // SAFETY: the instruction needs SSE4.2, without which there is no translator.
     unsafe {
         asm!("crc32 {hash}, {address}", hash = inout(reg) hash, address = in(reg) address,
             options(pure, nomem, nostack, preserves_flags));
     }
-    hash as usize & (JUMP_TARGETS - 1)
+    (hash as usize & TARGET_MASK as usize) >> TARGET_SHIFT
 }
 
 const fn of_cpu(offset: usize) -> Mem {
@@ -185,4 +196,17 @@ pub const fn target_linear(table: usize) -> i32 {
 /// The host code for it.
 pub const fn target_host(table: usize) -> i32 {
     target(table, offset_of!(JumpTarget, host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_branch_finds_its_target_while_something_waits() {
+        // The checksum is linear: the difference is the same for all addresses.
+        for address in [0, 0x40_1000, 0x7fff_ffff_f123, 0xffff_ffff_8100_0040] {
+            assert_ne!(target_index_from(0, address), target_index_from(1, address));
+        }
+    }
 }

@@ -9,7 +9,7 @@
 use iced_x86::{Instruction, Register};
 use viv_arch::paging;
 
-use super::asm::{Label, Mem, RSP, Reg, alu, condition};
+use super::asm::{Label, Mem, NO_BASE, RSP, Reg, alu, condition};
 use super::emit::Emitter;
 use super::flags::Flags;
 use super::frame;
@@ -22,21 +22,17 @@ pub enum Base {
     Register(u8),
     /// The page of the code.
     Page,
+    /// Nothing.
+    Zero,
 }
 
 impl Base {
-    /// Where its value is kept, if in no register of the host's.
-    fn home(self) -> Mem {
+    /// What the host has it in. `Err`: where it is kept.
+    fn host(self) -> Result<Reg, Mem> {
         match self {
-            Self::Register(guest) => slot(guest),
-            Self::Page => frame::PAGE,
-        }
-    }
-
-    fn host(self) -> Option<Reg> {
-        match self {
-            Self::Register(guest) => host(guest),
-            Self::Page => None,
+            Self::Register(guest) => host(guest).ok_or(slot(guest)),
+            Self::Page => Err(frame::PAGE),
+            Self::Zero => Ok(NO_BASE),
         }
     }
 }
@@ -44,7 +40,7 @@ impl Base {
 /// A memory operand of the guest.
 #[derive(Clone, Copy)]
 pub enum Operand<'a> {
-    /// A base, an index register with the shift of it, and a displacement. [`Base::Page`] has no index.
+    /// A base, an index register with the shift of it, and a displacement.
     Plain { base: Base, index: Option<(u8, u8)>, disp: i32 },
     /// Anything else that an instruction can name.
     Other(&'a Instruction),
@@ -91,16 +87,19 @@ impl<'a> Operand<'a> {
                 Err(_) => Self::Other(i),
             };
         }
-        let plain = base.is_gpr64()
+        let is_zero = base == Register::None && (index != Register::None || i.memory_displ_size() == 8);
+        let plain = (base.is_gpr64() || is_zero)
             && (index == Register::None || index.is_gpr64())
             && !matches!(i.memory_segment(), Register::FS | Register::GS);
-        if !plain {
+        let disp = i.memory_displacement64();
+        let is_far = index == Register::None && is_zero && i32::try_from(disp as i64).is_err();
+        if !plain || is_far {
             return Self::Other(i);
         }
         let shift = i.memory_index_scale().trailing_zeros() as u8;
         let index = (index != Register::None).then(|| (index.number() as u8, shift));
-        let base = Base::Register(base.number() as u8);
-        Self::Plain { base, index, disp: i.memory_displacement64() as i32 }
+        let base = if is_zero { Base::Zero } else { Base::Register(base.number() as u8) };
+        Self::Plain { base, index, disp: disp as i32 }
     }
 
     /// What is at a distance from a guest register.
@@ -118,11 +117,11 @@ impl Emitter<'_> {
         }
         let whole = Place { mem: Mem::in_window(ADDRESS, 0), address: Content::Whole };
         let Operand::Plain { base, index, disp } = operand else { return whole };
-        if base == Base::Page && !covered && !low {
+        if is_static(base, index) && !covered && !low {
             let offset = disp & paging::PAGE_OFFSET as i32;
             return Place { mem: Mem::in_window(ADDRESS, offset), address: Content::Page };
         }
-        let usable = |base: Base| base.host().filter(|&register| !low || register < 8);
+        let usable = |base: Base| base.host().ok().filter(|&register| !low || register < 8);
         let loads = covered && !low;
         let index = index.map(|(index, shift)| (Base::Register(index), shift));
         let (base, index, address) = match (usable(base), index.map(|(index, shift)| (usable(index), shift)))
@@ -155,7 +154,9 @@ impl Emitter<'_> {
         if covered {
             match place.address {
                 Content::Nothing | Content::Page => {}
-                Content::Base(base) => self.asm.load(ADDRESS, base.home()),
+                Content::Base(base) => {
+                    self.load_base(base);
+                }
                 Content::Whole => self.linear(operand, None),
             }
             return;
@@ -163,9 +164,9 @@ impl Emitter<'_> {
         self.guard_flags(need.flags);
         let retreat = self.retreat(n);
         if place.address == Content::Page
-            && let Operand::Plain { disp, .. } = operand
+            && let Operand::Plain { base, disp, .. } = operand
         {
-            return self.check_page(disp, need, retreat);
+            return self.check_page(base, disp, need, retreat);
         }
         self.linear(operand, Some((need.size, retreat)));
         self.check(need.size, need.write, place.address == Content::Whole, retreat);
@@ -190,21 +191,36 @@ impl Emitter<'_> {
         self.asm.jump_if(condition::ABOVE, retreat);
     }
 
-    /// Puts the address of the page that is `disp` behind that of the code into [`ADDRESS`], or goes to `retreat` unless
-    /// what is needed there may be accessed in the window. Flags are lost.
-    fn check_page(&mut self, disp: i32, need: Need, retreat: Label) {
+    /// Puts the address of the page that the operand is in into [`ADDRESS`], or goes to `retreat` unless what is needed
+    /// there may be accessed in the window. Flags are lost.
+    fn check_page(&mut self, base: Base, disp: i32, need: Need, retreat: Label) {
         let offset = disp & paging::PAGE_OFFSET as i32;
         if offset as usize + need.size > paging::PAGE_SIZE as usize {
             self.asm.jump(retreat);
             return;
         }
-        self.asm.load(ADDRESS, frame::PAGE);
-        self.asm.lea(ADDRESS, Mem::at(ADDRESS, disp - offset));
-        self.asm.copy_32(SCRATCH, ADDRESS);
-        self.asm.shift_right(SCRATCH, 12);
-        let tag = Mem::indexed(RSP, SCRATCH, 3, frame::window_tag(self.mode.view(), need.write));
+        let page = disp - offset;
+        let tags = frame::window_tag(self.mode.view(), need.write);
+        let tag = if base == Base::Zero {
+            self.asm.immediate(ADDRESS, i64::from(page) as u64);
+            Mem::at(RSP, tags + 8 * (page as u32 >> 12) as i32)
+        } else {
+            self.load_base(base);
+            self.asm.lea(ADDRESS, Mem::at(ADDRESS, page));
+            self.asm.copy_32(SCRATCH, ADDRESS);
+            self.asm.shift_right(SCRATCH, 12);
+            Mem::indexed(RSP, SCRATCH, 3, tags)
+        };
         self.asm.alu_load(alu::CMP, ADDRESS, tag);
         self.asm.jump_if(condition::NOT_EQUAL, retreat);
+    }
+
+    /// What an address is relative to; in [`ADDRESS`], if the host has no register for it.
+    fn load_base(&mut self, base: Base) -> Reg {
+        base.host().unwrap_or_else(|home| {
+            self.asm.load(ADDRESS, home);
+            ADDRESS
+        })
     }
 
     /// Turns the linear address in [`ADDRESS`] into the host's by the TLB, or goes to `miss`. Flags are lost.
@@ -219,10 +235,7 @@ impl Emitter<'_> {
     pub(super) fn linear(&mut self, operand: Operand<'_>, limit: Option<(usize, Label)>) {
         match operand {
             Operand::Plain { base, index, disp } => {
-                let base = base.host().unwrap_or_else(|| {
-                    self.asm.load(ADDRESS, base.home());
-                    ADDRESS
-                });
+                let base = self.load_base(base);
                 let index = index.map(|(index, shift)| (self.value(index, SCRATCH), shift));
                 self.sum(ADDRESS, Mem { base, index, disp, window: false });
             }
@@ -248,7 +261,7 @@ impl Emitter<'_> {
     }
 
     fn sum(&mut self, to: Reg, mem: Mem) {
-        if mem.index.is_some() || mem.disp != 0 {
+        if mem.index.is_some() || mem.disp != 0 || mem.base == NO_BASE {
             self.lea_word(to, mem);
         } else if self.mode.is_narrow() {
             self.asm.copy_32(to, mem.base);
@@ -332,6 +345,11 @@ pub const fn stack(disp: i32) -> Operand<'static> {
 /// The same in the window.
 pub const fn stack_in_window(disp: i32) -> Mem {
     Mem::in_window(GUEST_RSP, disp)
+}
+
+/// Whether it is known at which distance from the base an operand is, and the base is at the beginning of a page.
+fn is_static(base: Base, index: Option<(u8, u8)>) -> bool {
+    index.is_none() && !matches!(base, Base::Register(_))
 }
 
 /// Whether an operand of `size` bytes may begin so high that it ends beyond 32 bits.

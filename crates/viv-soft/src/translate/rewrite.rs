@@ -3,7 +3,7 @@
 
 use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::asm::{Mem, RSI};
+use super::asm::{Mem, NO_BASE, RSI};
 use super::regs::{self, ADDRESS, SCRATCH, is_high_byte};
 
 /// A rewritten instruction, and what has to be done around it.
@@ -98,11 +98,12 @@ fn set_memory(i: &mut Instruction, Mem { base, index, disp, window }: Mem) {
     let registers = if window { Register::EAX } else { Register::RAX };
     let register = |number: u8| registers + u32::from(number);
     i.set_segment_prefix(if window { Register::GS } else { Register::None });
-    i.set_memory_base(register(base));
+    i.set_memory_base(if base == NO_BASE { Register::None } else { register(base) });
     i.set_memory_index(index.map_or(Register::None, |(index, _)| register(index)));
     i.set_memory_index_scale(index.map_or(1, |(_, shift)| 1 << shift));
     i.set_memory_displacement64(if window { u64::from(disp as u32) } else { i64::from(disp) as u64 });
     i.set_memory_displ_size(match disp {
+        _ if base == NO_BASE => if window { 4 } else { 8 },
         0 => 0,
         _ if i8::try_from(disp).is_ok() => 1,
         _ if window => 4,
@@ -171,5 +172,8 @@ mod tests {
         assert_eq!(text(Mem::in_window(15, -0x1000)), "mov rax,gs:[r15d-1000h]");
         let indexed = Mem { index: Some((9, 3)), ..Mem::in_window(7, 0x7f) };
         assert_eq!(text(indexed), "mov rax,gs:[edi+r9d*8+7Fh]");
+        assert_eq!(text(Mem::in_window(NO_BASE, -0x1000)), "mov rax,gs:[0FFFFF000h]");
+        let indexed = Mem { index: Some((9, 3)), ..Mem::in_window(NO_BASE, 0x10) };
+        assert_eq!(text(indexed), "mov rax,gs:[r9d*8+10h]");
     }
 }
