@@ -160,7 +160,7 @@ mod tests {
     use crate::inbox::Woken;
 
     fn alarm(vcpus: usize) -> (Alarm, Vec<Arc<Inbox>>) {
-        let inboxes: Vec<_> = (0..vcpus).map(|_| Arc::new(Inbox::default())).collect();
+        let inboxes: Vec<_> = (0..vcpus).map(|_| Arc::new(Inbox::new().unwrap())).collect();
         (Alarm::new(inboxes.clone()).unwrap(), inboxes)
     }
 

@@ -7,6 +7,7 @@
 //! The order in which different requests arrived is not kept: an INIT is to be carried out before a SIPI from
 //! the same [`Taken`], and drops its vectors, because INIT leaves a local APIC that accepts none.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -14,6 +15,7 @@ use std::time::Instant;
 use viv_engine::Kick;
 
 use crate::apic::VectorSet;
+use crate::attention::Attention;
 
 const NMI: u32 = 1 << 0;
 const INIT: u32 = 1 << 1;
@@ -25,11 +27,11 @@ const TIMER: u32 = 1 << 5;
 const SIPI_VECTOR_SHIFT: u32 = 24;
 
 /// The requests to one vCPU. Shared by all threads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct Inbox {
     /// Set after a request was stored, cleared before requests are taken.
-    attention: AtomicBool,
+    attention: Attention,
     extint: AtomicBool,
     events: AtomicU32,
     edge: [AtomicU64; 4],
@@ -71,6 +73,23 @@ pub enum Woken {
 }
 
 impl Inbox {
+    /// An empty inbox.
+    ///
+    /// # Errors
+    /// When the host has no memory for it.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            attention: Attention::new()?,
+            extint: AtomicBool::default(),
+            events: AtomicU32::default(),
+            edge: <[AtomicU64; 4]>::default(),
+            level: <[AtomicU64; 4]>::default(),
+            sleeping: AtomicBool::default(),
+            lock: Mutex::default(),
+            wake: Condvar::default(),
+        })
+    }
+
     /// Whether there is something to take. Cheap enough for every block of guest code; the answer may be late by
     /// the time that a store takes to cross the host's caches.
     #[inline]
@@ -81,8 +100,8 @@ impl Inbox {
 
     /// What [`Inbox::attention`] reads, for generated code.
     #[must_use]
-    pub fn attention_cell(&self) -> *const AtomicBool {
-        &raw const self.attention
+    pub(crate) const fn attention_byte(&self) -> &Attention {
+        &self.attention
     }
 
     /// Takes everything that was posted.
@@ -244,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_was_posted_is_taken_once() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         assert!(!inbox.attention());
         inbox.post_vector(0x31, false);
         inbox.post_vector(0xff, true);
@@ -264,7 +283,7 @@ mod tests {
 
     #[test]
     fn init_makes_an_earlier_sipi_void_and_the_last_sipi_counts() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         inbox.post_sipi(0x10);
         inbox.post_init();
         let taken = inbox.take();
@@ -280,7 +299,7 @@ mod tests {
 
     #[test]
     fn extint_is_a_level() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         inbox.set_extint(true);
         assert!(inbox.attention() && inbox.extint());
         inbox.take();
@@ -293,7 +312,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_at_once_if_there_is_something_or_the_deadline_has_passed() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         assert_eq!(inbox.wait(Some(Instant::now())), Woken::Deadline);
         inbox.post_nmi();
         assert_eq!(inbox.wait(None), Woken::Attention);
@@ -313,7 +332,7 @@ mod tests {
             |inbox| inbox.kick(),
         ];
         for post in posts {
-            let inbox = Inbox::default();
+            let inbox = Inbox::new().unwrap();
             std::thread::scope(|scope| {
                 let sleeper = scope.spawn(|| inbox.wait(Some(Instant::now() + Duration::from_secs(60))));
                 while !inbox.sleeping.load(Ordering::SeqCst) {
@@ -330,7 +349,7 @@ mod tests {
     #[test]
     fn no_wake_up_is_lost() {
         const ROUNDS: usize = 5_000;
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         let seen: [AtomicUsize; 3] = Default::default();
         std::thread::scope(|scope| {
             for (poster, seen) in seen.iter().enumerate() {

@@ -25,6 +25,7 @@
 mod access;
 pub mod alarm;
 pub mod apic;
+mod attention;
 mod block;
 mod cpu;
 mod debug;

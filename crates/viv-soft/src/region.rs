@@ -9,7 +9,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use viv_arch::paging;
 
+use crate::attention::Attention;
 use crate::cpu::Cpu;
 use crate::tlb::{TLB_SIZE, TLB_TABLES, TlbTables};
 use crate::window::WindowTables;
@@ -62,11 +64,20 @@ impl JumpTarget {
     }
 }
 
+/// A page.
+#[repr(C, align(4096))]
+struct Page([u8; paging::PAGE_SIZE as usize]);
+
 #[repr(C)]
 struct Region {
     cpu: Cpu,
+    /// The vCPU's [`Attention`].
+    attention: Page,
     tables: Tables,
 }
+
+/// Offset of the byte that asks for attention from the CPU.
+pub const ATTENTION: usize = offset_of!(Region, attention);
 
 /// Offset of the tables from the CPU.
 pub const TABLES: usize = offset_of!(Region, tables);
@@ -88,8 +99,8 @@ impl CpuRegion {
         page + STACK + size_of::<Region>().next_multiple_of(page)
     }
 
-    /// Maps a region, and puts there the CPU that `make` returns for its TLB's tables.
-    pub fn new(make: impl FnOnce(NonNull<TlbTables>) -> Cpu) -> std::io::Result<Self> {
+    /// Maps a region with the vCPU's `attention`, and puts there the CPU that `make` returns for its TLB's tables.
+    pub fn new(attention: &Attention, make: impl FnOnce(NonNull<TlbTables>) -> Cpu) -> std::io::Result<Self> {
         let page = rustix::param::page_size();
         // SAFETY: a new mapping at an address of the kernel's choice, whose first page loses its rights.
         let base = unsafe {
@@ -104,8 +115,10 @@ impl CpuRegion {
         };
         // SAFETY: the offset is inside the mapping, and pages are aligned more than the region demands.
         let region = unsafe { base.cast::<u8>().add(page + STACK).cast::<Region>() };
-        // SAFETY: the fields are valid for writes, and all of them are written before the region is used.
+        // SAFETY: the fields are valid for writes, and all of them are written before the region is used; the page for
+        // `attention` is one, because the region begins with one.
         unsafe {
+            attention.map_at((&raw mut (*region).attention).cast())?;
             let tables = &raw mut (*region).tables;
             for (table, index) in (0..TLB_TABLES).flat_map(|t| (0..TLB_SIZE).map(move |i| (t, i))) {
                 (&raw mut (*tables).tlb[table][index]).write(crate::tlb::Entry::empty(index));

@@ -81,10 +81,10 @@ impl SoftVcpu {
             source: std::io::Error::other(error),
         })?;
         let reset = VcpuState::reset();
-        let attention = shared.inbox(index).attention_cell();
+        let inbox = Arc::clone(shared.inbox(index));
         let make = |tables| Cpu {
             exec: ExecState::default(),
-            frame: Frame::new(attention),
+            frame: Frame::default(),
             op_end: std::ptr::null(),
             tlb: Tlb::new(tables),
             ram: Arc::clone(&shared.ram),
@@ -120,7 +120,7 @@ impl SoftVcpu {
             bounce: Box::new(Bounce([0; 1024])),
             retired: 0,
         };
-        let mut cpu = CpuRegion::new(make)
+        let mut cpu = CpuRegion::new(inbox.attention_byte(), make)
             .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;
         let jump = Jump { linear: 0, generation: 0, global: false, key: 0, block: 0 };
         let translated = Translated::new(&mut cpu)?;

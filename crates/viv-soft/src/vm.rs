@@ -153,7 +153,10 @@ pub struct SoftVm {
 impl SoftVm {
     /// A machine with no vCPU yet.
     pub fn new(parameters: VmParameters, options: Options) -> Result<Self, EngineError> {
-        let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
+        let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus)
+            .map(|_| Inbox::new().map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map_err(|source| EngineError::Host { action: "map memory for a vCPU's events", source })?;
         let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
         let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
         let interconnect = Interconnect::new(ports);

@@ -70,16 +70,15 @@ impl Emitter<'_> {
 
     /// Jumps to `target`, but to `exit` if something waits; gives where the displacement to `target` is.
     fn jump_unless_attention(&mut self, target: Label, exit: Label, live: Flags) -> u64 {
-        self.asm.load(SCRATCH, frame::ATTENTION);
         if live == 0 {
-            self.asm.compare_byte(Mem::at(SCRATCH, 0), 0);
+            self.asm.compare_byte(frame::ATTENTION, 0);
             let site = self.asm.jump_if(condition::EQUAL, target);
             self.asm.jump(exit);
             return site;
         }
         let go = self.asm.label();
         self.asm.copy(ADDRESS, RCX);
-        self.asm.load_byte(RCX, Mem::at(SCRATCH, 0));
+        self.asm.load_byte(RCX, frame::ATTENTION);
         self.asm.jump_if_rcx_is_zero(go);
         self.asm.copy(RCX, ADDRESS);
         self.asm.jump(exit);
@@ -103,8 +102,7 @@ impl Emitter<'_> {
                 self.lea_word(ADDRESS, Mem::indexed(ADDRESS, SCRATCH, 0, 0));
             }
         }
-        self.asm.load(SCRATCH, frame::ATTENTION);
-        self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
+        self.asm.load_byte(SCRATCH, frame::ATTENTION);
         // Less the page's address, plus the address here, plus whether something waits, is 0 if all is well. The
         // displacement of the page's slot is filled in when the trace is known; slot 0 is no page's.
         self.asm.alu(alu::ADD, SCRATCH, ADDRESS);
@@ -158,8 +156,7 @@ impl Emitter<'_> {
             self.asm.alu(alu::OR, ADDRESS, SCRATCH);
         }
         // If something waits, the checksum begins with 1 and is that of another address.
-        self.asm.load(SCRATCH, frame::ATTENTION);
-        self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
+        self.asm.load_byte(SCRATCH, frame::ATTENTION);
         self.asm.checksum(SCRATCH, ADDRESS);
         self.asm.alu_immediate(false, alu::AND, SCRATCH, frame::TARGET_MASK);
         self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));

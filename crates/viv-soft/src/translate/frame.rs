@@ -3,14 +3,13 @@
 
 use std::arch::asm;
 use std::mem::offset_of;
-use std::sync::atomic::AtomicBool;
 
 use viv_arch::{Segment, xsave};
 
 use super::asm::{Mem, RSP};
 use crate::cpu::Cpu;
 use crate::hostexec::{ExecState, FpuState};
-use crate::region::{JUMP_TARGETS, JumpTarget, TABLES, Tables};
+use crate::region::{self, JUMP_TARGETS, JumpTarget, TABLES, Tables};
 use crate::tlb::{Entry, TLB_SIZE, View};
 use crate::window::{WINDOW_PAGES, WindowTables};
 
@@ -28,8 +27,6 @@ pub struct Frame {
     pub target: u64,
     /// The linear address of that, while a call stores where it returns to.
     pub linear: u64,
-    /// Set by other threads when there is something to look at.
-    pub attention: *const AtomicBool,
     /// Where the window of the CPU is, which generated code finds by the base of GS; 0 if there is none.
     pub window: u64,
     /// The TLB entry that was used so often that its page should be in the window: one more than its view, or 0, and its
@@ -54,16 +51,14 @@ pub struct Frame {
     pub generation: u64,
 }
 
-impl Frame {
-    /// The frame of a CPU that `attention` belongs to.
-    pub fn new(attention: *const AtomicBool) -> Self {
+impl Default for Frame {
+    fn default() -> Self {
         Self {
             host_rsp: 0,
             page: 0,
             flags: 0,
             target: 0,
             linear: 0,
-            attention,
             window: 0,
             hot_view: 0,
             hot_entry: 0,
@@ -114,7 +109,8 @@ pub const PAGE: Mem = of_frame(offset_of!(Frame, page));
 pub const PACKED_FLAGS: Mem = of_frame(offset_of!(Frame, flags));
 pub const TARGET: Mem = of_frame(offset_of!(Frame, target));
 pub const LINEAR: Mem = of_frame(offset_of!(Frame, linear));
-pub const ATTENTION: Mem = of_frame(offset_of!(Frame, attention));
+/// Set by other threads when there is something to look at.
+pub const ATTENTION: Mem = of_cpu(region::ATTENTION);
 pub const WINDOW: Mem = of_frame(offset_of!(Frame, window));
 pub const HOT_VIEW: Mem = of_frame(offset_of!(Frame, hot_view));
 pub const HOT_ENTRY: Mem = of_frame(offset_of!(Frame, hot_entry));

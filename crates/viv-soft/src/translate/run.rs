@@ -2,7 +2,6 @@
 #![allow(unsafe_code, reason = "calls generated code, and is called by it")]
 
 use std::mem;
-use std::sync::atomic::Ordering;
 
 use viv_arch::{Rflags, paging};
 
@@ -63,8 +62,7 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     if !holds || !mode.is_translated() || mode.features() != cpu.frame.mode.features() {
         return LEFT_INTERPRETED;
     }
-    // SAFETY: the flag lives as long as the inbox, and that as long as the vCPU.
-    if unsafe { &*cpu.frame.attention }.load(Ordering::Relaxed) {
+    if cpu.shared.inbox(cpu.index).attention() {
         return LEFT_INTERPRETED;
     }
     let linear = cpu.exec.rip;

@@ -132,8 +132,7 @@ impl Emitter<'_> {
                 self.guard_flags(item.live);
                 let miss = self.miss(n, self.after);
                 // An interrupt may have come since events were looked at.
-                self.asm.load(SCRATCH, frame::ATTENTION);
-                self.asm.load_byte(SCRATCH, Mem::at(SCRATCH, 0));
+                self.asm.load_byte(SCRATCH, frame::ATTENTION);
                 self.asm.rm(false, &[0x0a], SCRATCH, INTERRUPT_WAITS); // or r8, byte
                 self.asm.jump_if(condition::NOT_EQUAL, miss);
                 self.change_flag(Rflags::IF, true);

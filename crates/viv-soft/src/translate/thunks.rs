@@ -170,8 +170,7 @@ fn look_up(asm: &mut Asm, view: View, write: bool) -> u64 {
     asm.bind(hot);
     asm.store_immediate(false, above(frame::HOT_VIEW), view as i32 + 1);
     asm.store_32(above(frame::HOT_ENTRY), RAX);
-    asm.load(SCRATCH, above(frame::ATTENTION));
-    asm.store_immediate_8(Mem::at(SCRATCH, 0), 1);
+    asm.store_immediate_8(above(frame::ATTENTION), 1);
     asm.short_jump(found);
     asm.bind(miss);
     asm.pop(RAX);

@@ -136,7 +136,7 @@ fn the_end_of_a_level_triggered_interrupt_is_broadcast() {
 
 #[test]
 fn an_inbox_is_taken_in_with_its_trigger_modes() {
-    let inbox = crate::inbox::Inbox::default();
+    let inbox = crate::inbox::Inbox::new().unwrap();
     inbox.post_vector(0x71, false);
     inbox.post_vector(0x72, true);
     let taken = inbox.take();
