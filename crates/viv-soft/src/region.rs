@@ -26,6 +26,9 @@ pub const TARGET_TABLES: usize = 4;
 /// That of 32-bit code.
 pub const NARROW_TARGETS: usize = 3;
 
+/// Where branches to address 0 are looked for while something waits.
+const ZERO_WAITS: usize = 0xc7d2;
+
 /// What generated code looks up.
 #[repr(C)]
 pub struct Tables {
@@ -60,7 +63,7 @@ impl JumpTarget {
 
     /// The entry of place `index` that no branch takes: its address belongs to another place.
     pub const fn none(index: usize) -> Self {
-        Self::new(if index == 0 { 1 } else { 0 }, 0)
+        Self::new(if index == 0 || index == ZERO_WAITS { 2 } else { 0 }, 0)
     }
 }
 
@@ -125,8 +128,8 @@ impl CpuRegion {
             }
             (&raw mut (*tables).pages).write([NOT_MAPPED; PAGE_SLOTS]);
             // All others are zero, as the mapping is: most of the table need never be there.
-            for cache in 0..3 {
-                (&raw mut (*tables).targets[cache][0]).write(JumpTarget::none(0));
+            for (table, index) in (0..TARGET_TABLES).flat_map(|table| [(table, 0), (table, ZERO_WAITS)]) {
+                (&raw mut (*tables).targets[table][index]).write(JumpTarget::none(index));
             }
             (&raw mut (*region).cpu).write(make(NonNull::new_unchecked(&raw mut (*tables).tlb)));
             Ok(Self { region: NonNull::new_unchecked(region) })
@@ -182,15 +185,18 @@ impl Drop for CpuRegion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::translate::frame::target_index;
+    use crate::translate::frame::target_index_from;
 
     #[test]
     fn no_branch_takes_an_empty_entry() {
         for index in 0..JUMP_TARGETS {
             let none = JumpTarget::none(index);
-            assert!(index == 0 || (none.linear, none.host) == (0, 0), "what a new mapping holds");
+            let is_written = index == 0 || index == ZERO_WAITS;
+            assert!(is_written || (none.linear, none.host) == (0, 0), "what a new mapping holds");
             let address = none.linear;
-            assert_ne!(target_index(address), index, "a branch to {address:#x}");
+            for waits in [0, 1] {
+                assert_ne!(target_index_from(waits, address), index, "a branch to {address:#x}, {waits}");
+            }
         }
     }
 }

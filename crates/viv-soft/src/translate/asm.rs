@@ -448,6 +448,13 @@ impl Asm {
         self.bytes(&[0; 4]);
     }
 
+    /// The address of a place in the code.
+    pub fn lea_label(&mut self, to: Reg, label: Label) {
+        self.rex(true, to, 0, 0);
+        self.bytes(&[0x8d, (to & 7) << 3 | RBP]);
+        self.near(label);
+    }
+
     /// jmp [mem]
     pub fn jump_indirect(&mut self, mem: Mem) {
         self.rm(false, &[0xff], 4, mem);

@@ -3,7 +3,7 @@
 use iced_x86::ConditionCode;
 use viv_arch::paging;
 
-use super::asm::{Label, Mem, RCX, RSP, alu, condition};
+use super::asm::{Asm, Label, Mem, RCX, RSP, alu, condition};
 use super::emit::{Cold, Emitter};
 use super::flags::Flags;
 use super::frame;
@@ -135,32 +135,58 @@ impl Emitter<'_> {
         }
     }
 
-    /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer up by `release`, or goes to `miss` if it is
-    /// not known where that is, or something waits. The flags are saved.
-    pub(super) fn jump_to_address(&mut self, miss: Label, release: i32) {
-        let host = self.find_target(miss);
-        if release != 0 {
-            self.lea_word(GUEST_RSP, Mem::at(GUEST_RSP, release));
+    /// Goes to the linear address in [`ADDRESS`] and moves the stack pointer up by `release`, or leaves instruction `n` to
+    /// the interpreter if it is not known where that is, or something waits.
+    pub(super) fn jump_to_address(&mut self, n: usize, release: i32) {
+        let item = &self.trace.items[n];
+        let thunks = &self.thunks.jump[self.mode.view() as usize];
+        let thunk = match release {
+            0 => thunks[0],
+            8 => thunks[1],
+            _ => [0; 2],
+        }[usize::from(self.flags_saved || item.live == 0)];
+        if self.mode.is_narrow() || thunk == 0 {
+            self.guard_flags(item.live);
+            let miss = self.miss(n, self.after);
+            let host = self.find_target(miss);
+            if release != 0 {
+                self.lea_word(GUEST_RSP, Mem::at(GUEST_RSP, release));
+            }
+            self.enter_page();
+            return self.asm.jump_indirect(host);
         }
-        self.asm.jump_indirect(host);
+        self.flags_saved = true;
+        let miss = self.miss(n, self.after);
+        self.asm.lea_label(SCRATCH, miss);
+        self.asm.jump_to(thunk);
     }
 
-    /// Finds where the code for the linear address in [`ADDRESS`] is said to be, or goes to `miss` as
-    /// [`Emitter::jump_to_address`] does. Flags are lost, and what is above a 32-bit address; the place is named by way of [`SCRATCH`].
+    /// Notes the page of the linear address in [`ADDRESS`], where the code goes on.
+    pub(super) fn enter_page(&mut self) {
+        self.asm.alu_immediate(!self.mode.is_narrow(), alu::AND, ADDRESS, -(paging::PAGE_SIZE as i32));
+        self.asm.store(frame::PAGE, ADDRESS);
+    }
+
+    /// Finds where the code for the linear address in [`ADDRESS`] is said to be, or goes to `miss` if that is not known, or
+    /// something waits. Flags are lost, and what is above a 32-bit address; the place is named by way of [`SCRATCH`].
     pub(super) fn find_target(&mut self, miss: Label) -> Mem {
-        let table = self.mode.target_table();
-        let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
         let above = self.mode.target_key(0);
         if above != 0 {
             self.asm.immediate(SCRATCH, above);
             self.asm.alu(alu::OR, ADDRESS, SCRATCH);
         }
-        // If something waits, the checksum begins with 1 and is that of another address.
-        self.asm.load_byte(SCRATCH, frame::ATTENTION);
-        self.asm.checksum(SCRATCH, ADDRESS);
-        self.asm.alu_immediate(false, alu::AND, SCRATCH, frame::TARGET_MASK);
-        self.asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));
-        self.asm.jump_if(condition::NOT_EQUAL, miss);
-        entry(frame::target_host(table))
+        find_target(&mut self.asm, self.mode.target_table(), miss)
     }
+}
+
+/// Finds where a table says that the code for the address in [`ADDRESS`] is, as [`Emitter::find_target`] does.
+pub(super) fn find_target(asm: &mut Asm, table: usize, miss: Label) -> Mem {
+    let entry = |field| Mem::indexed(RSP, SCRATCH, 0, field);
+    // If something waits, the checksum begins with 1 and is that of another address.
+    asm.load_byte(SCRATCH, frame::ATTENTION);
+    asm.checksum(SCRATCH, ADDRESS);
+    asm.alu_immediate(false, alu::AND, SCRATCH, frame::TARGET_MASK);
+    asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));
+    asm.jump_if(condition::NOT_EQUAL, miss);
+    entry(frame::target_host(table))
 }

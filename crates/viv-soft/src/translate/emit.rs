@@ -164,8 +164,6 @@ pub fn emit(
         joins: Vec::new(),
         first_edge,
     };
-    emitter.lea_word(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
-    emitter.asm.store(frame::PAGE, ADDRESS);
     let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
     let mut n = 0;
@@ -440,10 +438,10 @@ impl Emitter<'_> {
                 None => self.asm.load(ADDRESS, slot(guest)),
             }
         }
-        self.guard_flags(item.live);
-        let miss = self.miss(n, self.after);
         match item.kind {
             Kind::CallIndirect => {
+                self.guard_flags(item.live);
+                let miss = self.miss(n, self.after);
                 // The return address may go where the target was read: it is written when nothing can miss any more.
                 let host = self.find_target(miss);
                 self.asm.load(SCRATCH, host);
@@ -452,10 +450,11 @@ impl Emitter<'_> {
                 let to = self.reach_word(n, item, stack(-self.word()), true);
                 self.push_return_address(i, to);
                 self.asm.load(ADDRESS, frame::LINEAR);
+                self.enter_page();
                 self.asm.jump_indirect(frame::TARGET);
             }
-            Kind::Return => self.jump_to_address(miss, i.stack_pointer_increment()),
-            _ => self.jump_to_address(miss, 0),
+            Kind::Return => self.jump_to_address(n, i.stack_pointer_increment()),
+            _ => self.jump_to_address(n, 0),
         }
     }
 

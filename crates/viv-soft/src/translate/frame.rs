@@ -86,7 +86,7 @@ pub fn target_index(address: u64) -> usize {
 }
 
 /// Where generated code looks when the byte that asks for attention is `seed`.
-fn target_index_from(seed: u64, address: u64) -> usize {
+pub fn target_index_from(seed: u64, address: u64) -> usize {
     let mut hash = seed;
     // SAFETY: the instruction needs SSE4.2, without which there is no translator.
     unsafe {

@@ -103,7 +103,8 @@ fn set_memory(i: &mut Instruction, Mem { base, index, disp, window }: Mem) {
     i.set_memory_index_scale(index.map_or(1, |(_, shift)| 1 << shift));
     i.set_memory_displacement64(if window { u64::from(disp as u32) } else { i64::from(disp) as u64 });
     i.set_memory_displ_size(match disp {
-        _ if base == NO_BASE => if window { 4 } else { 8 },
+        _ if base == NO_BASE && window => 4,
+        _ if base == NO_BASE => 8,
         0 => 0,
         _ if i8::try_from(disp).is_ok() => 1,
         _ if window => 4,

@@ -75,7 +75,7 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     }
     cpu.frame.mode = mode;
     cpu.frame.flags = pack(cpu.exec.rflags);
-    cpu.frame.linear = linear;
+    cpu.frame.page = linear & !paging::PAGE_OFFSET;
     cpu.frame.target = target.host;
     CONTINUES
 }

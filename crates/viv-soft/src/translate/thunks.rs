@@ -2,9 +2,11 @@
 //! back.
 
 use super::asm::{Asm, Mem, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, alu, condition};
-use super::frame;
-use super::regs::{ADDRESS, MAPPED, SCRATCH, host, slot};
+use super::{control, frame};
+use super::regs::{ADDRESS, GUEST_RSP, MAPPED, SCRATCH, host, slot};
 use super::run::CONTINUES;
+use viv_arch::paging;
+
 use crate::cpu::Cpu;
 use crate::tlb::View;
 
@@ -23,6 +25,10 @@ pub struct Thunks {
     /// [`SCRATCH`]. Gives the host's address in [`ADDRESS`], and clears the carry flag if there is such an entry. By view,
     /// and whether it is to be written.
     pub lookup: [[u64; 2]; 3],
+    /// Goes to the linear address in [`ADDRESS`], or to where [`SCRATCH`] says if it is not known where that is, or
+    /// something waits, the flags saved. By view, whether the address was popped from the stack, and whether the flags are
+    /// saved before.
+    pub jump: [[[u64; 2]; 2]; 3],
     /// Loads the vector registers. Called.
     pub load_vectors: u64,
     /// Loads the x87 registers; vector registers are not live then. Called; no flags are lost.
@@ -112,10 +118,10 @@ pub fn emit(asm: &mut Asm, interpret: Interpret, avx: bool) -> Thunks {
     asm.bytes(&[0x83, 0xf8, CONTINUES as u8]); // cmp eax, CONTINUES
     asm.jump_if(condition::NOT_EQUAL, leave);
     load_registers(asm);
-    asm.load(ADDRESS, frame::LINEAR);
     asm.jump_indirect(frame::TARGET);
 
-    let mut thunks = Thunks { enter, exit, lookup, load_vectors, load_x87, ..Thunks::default() };
+    let jump = std::array::from_fn(|table| std::array::from_fn(|ret| jump_to_address(asm, table, ret == 1)));
+    let mut thunks = Thunks { enter, exit, jump, lookup, load_vectors, load_x87, ..Thunks::default() };
     for saved in [false, true] {
         for live in 0..4 {
             thunks.interpret[usize::from(saved)][live] = asm.address();
@@ -176,6 +182,31 @@ fn look_up(asm: &mut Asm, view: View, write: bool) -> u64 {
     asm.pop(RAX);
     asm.bytes(&[0xf9, 0xc3]); // stc; ret
     address
+}
+
+/// Writes one of [`Thunks::jump`].
+fn jump_to_address(asm: &mut Asm, table: usize, pops: bool) -> [u64; 2] {
+    let (find, miss) = (asm.label(), asm.label());
+    let unsaved = asm.address();
+    asm.store(frame::TARGET, SCRATCH);
+    asm.copy(SCRATCH, RAX);
+    asm.flags_to_ax();
+    asm.store_32(frame::PACKED_FLAGS, RAX);
+    asm.copy(RAX, SCRATCH);
+    asm.short_jump(find);
+    let saved = asm.address();
+    asm.store(frame::TARGET, SCRATCH);
+    asm.bind(find);
+    let host = control::find_target(asm, table, miss);
+    if pops {
+        asm.lea(GUEST_RSP, Mem::at(GUEST_RSP, 8));
+    }
+    asm.alu_immediate(true, alu::AND, ADDRESS, -(paging::PAGE_SIZE as i32));
+    asm.store(frame::PAGE, ADDRESS);
+    asm.jump_indirect(host);
+    asm.bind(miss);
+    asm.jump_indirect(frame::TARGET);
+    [unsaved, saved]
 }
 
 impl Mem {

@@ -15,7 +15,7 @@ struct Machine {
 impl Machine {
     fn new(count: u32) -> Self {
         let addresses: Vec<Arc<ApicAddress>> = (0..count).map(|_| Arc::default()).collect();
-        let inboxes: Vec<Arc<Inbox>> = (0..count).map(|_| Arc::default()).collect();
+        let inboxes: Vec<Arc<Inbox>> = (0..count).map(|_| Arc::new(Inbox::new().unwrap())).collect();
         let interconnect = Interconnect::new(addresses.iter().cloned().zip(inboxes.iter().cloned()));
         let apics = (0..).zip(addresses).map(|(id, address)| {
             let mut apic = LocalApic::new(id, TSC_KHZ, 46, address);
