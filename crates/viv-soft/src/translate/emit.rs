@@ -15,6 +15,7 @@ use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
 use super::flags::Flags;
 use super::frame;
+use super::loops::Reach;
 use super::operand::{Content, Need, Operand, Place, stack};
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
@@ -65,6 +66,8 @@ pub(super) enum Cold {
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
     SaveFlags { label: Label, resume: Label },
+    /// What the rounds of a loop reach is not in one page that is known.
+    TwoPages { label: Label, reach: Reach, checked: Label, resume: Label },
     /// Loading vector or x87 registers at the trace's start.
     Load { label: Label, thunk: u64, resume: Label },
 }
@@ -113,6 +116,8 @@ pub(super) struct Emitter<'a> {
     /// Where checks that fail lead, and whether code for that is being emitted.
     pub retreats: Vec<retreat::Entry>,
     pub in_retreat: bool,
+    /// Whether all accesses of what is being emitted are known to be allowed.
+    pub is_unchecked: bool,
     /// Where the present instruction has what it needs of memory, and the copy of it may join it: the instruction, the
     /// place, and whether the flags are saved there.
     joins: Vec<(usize, Label, bool)>,
@@ -161,6 +166,7 @@ pub fn emit(
         extents,
         retreats: Vec::new(),
         in_retreat: false,
+        is_unchecked: false,
         joins: Vec::new(),
         first_edge,
     };
@@ -168,6 +174,9 @@ pub fn emit(
     emitter.asm.store(frame::PAGE, ADDRESS);
     let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
+    if let Some(rounds) = &trace.rounds {
+        emitter.rounds(rounds);
+    }
     let mut n = 0;
     while n < trace.items.len() {
         let (first, last) = (n, emitter.extents.end_of(n));
@@ -322,7 +331,7 @@ impl Emitter<'_> {
     fn computation(&mut self, n: usize, item: &Item, host: Host) {
         let i = &item.instruction;
         let needed = item.flags.before(item.live);
-        let covered = self.extents.covers(n);
+        let covered = self.is_unchecked || self.extents.covers(n);
         let memory = host.access.map(|access| {
             let need = Need { size: access.size, write: access.write, flags: needed };
             (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
@@ -517,6 +526,10 @@ impl Emitter<'_> {
                     self.flags_saved = false;
                     self.guard_flags(super::flags::ALL);
                     self.asm.jump(resume);
+                }
+                Cold::TwoPages { label, reach, checked, resume } => {
+                    self.asm.bind(label);
+                    self.two_pages(reach, checked, resume);
                 }
                 Cold::Load { label, thunk, resume } => {
                     self.asm.bind(label);

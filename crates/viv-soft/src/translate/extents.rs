@@ -49,7 +49,7 @@ impl Registers {
     }
 
     /// By how much an instruction moves the address. `None`: nobody knows.
-    fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
+    pub fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
         let base = change(item, self.base, info)?;
         match self.index {
             None => Some(base),
@@ -166,17 +166,18 @@ impl Extent {
 
 /// An access that may be in an extent.
 #[derive(Debug, Clone, Copy)]
-struct Access {
-    registers: Registers,
-    disp: i32,
-    size: i32,
-    write: bool,
+pub struct Access {
+    pub registers: Registers,
+    pub disp: i32,
+    pub size: i32,
+    pub write: bool,
 }
 
 const RSP: u8 = 4;
 const RBP: u8 = 5;
 
-fn access(item: &Item) -> Option<Access> {
+/// That of an instruction, if it has one alone.
+pub fn access(item: &Item) -> Option<Access> {
     let i = &item.instruction;
     let word = item.mode.word() as i32;
     let stack =

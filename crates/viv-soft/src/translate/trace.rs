@@ -5,10 +5,13 @@
 
 use std::mem;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
+};
 use viv_arch::paging;
 
 use super::flags::{self, FlagUse, Flags};
+use super::loops::Rounds;
 use super::regs::is_high_byte;
 use super::system::{self, Class, System};
 use super::{Mode, narrow, x87};
@@ -83,6 +86,8 @@ pub struct Trace {
     pub vectors: bool,
     /// Whether x87 registers are used.
     pub x87: bool,
+    /// If it is a loop: what runs without checks.
+    pub rounds: Option<Rounds>,
 }
 
 /// What a trace is decoded from.
@@ -99,10 +104,16 @@ pub struct Text<'a> {
 }
 
 /// Room for a trace that is being decoded, used again for every trace.
-#[derive(Default)]
 pub struct Room {
     pub items: Vec<Item>,
     ops: Vec<Op>,
+    info: InstructionInfoFactory,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { items: Vec::new(), ops: Vec::new(), info: InstructionInfoFactory::new() }
+    }
 }
 
 impl Trace {
@@ -171,9 +182,15 @@ impl Trace {
         {
             (last.kind, last.ends, last.flags) = (Kind::Interpret, true, FlagUse::UNKNOWN);
         }
+        // What follows a loop is another trace, for it is reached from every round.
+        let rounds = Rounds::of(&items, &mut room.info);
+        if let Some(Rounds { length, .. }) = rounds {
+            items.truncate(length);
+            ops.truncate(length);
+        }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
         let x87 = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.x87 != X87::Unused));
-        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors, x87 };
+        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors, x87, rounds };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
