@@ -131,7 +131,7 @@ pub struct Job<'a> {
     pub trace: &'a Trace,
     /// The bytes of its page.
     pub page: &'a [u8],
-    /// The slot of the page that its instruction runs into, if it does.
+    /// The slot of the page that it runs into, if it does.
     pub second: Option<u32>,
     pub mode: Mode,
 }
@@ -182,7 +182,8 @@ pub fn emit(
         let (first, last) = (n, emitter.extents.end_of(n));
         emitter.mode = trace.items[n].mode;
         while n <= last {
-            if let Some(extent) = emitter.extents.beginning_at(n) {
+            for k in 0..emitter.extents.beginning_at(n).len() {
+                let extent = emitter.extents.beginning_at(n)[k];
                 emitter.check_extent(n, extent);
             }
             n += emitter.instructions(n);

@@ -89,7 +89,7 @@ impl Rounds {
 }
 
 /// Whether it goes back to the trace's head.
-fn is_back(item: &Item) -> bool {
+pub fn is_back(item: &Item) -> bool {
     matches!(item.kind, Kind::Branch | Kind::Jump) && item.instruction.near_branch_target() == 0
 }
 
@@ -104,9 +104,7 @@ impl Reach {
         }
         let access = access(item)?;
         let mut moved = |items: &[Item]| {
-            items
-                .iter()
-                .try_fold(0i32, |sum, item| sum.checked_add(access.registers.change(item, info)?))
+            items.iter().try_fold(0i32, |sum, item| sum.checked_add(access.registers.change(item, info)?))
         };
         let (before, stride) = (moved(&round[..n])?, moved(round)?);
         let lowest = access.disp.checked_add(before)?;

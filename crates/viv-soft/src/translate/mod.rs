@@ -41,7 +41,7 @@ mod thunks;
 mod trace;
 mod x87;
 
-pub use cache::{TraceId, Translator};
+pub use cache::{Found, TraceId, Translator};
 #[cfg(test)]
 pub use flags::keeping_all as keeping_all_flags;
 pub use frame::Frame;
