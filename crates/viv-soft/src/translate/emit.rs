@@ -118,6 +118,10 @@ pub(super) struct Emitter<'a> {
     pub in_retreat: bool,
     /// Whether all accesses of what is being emitted are known to be allowed.
     pub is_unchecked: bool,
+    /// The guest register that [`ADDRESS`] is known to have, in such code.
+    pub held: Option<u8>,
+    /// Where a loop goes on behind each of its instructions, if that was interpreted.
+    pub afters: Vec<Label>,
     /// Where the present instruction has what it needs of memory, and the copy of it may join it: the instruction, the
     /// place, and whether the flags are saved there.
     joins: Vec<(usize, Label, bool)>,
@@ -167,6 +171,8 @@ pub fn emit(
         retreats: Vec::new(),
         in_retreat: false,
         is_unchecked: false,
+        held: None,
+        afters: Vec::new(),
         joins: Vec::new(),
         first_edge,
     };
@@ -267,7 +273,7 @@ impl Emitter<'_> {
         if let Some(count) = self.stack_run(n) {
             return count;
         }
-        self.after = self.asm.label();
+        self.after = self.afters.get(n).copied().unwrap_or_else(|| self.asm.label());
         self.item(n, &self.trace.items[n]);
         self.asm.bind(self.after);
         1
@@ -373,6 +379,9 @@ impl Emitter<'_> {
         }
         for (guest, scratch) in rewritten.stores() {
             self.asm.store(slot(guest), scratch);
+        }
+        if rewritten.spoils(ADDRESS, self.held) {
+            self.held = None;
         }
         self.note_x87(n);
         self.put_back(encoded);

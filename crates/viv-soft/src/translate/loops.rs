@@ -16,7 +16,7 @@ use super::trace::{Item, Kind};
 /// The most rounds without a check.
 const MAX_ROUNDS: usize = 8;
 /// The most instructions of all of them.
-const MAX_INSTRUCTIONS: usize = 96;
+const MAX_INSTRUCTIONS: usize = 128;
 /// The most bytes that the same registers reach in them: less than a page, so that there are two pages at the most.
 const MAX_SPAN: i32 = 512;
 
@@ -167,14 +167,18 @@ impl Emitter<'_> {
             }
         }
         let saved = self.flags_saved;
+        // What must be interpreted goes on in the round with checks, so that nothing is forgotten here.
+        self.afters = (1..length).map(|_| self.asm.label()).collect();
         self.is_unchecked = true;
         let out = self.asm.label();
         let back = &trace.items[length - 1];
         for round in 1..=count {
             for (n, item) in trace.items[..length - 1].iter().enumerate() {
-                self.after = self.asm.label();
+                self.after = self.afters[n];
+                if item.kind == Kind::Lea {
+                    self.held = None;
+                }
                 self.item(n, item);
-                self.asm.bind(self.after);
             }
             if round == count {
                 self.item(length - 1, back);
@@ -184,7 +188,7 @@ impl Emitter<'_> {
                 self.asm.jump_if(condition ^ 1, out);
             }
         }
-        self.is_unchecked = false;
+        (self.is_unchecked, self.held) = (false, None);
         if back.kind == Kind::Branch {
             self.asm.bind(out);
             self.edge(back.instruction.next_ip(), back.live);

@@ -114,8 +114,15 @@ impl Emitter<'_> {
         if covered {
             match place.address {
                 Content::Nothing => {}
-                Content::Register(guest) => self.asm.load(ADDRESS, slot(guest)),
-                Content::Whole => self.linear(operand, None),
+                Content::Register(guest) if self.held == Some(guest) => {}
+                Content::Register(guest) => {
+                    self.asm.load(ADDRESS, slot(guest));
+                    self.held = Some(guest).filter(|_| self.is_unchecked);
+                }
+                Content::Whole => {
+                    self.linear(operand, None);
+                    self.held = None;
+                }
             }
             return;
         }

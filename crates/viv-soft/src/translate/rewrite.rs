@@ -36,6 +36,11 @@ impl Rewritten {
         self.moved().filter(|moved| moved.written).map(|moved| (moved.guest, moved.host))
     }
 
+    /// Whether host register `host` has not what it had before, which is guest register `held`.
+    pub fn spoils(&self, host: u8, held: Option<u8>) -> bool {
+        self.moved().any(|moved| moved.host == host || moved.written && Some(moved.guest) == held)
+    }
+
     fn moved(&self) -> impl Iterator<Item = Moved> {
         let Self { moved, moved_len, .. } = *self;
         moved.into_iter().take(moved_len)
