@@ -1,7 +1,8 @@
 //! Traces: the runs of guest instructions that are translated at a time.
 //!
 //! A trace begins where control came in, goes on past conditional branches that are not taken, and ends at a branch
-//! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page.
+//! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page. Only a
+//! loop may go on in the next page.
 
 use std::mem;
 
