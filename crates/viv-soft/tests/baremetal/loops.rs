@@ -10,8 +10,8 @@ use crate::machine::*;
 /// Where pages of RAM are mapped besides, the fifth of them being at a multiple of 4 GiB.
 const BUFFER: u64 = 0x80_ffff_c000;
 const PAGES: u64 = 8;
-/// Often enough for pages to be thought worth having at hand.
-const PASSES: u64 = 40;
+/// Often enough for an engine to take the pages for worth having at hand.
+const PASSES: u64 = 200;
 const VECTOR: u8 = 0x61;
 const PAGE_FAULT: u8 = 14;
 
