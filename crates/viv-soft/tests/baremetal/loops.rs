@@ -28,7 +28,7 @@ fn with_buffer(flags: u64) -> Machine {
     machine
 }
 
-/// Runs `round` as often as RCX says, with RSI at `from` and RDI at `to`, and all of that [`PASSES`] times.
+/// Runs `round` as often as RCX says, with R10 at `from` and RDI at `to`, and all of that [`PASSES`] times.
 fn passes(
     a: &mut CodeAssembler,
     [from, to]: [u64; 2],
@@ -38,7 +38,7 @@ fn passes(
     let (mut pass, mut again) = (a.create_label(), a.create_label());
     a.mov(r15, PASSES)?;
     a.set_label(&mut pass)?;
-    a.mov(rsi, from)?;
+    a.mov(r10, from)?;
     a.mov(rdi, to)?;
     a.mov(rcx, rounds)?;
     a.set_label(&mut again)?;
@@ -79,9 +79,9 @@ fn what_they_read_and_write_may_lie_in_several_pages() {
         }
         machine.code(CODE, &|a| {
             passes(a, [from, to], ROUNDS, &|a| {
-                a.mov(r11, qword_ptr(rsi))?;
+                a.mov(r11, qword_ptr(r10))?;
                 a.add(rbx, r11)?;
-                a.add(rsi, stride)?;
+                a.add(r10, stride)?;
                 a.add(qword_ptr(rdi), r11)?;
                 a.lea(rdi, qword_ptr(rdi + stride))
             })?;
