@@ -356,7 +356,7 @@ impl Tlb {
             heat = self.heat.saturating_mul(1 << window.moves(page.linear).min(15));
             window.fill(view, page);
         }
-        let entry = Entry {
+        let mut entry = Entry {
             read: page.linear,
             write: if page.writable { page.linear } else { Entry::no_tag(index) },
             host: host as u64,
@@ -366,6 +366,10 @@ impl Tlb {
         };
         // SAFETY: as for `table`.
         let slot = unsafe { &mut self.tables.as_mut()[view as usize][index] };
+        // An access to two pages looks both up anew; it must not keep them from the window.
+        if slot.read == entry.read && slot.frame == entry.frame && slot.heat != 0 {
+            entry.heat = entry.heat.min(slot.heat);
+        }
         if slot.replace(entry) {
             self.filled[usize::from(page.global)].push((view, index as u16));
         }

@@ -40,7 +40,7 @@ type Slot = u32;
 #[repr(align(64))]
 struct Record {
     slot: Slot,
-    /// The page that its instruction runs into.
+    /// The page that it runs into.
     second: Option<Slot>,
     /// Where its code is for indirect branches.
     start: u64,
@@ -79,7 +79,7 @@ struct Page {
     source: Source,
     mode: Mode,
     traces: Traces,
-    /// Traces of other pages whose instruction runs into this one.
+    /// Traces of other pages that run into this one.
     visitors: Vec<TraceId>,
     /// Of its slot.
     marks: Marks,
@@ -103,6 +103,15 @@ impl Kept {
         self.pages.clear();
         self.targets.clear();
     }
+}
+
+/// What there is at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Trace(TraceId),
+    /// A loop that runs into the next page, of which nothing is known yet.
+    Unsure,
+    Nothing,
 }
 
 /// All translations of a vCPU.
@@ -232,22 +241,36 @@ impl Translator {
         self.instructions
     }
 
-    /// The trace at physical address `phys`, whose instruction runs into the page at `second`, if into any.
-    pub fn find(&mut self, phys: u64, second: Option<u64>, mode: Mode) -> Option<TraceId> {
+    /// The trace at physical address `phys`, whose first instruction runs into the page at `second`, if into any. `next` is
+    /// the page behind, if that is known, which a loop may run into.
+    pub fn find(&mut self, phys: u64, second: Option<u64>, next: Option<u64>, mode: Mode) -> Found {
+        let Some((trace, found)) = self.look_up(phys, mode) else { return Found::Nothing };
+        if found == second {
+            return Found::Trace(trace);
+        }
+        if found.is_some() && second.is_none() {
+            match next {
+                None => return Found::Unsure,
+                Some(_) if next == found => return Found::Trace(trace),
+                Some(_) => {}
+            }
+        }
+        // The same page lies before another one now.
+        self.version += 1;
+        self.drop_trace(trace);
+        self.forget_targets();
+        Found::Nothing
+    }
+
+    /// The trace at `phys`, and the page that it runs into.
+    fn look_up(&self, phys: u64, mode: Mode) -> Option<(TraceId, Option<u64>)> {
         let slot = *self.by_page.get(&page_key(phys & !paging::PAGE_OFFSET, mode))?;
         let page = self.pages[slot as usize].as_ref()?;
         let trace = *page.traces.get(&((phys & paging::PAGE_OFFSET) as u16))?;
         let runs_into = self.traces[trace as usize].as_ref()?.second;
         let found =
             runs_into.and_then(|slot| self.pages[slot as usize].as_ref()).map(|page| page.source.phys);
-        if found == second {
-            return Some(trace);
-        }
-        // The same page lies before another one now.
-        self.version += 1;
-        self.drop_trace(trace);
-        self.forget_targets();
-        None
+        Some((trace, found))
     }
 
     /// The traces in a page.
@@ -431,12 +454,12 @@ impl Translator {
         }
     }
 
-    /// Whether the trace's instruction runs into the next page.
+    /// Whether the trace runs into the next page.
     pub fn crosses(&self, id: TraceId) -> bool {
         self.traces[id as usize].as_ref().is_some_and(|record| record.second.is_some())
     }
 
-    /// Says that the page that the trace's instruction runs into is mapped at `linear`'s page.
+    /// Says that the page that the trace runs into is mapped at `linear`'s page.
     pub fn map_second(&mut self, id: TraceId, linear: u64, global: bool) {
         if let Some(Record { second: Some(slot), .. }) = self.traces[id as usize] {
             self.map_page(slot, linear, global);

@@ -1,6 +1,6 @@
 //! Branches out of a trace.
 
-use iced_x86::ConditionCode;
+use iced_x86::{ConditionCode, Instruction};
 use viv_arch::paging;
 
 use super::asm::{Asm, Label, Mem, RCX, RSP, alu, condition};
@@ -14,10 +14,7 @@ impl Emitter<'_> {
     /// Jcc.
     pub(super) fn conditional(&mut self, item: &Item) {
         let i = &item.instruction;
-        let cc = match i.condition_code() {
-            ConditionCode::None => 0,
-            code => code as u8 - 1,
-        };
+        let cc = Self::condition(i);
         self.restore_flags();
         let target = i.near_branch_target().wrapping_add(self.trace.start as u64) as i64;
         let here = self.trace.start as i64 + i.ip() as i64;
@@ -40,6 +37,14 @@ impl Emitter<'_> {
         self.edge(i.near_branch_target(), live);
         self.asm.bind(over);
         self.flags_saved = false;
+    }
+
+    /// The condition of a Jcc, as its opcode has it.
+    pub(super) fn condition(i: &Instruction) -> u8 {
+        match i.condition_code() {
+            ConditionCode::None => 0,
+            code => code as u8 - 1,
+        }
     }
 
     /// Goes to `target`, an offset from the trace's start, where flags `live` are needed.

@@ -15,7 +15,8 @@ use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
 use super::flags::Flags;
 use super::frame;
-use super::operand::{Content, Need, Operand, Place, stack};
+use super::loops::Reach;
+use super::operand::{Base, Content, Need, Operand, Place, stack};
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
 use super::system::System;
@@ -65,6 +66,8 @@ pub(super) enum Cold {
     Exit { label: Label, edge: usize, flags_saved: bool },
     /// Saving the flags before the trace's start.
     SaveFlags { label: Label, resume: Label },
+    /// What the rounds of a loop reach is not in one page that is known.
+    TwoPages { label: Label, reach: Reach, checked: Label, resume: Label },
     /// Loading vector or x87 registers at the trace's start.
     Load { label: Label, thunk: u64, resume: Label },
 }
@@ -113,6 +116,12 @@ pub(super) struct Emitter<'a> {
     /// Where checks that fail lead, and whether code for that is being emitted.
     pub retreats: Vec<retreat::Entry>,
     pub in_retreat: bool,
+    /// Whether all accesses of what is being emitted are known to be allowed.
+    pub is_unchecked: bool,
+    /// The guest register or page whose value [`ADDRESS`] is known to have, in such code.
+    pub held: Option<Base>,
+    /// Where a loop goes on behind each of its instructions, if that was interpreted.
+    pub afters: Vec<Label>,
     /// Where the present instruction has what it needs of memory, and the copy of it may join it: the instruction, the
     /// place, and whether the flags are saved there.
     joins: Vec<(usize, Label, bool)>,
@@ -126,7 +135,7 @@ pub struct Job<'a> {
     pub trace: &'a Trace,
     /// The bytes of its page.
     pub page: &'a [u8],
-    /// The slot of the page that its instruction runs into, if it does.
+    /// The slot of the page that it runs into, if it does.
     pub second: Option<u32>,
     pub mode: Mode,
 }
@@ -161,17 +170,24 @@ pub fn emit(
         extents,
         retreats: Vec::new(),
         in_retreat: false,
+        is_unchecked: false,
+        held: None,
+        afters: Vec::new(),
         joins: Vec::new(),
         first_edge,
     };
     let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
+    if let Some(rounds) = &trace.rounds {
+        emitter.rounds(rounds);
+    }
     let mut n = 0;
     while n < trace.items.len() {
         let (first, last) = (n, emitter.extents.end_of(n));
         emitter.mode = trace.items[n].mode;
         while n <= last {
-            if let Some(extent) = emitter.extents.beginning_at(n) {
+            for k in 0..emitter.extents.beginning_at(n).len() {
+                let extent = emitter.extents.beginning_at(n)[k];
                 emitter.check_extent(n, extent);
             }
             n += emitter.instructions(n);
@@ -259,7 +275,7 @@ impl Emitter<'_> {
         if let Some(count) = self.stack_run(n) {
             return count;
         }
-        self.after = self.asm.label();
+        self.after = self.afters.get(n).copied().unwrap_or_else(|| self.asm.label());
         self.item(n, &self.trace.items[n]);
         self.asm.bind(self.after);
         1
@@ -324,7 +340,7 @@ impl Emitter<'_> {
     fn computation(&mut self, n: usize, item: &Item, host: Host) {
         let i = &item.instruction;
         let needed = item.flags.before(item.live);
-        let covered = self.extents.covers(n);
+        let covered = self.is_unchecked || self.extents.covers(n);
         let memory = host.access.map(|access| {
             let need = Need { size: access.size, write: access.write, flags: needed };
             (self.place(Operand::of(i, self.trace.start), covered, rewrite::has_high_byte(i)), need)
@@ -365,6 +381,9 @@ impl Emitter<'_> {
         }
         for (guest, scratch) in rewritten.stores() {
             self.asm.store(slot(guest), scratch);
+        }
+        if rewritten.spoils(ADDRESS, self.held) {
+            self.held = None;
         }
         self.note_x87(n);
         self.put_back(encoded);
@@ -520,6 +539,10 @@ impl Emitter<'_> {
                     self.flags_saved = false;
                     self.guard_flags(super::flags::ALL);
                     self.asm.jump(resume);
+                }
+                Cold::TwoPages { label, reach, checked, resume } => {
+                    self.asm.bind(label);
+                    self.two_pages(reach, checked, resume);
                 }
                 Cold::Load { label, thunk, resume } => {
                     self.asm.bind(label);

@@ -1,8 +1,9 @@
 //! Extents: accesses of a trace that lie near each other, for which one check is enough.
 //!
-//! They have the same base register and the same index, or none. Where these change by what is known (PUSH, POP, ADD of a constant),
-//! that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
-//! to the last, for pages of the window are mapped between runs of translated code alone.
+//! They have the same base register and the same index, or are relative to the code, or to nothing. Where the registers
+//! change by what is known (PUSH, POP, ADD of a constant), that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
+//! to the last, for pages of the window are mapped between runs of translated code alone. Where flags are needed there,
+//! the check is further ahead, where none are, if there is such a place.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use viv_arch::paging;
@@ -12,7 +13,9 @@ use super::system::System;
 use super::trace::{Item, Kind, Trace};
 
 /// The most instructions from the first to the last.
-const MAX_LENGTH: usize = 32;
+const MAX_LENGTH: usize = 64;
+/// How far before the first of them flags are looked for that a check may destroy.
+const MAX_AHEAD: usize = 16;
 /// The most bytes from the first to the last: the more, the likelier they are in two pages.
 const MAX_SPAN: i32 = 256;
 
@@ -50,7 +53,7 @@ impl Registers {
     }
 
     /// By how much an instruction moves the address. `None`: nobody knows.
-    fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
+    pub fn change(self, item: &Item, info: &mut InstructionInfoFactory) -> Option<i32> {
         let base = match self.base {
             Base::Register(base) => change(item, base, info)?,
             Base::Page | Base::Zero => 0,
@@ -87,6 +90,7 @@ impl Extents {
                 self.all.push(extent);
             }
         }
+        self.all.sort_by_key(|extent| extent.first);
     }
 
     /// Whether the access of instruction `n` is checked with others.
@@ -94,10 +98,11 @@ impl Extents {
         self.covered[n]
     }
 
-    /// The one that begins with instruction `n`, which has one access at the most.
-    pub fn beginning_at(&self, n: usize) -> Option<Extent> {
-        let at = self.all.binary_search_by_key(&n, |extent| extent.first).ok()?;
-        Some(self.all[at])
+    /// Those that begin with instruction `n`.
+    pub fn beginning_at(&self, n: usize) -> &[Extent] {
+        let from = self.all.partition_point(|extent| extent.first < n);
+        let count = self.all[from..].iter().take_while(|extent| extent.first == n).count();
+        &self.all[from..from + count]
     }
 
     /// The last instruction of those that overlap each other, of which one contains instruction `n`.
@@ -148,15 +153,37 @@ impl Extents {
                 _ => break,
             }
         }
-        if extent.last == first {
+        let ahead = extent.ahead_of_flags(items, info);
+        if extent.last == first && ahead.is_none() {
             return None;
         }
         self.covered[first] = true;
-        Some(extent)
+        Some(ahead.unwrap_or(extent))
     }
 }
 
 impl Extent {
+    /// With the check where it destroys no flags that are needed. `None`: there is no such place ahead of this one, or it
+    /// is one.
+    fn ahead_of_flags(self, items: &[Item], info: &mut InstructionInfoFactory) -> Option<Self> {
+        let needed = |item: &Item| item.flags.before(item.live) != 0;
+        if !needed(&items[self.first]) {
+            return None;
+        }
+        let mut moved = 0i32;
+        for (n, item) in items[..self.first].iter().enumerate().rev().take(MAX_AHEAD) {
+            if !matches!(item.kind, Kind::Nothing | Kind::Host(_) | Kind::Lea) {
+                return None;
+            }
+            moved = moved.checked_add(self.registers.change(item, info)?)?;
+            if !needed(item) {
+                let (lowest, end) = (self.lowest.checked_add(moved)?, self.end.checked_add(moved)?);
+                return Some(Self { first: n, lowest, end, ..self });
+            }
+        }
+        None
+    }
+
     /// With another access, where the register has moved by `moved`.
     fn join(self, n: usize, access: Access, moved: i32, behind_branch: bool) -> Option<Self> {
         let start = access.disp.checked_add(moved)?;
@@ -180,17 +207,18 @@ impl Extent {
 
 /// An access that may be in an extent.
 #[derive(Debug, Clone, Copy)]
-struct Access {
-    registers: Registers,
-    disp: i32,
-    size: i32,
-    write: bool,
+pub struct Access {
+    pub registers: Registers,
+    pub disp: i32,
+    pub size: i32,
+    pub write: bool,
 }
 
 const RSP: u8 = 4;
 const RBP: u8 = 5;
 
-fn access(item: &Item, start: usize) -> Option<Access> {
+/// That of an instruction, if it has one alone, in a trace that begins `start` behind its page's first byte.
+pub fn access(item: &Item, start: usize) -> Option<Access> {
     let i = &item.instruction;
     let word = item.mode.word() as i32;
     let stack =

@@ -89,15 +89,15 @@ pub fn live_at(mut decoder: Decoder<'_>) -> Flags {
     let mut unknown = ALL;
     let mut live = 0;
     let mut instruction = Instruction::default();
-    for _ in 0..8 {
-        if !decoder.can_decode() {
-            break;
-        }
+    // Runs of vector instructions, which have nothing to do with flags, are long.
+    let mut rest = 32;
+    while rest > 0 && decoder.can_decode() {
         decoder.decode_out(&mut instruction);
         if instruction.is_invalid() || instruction.flow_control() != FlowControl::Next {
             break;
         }
         let uses = FlagUse::of(&instruction);
+        rest -= if uses.touches { 4 } else { 1 };
         live |= uses.reads & unknown;
         unknown &= !uses.kills;
         if unknown & !live == 0 {

@@ -7,7 +7,7 @@
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
 //! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`];
-//!   [`extents`] finds the accesses that are checked together; [`narrow`] makes 32-bit instructions 64-bit ones.
+//!   [`extents`] finds the accesses that are checked together, [`loops`] the loops that are checked for several rounds; [`narrow`] makes 32-bit instructions 64-bit ones.
 //! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
 //!   what goes with x87 instructions.
 //! - [`frame`] says where everything is that generated code touches.
@@ -27,6 +27,7 @@ mod extents;
 mod flags;
 pub mod frame;
 mod listed;
+mod loops;
 mod narrow;
 mod operand;
 mod regs;
@@ -40,7 +41,7 @@ mod thunks;
 mod trace;
 mod x87;
 
-pub use cache::{TraceId, Translator};
+pub use cache::{Found, TraceId, Translator};
 #[cfg(test)]
 pub use flags::keeping_all as keeping_all_flags;
 pub use frame::Frame;

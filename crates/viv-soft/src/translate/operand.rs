@@ -154,10 +154,15 @@ impl Emitter<'_> {
         if covered {
             match place.address {
                 Content::Nothing | Content::Page => {}
+                Content::Base(base) if self.held == Some(base) => {}
                 Content::Base(base) => {
                     self.load_base(base);
+                    self.held = Some(base).filter(|_| self.is_unchecked);
                 }
-                Content::Whole => self.linear(operand, None),
+                Content::Whole => {
+                    self.linear(operand, None);
+                    self.held = None;
+                }
             }
             return;
         }

@@ -4,6 +4,7 @@
 use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::asm::{Mem, NO_BASE, RSI};
+use super::operand::Base;
 use super::regs::{self, ADDRESS, SCRATCH, is_high_byte};
 
 /// A rewritten instruction, and what has to be done around it.
@@ -34,6 +35,12 @@ impl Rewritten {
     /// Guest registers to be stored after it, with the host registers that have their values.
     pub fn stores(&self) -> impl Iterator<Item = (u8, u8)> {
         self.moved().filter(|moved| moved.written).map(|moved| (moved.guest, moved.host))
+    }
+
+    /// Whether host register `host` has not what it had before, which is `held`.
+    pub fn spoils(&self, host: u8, held: Option<Base>) -> bool {
+        let is_written = |moved: Moved| moved.written && Some(Base::Register(moved.guest)) == held;
+        self.moved().any(|moved| moved.host == host || is_written(moved))
     }
 
     fn moved(&self) -> impl Iterator<Item = Moved> {

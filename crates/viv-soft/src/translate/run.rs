@@ -90,8 +90,8 @@ fn unpack(flags: u64) -> u64 {
 }
 
 impl Translator {
-    /// Translates the trace at `phys`, where the interpreter has `block`, of at most `limit` instructions. `None`: there is
-    /// nothing there that can be translated.
+    /// Translates the trace at `phys`, where the interpreter has `block`, of at most `limit` instructions; `next` is the page
+    /// behind, if that is known. `None`: there is nothing there that can be translated.
     ///
     /// # Errors
     /// When there is no room: everything must be dropped.
@@ -100,6 +100,7 @@ impl Translator {
         cpu: &mut Cpu,
         phys: u64,
         block: &Block,
+        next: Option<u64>,
         mode: Mode,
         limit: usize,
     ) -> Result<Option<TraceId>, ArenaError> {
@@ -107,19 +108,19 @@ impl Translator {
             cpu.pending = None;
             return Ok(None);
         };
-        let mut bytes = [0; paging::PAGE_SIZE as usize + MAX_LENGTH];
+        let mut bytes = [0; 2 * paging::PAGE_SIZE as usize];
         let (page, rest) = bytes.split_at_mut(paging::PAGE_SIZE as usize);
         cpu.read_physical(source.phys, page);
         let mut len = paging::PAGE_SIZE as usize;
-        let second = match &block.second {
+        let mut second = match &block.second {
             None => None,
             Some(second) => {
                 let Ok(source) = note_source(cpu, second.phys) else {
                     cpu.pending = None;
                     return Ok(None);
                 };
-                cpu.read_physical(source.phys, rest);
-                len = bytes.len();
+                cpu.read_physical(source.phys, &mut rest[..MAX_LENGTH]);
+                len += MAX_LENGTH;
                 Some(source)
             }
         };
@@ -133,7 +134,20 @@ impl Translator {
         let text = Text { bytes: &bytes[..len], start, mode, ops };
         let trace = Trace::decode(text, &mut cpu.host, limit, &mut room, is_known);
         self.room = room;
-        let trace = trace?;
+        let mut trace = trace?;
+        if let Some(next) = next
+            && second.is_none()
+            && trace.runs_off_page()
+            && let Ok(next) = note_source(cpu, next)
+        {
+            cpu.read_physical(next.phys, &mut bytes[paging::PAGE_SIZE as usize..]);
+            let text = Text { bytes: &bytes, start, mode, ops };
+            let whole = Trace::decode(text, &mut cpu.host, limit, &mut self.room, |_| false)?;
+            if !whole.items.is_empty() {
+                trace = whole;
+                second = Some(next);
+            }
+        }
         if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
             return Ok(None);
         }

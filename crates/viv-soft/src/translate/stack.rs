@@ -24,7 +24,7 @@ impl Emitter<'_> {
         };
         // Not those whose check comes only before them.
         let covered =
-            |k: usize| self.extents.covers(n + k) && (k == 0 || self.extents.beginning_at(n + k).is_none());
+            |k: usize| self.extents.covers(n + k) && (k == 0 || self.extents.beginning_at(n + k).is_empty());
         let count = items
             .iter()
             .enumerate()

@@ -2,9 +2,9 @@
 //! back.
 
 use super::asm::{Asm, Mem, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, alu, condition};
-use super::{control, frame};
 use super::regs::{ADDRESS, GUEST_RSP, MAPPED, SCRATCH, host, slot};
 use super::run::CONTINUES;
+use super::{control, frame};
 use viv_arch::paging;
 
 use crate::cpu::Cpu;

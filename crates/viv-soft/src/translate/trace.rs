@@ -1,25 +1,31 @@
 //! Traces: the runs of guest instructions that are translated at a time.
 //!
 //! A trace begins where control came in, goes on past conditional branches that are not taken, and ends at a branch
-//! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page.
+//! that always goes elsewhere, at an instruction that may change what the following ones mean, or with its page. Only a
+//! loop may go on in the next page.
 
 use std::mem;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
+};
 use viv_arch::paging;
 
 use super::flags::{self, FlagUse, Flags};
+use super::loops::{Rounds, is_back};
 use super::regs::is_high_byte;
 use super::system::{self, Class, System};
 use super::{Mode, narrow, x87};
 use crate::cpu::Bitness;
+use crate::decode::MAX_LENGTH;
 use crate::hostexec::{ArenaError, MemoryAccess, X87, is_host_executable, memory_access};
 use crate::lower::{Lowered, lower};
 use crate::op::Op;
 use crate::ops::host::{HostCode, Needs, needs};
 
-/// The most instructions in a trace.
+/// The most instructions in a trace, and the most if there are those that use vector registers, which do not count.
 pub const MAX_INSTRUCTIONS: usize = 64;
+const MAX_WITH_VECTORS: usize = 192;
 
 /// How an instruction is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +89,15 @@ pub struct Trace {
     pub vectors: bool,
     /// Whether x87 registers are used.
     pub x87: bool,
+    /// If it is a loop: what runs without checks.
+    pub rounds: Option<Rounds>,
 }
 
 /// What a trace is decoded from.
 #[derive(Clone, Copy)]
 pub struct Text<'a> {
     /// What its page holds. If there is more, it is what the next page begins with, and the trace is the one instruction
-    /// that runs into it.
+    /// that runs into it. If it is all of the next page, the trace is to be a loop, or none.
     pub bytes: &'a [u8],
     /// Where it begins, as offset in its page.
     pub start: usize,
@@ -99,10 +107,16 @@ pub struct Text<'a> {
 }
 
 /// Room for a trace that is being decoded, used again for every trace.
-#[derive(Default)]
 pub struct Room {
     pub items: Vec<Item>,
     ops: Vec<Op>,
+    info: InstructionInfoFactory,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { items: Vec::new(), ops: Vec::new(), info: InstructionInfoFactory::new() }
+    }
 }
 
 impl Trace {
@@ -120,16 +134,20 @@ impl Trace {
     ) -> Result<Self, ArenaError> {
         let crosses = bytes.len() > paging::PAGE_SIZE as usize;
         let mut item_mode = mode;
-        let limit = if crosses { 1 } else { limit };
+        let is_loop = bytes.len() > paging::PAGE_SIZE as usize + MAX_LENGTH;
+        let limit = if crosses && !is_loop { 1 } else { limit };
         let page = &bytes[..paging::PAGE_SIZE as usize];
         let mut decoder = decoder_at(bytes, start, 0, mode);
         let mut items = mem::take(&mut room.items);
         let ops = &mut room.ops;
         items.clear();
         ops.clear();
-        while items.len() < limit && decoder.can_decode() {
+        let most = if limit < MAX_INSTRUCTIONS { limit } else { MAX_WITH_VECTORS };
+        let mut plain = 0;
+        while plain < limit && items.len() < most && decoder.can_decode() {
             // Code that has a trace already is not translated once more behind a branch.
-            if items.last().is_some_and(|item| item.kind == Kind::Branch)
+            if !is_loop
+                && items.last().is_some_and(|item| item.kind == Kind::Branch)
                 && is_known((start + decoder.position()) as u16)
             {
                 break;
@@ -156,14 +174,18 @@ impl Trace {
                 Kind::Interpret => FlagUse::UNKNOWN,
                 _ => FlagUse::of(&instruction),
             };
+            plain += usize::from(!matches!(kind, Kind::Host(host) if host.vector));
             items.push(Item { instruction, kind, mode: item_mode, ends, flags, live: flags::ALL });
             ops.push(op);
-            if ends {
+            if ends || is_loop && items.last().is_some_and(is_back) {
                 break;
             }
             if let Kind::System(System::ChangeMode(next)) = kind {
                 item_mode = next;
             }
+        }
+        if is_loop && !items.last().is_some_and(is_back) {
+            items.clear();
         }
         // Interrupts must not come before the instruction behind STI.
         if let Some(last) = items.last_mut()
@@ -171,9 +193,15 @@ impl Trace {
         {
             (last.kind, last.ends, last.flags) = (Kind::Interpret, true, FlagUse::UNKNOWN);
         }
+        // What follows a loop is another trace, for it is reached from every round.
+        let rounds = Rounds::of(&items, start, &mut room.info);
+        if let Some(Rounds { length, .. }) = rounds {
+            items.truncate(length);
+            ops.truncate(length);
+        }
         let vectors = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.vector));
         let x87 = items.iter().any(|item| matches!(item.kind, Kind::Host(host) if host.x87 != X87::Unused));
-        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors, x87 };
+        let mut trace = Self { start, items, ops: ops.as_slice().into(), vectors, x87, rounds };
         trace.find_live_flags(page, mode);
         Ok(trace)
     }
@@ -215,6 +243,12 @@ impl Trace {
             _ => true,
         });
         self.live_in() != 0 && first.is_some_and(|item| item.kind != Kind::Branch && !item.flags.touches)
+    }
+
+    /// Whether it ends because its page does.
+    pub fn runs_off_page(&self) -> bool {
+        let end = |item: &Item| self.start + item.instruction.next_ip() as usize + MAX_LENGTH;
+        self.items.last().is_some_and(|item| !item.ends && end(item) > paging::PAGE_SIZE as usize)
     }
 
     /// The flags that are needed where it begins.

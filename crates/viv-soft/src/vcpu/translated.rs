@@ -8,7 +8,7 @@ use crate::cpu::{Cpu, Fault};
 use crate::options::Tier;
 use crate::region::CpuRegion;
 use crate::tlb::View;
-use crate::translate::{Left, Mode, TraceId, Translator, interpret};
+use crate::translate::{Found, Left, Mode, TraceId, Translator, interpret};
 use crate::window::Window;
 
 /// How often a block is interpreted before it is translated.
@@ -206,15 +206,21 @@ impl SoftVcpu {
         }
         let phys = block.source.phys | self.cpu.exec.rip & viv_arch::paging::PAGE_OFFSET;
         let second = block.second.as_ref().map(|second| second.phys);
+        let next = self.cpu.next_code_page(self.cpu.exec.rip);
+        let next = self.cpu.tlb.fetched(next, self.cpu.cpl == 3).map(|fetched| fetched.phys);
         let limit = self.translated.limit();
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
-        let found = match translator.find(phys, second, mode) {
-            Some(trace) => Ok(Some(trace)),
-            None => translator.translate(&mut self.cpu, phys, block, mode, limit),
+        let found = match translator.find(phys, second, next, mode) {
+            Found::Trace(trace) => Ok(Some(trace)),
+            Found::Nothing => translator.translate(&mut self.cpu, phys, block, next, mode, limit),
+            Found::Unsure => return Hot::Cold,
         };
         match found {
             Ok(Some(trace)) => {
-                block.set_trace(mode, trace, translator.version());
+                // Where a loop runs into the next page, that is looked for each time.
+                if second.is_some() || !translator.crosses(trace) {
+                    block.set_trace(mode, trace, translator.version());
+                }
                 Hot::Trace(trace, mode)
             }
             Ok(None) => {

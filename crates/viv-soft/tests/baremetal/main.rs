@@ -11,6 +11,7 @@ mod debug;
 mod exceptions;
 mod frequent;
 mod interrupts;
+mod loops;
 mod machine;
 mod paging;
 mod privilege;

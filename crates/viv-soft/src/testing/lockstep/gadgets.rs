@@ -18,7 +18,7 @@ pub const GUARD: [u8; 12] = {
 
 /// LAHF, SETO AL: reads all arithmetic flags. It stands behind what may write to code that comes next: translated code
 /// keeps only those flags that are read by what it knows to come, and does not know better of what is written there.
-const READS_FLAGS: [u8; 4] = [0x9f, 0x0f, 0x90, 0xc0];
+pub(super) const READS_FLAGS: [u8; 4] = [0x9f, 0x0f, 0x90, 0xc0];
 
 /// The registers that mostly point to something.
 const POINTERS: [u32; 7] = [3, 5, 6, 7, 8, 12, 13];
@@ -165,6 +165,7 @@ impl<'a> Island<'a> {
                 let count = 1 + rng.below(6);
                 self.bytes.extend((0..count).map(|_| rng.next_u64() as u8));
             }
+            90..93 => self.walk(rng),
             _ => self.system(rng),
         }
     }

@@ -1,7 +1,7 @@
 //! Machines in lockstep: random worlds, each run by the interpreter and by every other way to run code, which must all
 //! come to the same end.
 //!
-//! A world ([`world`]) is RAM full of random code ([`gadgets`], [`privileged`]) and data, mapped at random ([`places`]),
+//! A world ([`world`]) is RAM full of random code ([`gadgets`], [`walks`], [`privileged`]) and data, mapped at random ([`places`]),
 //! with handlers that keep the code going after faults and interrupts ([`system`]), until its fuel is used up. Nothing in
 //! it depends on time, so that registers, RAM and what devices saw must be the same at the end ([`run`]).
 //!
@@ -22,6 +22,7 @@ mod shrink;
 mod system;
 #[cfg(test)]
 mod tests;
+mod walks;
 mod world;
 
 use std::path::PathBuf;
