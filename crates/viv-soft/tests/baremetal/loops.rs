@@ -210,7 +210,8 @@ fn interrupts_come_between_rounds() {
         stop(a)
     });
     let outcome = machine.run_to_stop();
-    assert_eq!(outcome.gpr(Gpr::Rbx), 5);
+    // One more may come before CLI.
+    assert!(outcome.gpr(Gpr::Rbx) >= 5);
     assert_eq!(outcome.gpr(Gpr::R9), 3 * outcome.gpr(Gpr::R8));
 }
 
