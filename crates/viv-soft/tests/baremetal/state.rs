@@ -165,7 +165,8 @@ fn a_halted_processor_and_its_timer() {
     next.state = outcome.state;
     let tsc = next.state.tsc;
     let deadline = next.state.msrs.iter_mut().find(|(number, _)| *number == msr::IA32_TSC_DEADLINE);
-    deadline.expect("it is armed").1 = tsc + 10_000_000;
+    // Far enough that it is halted by then.
+    deadline.expect("it is armed").1 = tsc + 1_000_000_000;
     let outcome = next.run_to_stop();
     assert_eq!(outcome.events[0].brief(), (0x61, 0, end));
 }
