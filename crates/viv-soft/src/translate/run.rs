@@ -14,7 +14,7 @@ use crate::cpu::{Cpu, Shadow};
 use crate::decode::{MAX_LENGTH, note_source};
 use crate::hostexec::ArenaError;
 use crate::region::{CpuRegion, TABLES, Tables};
-use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Text, Trace};
+use crate::translate::trace::{MAX_INSTRUCTIONS, Text, Trace};
 
 /// How translated code was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Translator {
         let trace = Trace::decode(text, &mut cpu.host, limit, &mut room, is_known);
         self.room = room;
         let trace = trace?;
-        if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
+        if trace.items.is_empty() {
             return Ok(None);
         }
         self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace)
