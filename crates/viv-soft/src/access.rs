@@ -125,6 +125,11 @@ impl Cpu {
 
     /// Reads bytes as seen in `view`.
     pub fn read_bytes_as(&mut self, address: u64, bytes: &mut [u8], view: View) -> Exec {
+        if let Some(from) = self.reach(view, address, bytes.len(), false) {
+            // SAFETY: the TLB says that as many bytes are there.
+            unsafe { ram::copy(from, bytes.as_mut_ptr(), bytes.len()) };
+            return Ok(());
+        }
         self.check_canonical(address, bytes.len() as u64)?;
         // Faults come before any device sees a read.
         for (at, _) in pieces(address, bytes.len()) {
@@ -145,6 +150,11 @@ impl Cpu {
 
     /// Writes bytes as seen in `view`.
     pub fn write_bytes_as(&mut self, address: u64, bytes: &[u8], view: View) -> Exec {
+        if let Some(to) = self.reach(view, address, bytes.len(), true) {
+            // SAFETY: the TLB says that as many bytes may be written there.
+            unsafe { ram::copy(bytes.as_ptr(), to, bytes.len()) };
+            return Ok(());
+        }
         self.check_canonical(address, bytes.len() as u64)?;
         for (at, _) in pieces(address, bytes.len()) {
             self.translate(self.wrap(address, at), Access::Write, view)?;
@@ -158,6 +168,10 @@ impl Cpu {
 
     /// Reads a value for the processor itself (descriptor tables, TSS).
     pub fn load_system<T: Int>(&mut self, address: u64) -> Result<T, Fault> {
+        if let Some(from) = self.tlb.reach(self.system_view(), address, T::SIZE, false) {
+            // SAFETY: the TLB says that the value is there.
+            return Ok(unsafe { T::load(from) });
+        }
         let mut bytes = [0; 8];
         self.read_bytes_as(address, &mut bytes[..T::SIZE as usize], self.system_view())?;
         Ok(T::from_u64(u64::from_le_bytes(bytes)))
@@ -166,6 +180,13 @@ impl Cpu {
     /// Writes a value for the processor itself.
     pub fn store_system<T: Int>(&mut self, address: u64, value: T) -> Exec {
         self.write_bytes_as(address, &value.to_u64().to_le_bytes()[..T::SIZE as usize], self.system_view())
+    }
+
+    /// Where `len` bytes lie in the host, if the TLB knows of them in `view`.
+    #[inline]
+    fn reach(&self, view: View, address: u64, len: usize, write: bool) -> Option<*mut u8> {
+        let fits = (1..=paging::PAGE_SIZE).contains(&(len as u64));
+        if fits { self.tlb.reach(view, address, len as u64, write) } else { None }
     }
 
     /// Reads within one page of guest-physical memory.

@@ -51,6 +51,17 @@ impl Cpu {
         }
     }
 
+    /// Delivers the exception that is pending; says whether that was all there was.
+    pub fn deliver_pending(&mut self) -> bool {
+        match self.pending.take() {
+            Some(Pending::Exception(exception)) => self.deliver_exception(exception).is_ok(),
+            other => {
+                self.pending = other;
+                false
+            }
+        }
+    }
+
     /// Delivers an interrupt from outside.
     pub fn deliver_interrupt(&mut self, vector: u8) -> Exec {
         if self.deliver(vector, None, EventKind::Hardware).is_ok() {

@@ -25,9 +25,14 @@ pub enum Access {
 pub struct Translation {
     /// The guest-physical address.
     pub phys: u64,
-    writable: bool,
-    global: bool,
-    large: bool,
+    /// Which of [`paging::WRITABLE`], [`paging::GLOBAL`] and [`paging::LARGE`] hold for the page as a whole.
+    attributes: u64,
+}
+
+impl Translation {
+    fn is(&self, attribute: u64) -> bool {
+        self.attributes & attribute != 0
+    }
 }
 
 impl Cpu {
@@ -64,11 +69,13 @@ impl Cpu {
         let translation = self.walk(address, access, view)?;
         let phys = translation.phys;
         let Some(page) = self.ram.page(phys) else { return Ok(phys) };
-        if access == Access::Write {
+        let mut plain = page.record.is_plain(page.index);
+        if access == Access::Write && !plain {
             if page.record.has_code(page.index) {
                 self.op_end = std::ptr::null();
             }
             page.record.note_write(page.index);
+            plain = page.record.is_plain(page.index);
         }
         if access == Access::Fetch || self.debug.watches_page(address) {
             return Ok(phys);
@@ -76,9 +83,9 @@ impl Cpu {
         let filled = Page {
             linear: address & !paging::PAGE_OFFSET,
             frame: (phys >> 12) as u32,
-            writable: translation.writable && page.record.is_plain(page.index),
-            global: translation.global,
-            large: translation.large,
+            writable: plain && translation.is(paging::WRITABLE),
+            global: translation.is(paging::GLOBAL),
+            large: translation.is(paging::LARGE),
         };
         self.tlb.fill(view, filled, page.host);
         Ok(phys)
@@ -92,9 +99,10 @@ impl Cpu {
             return Ok(fetched);
         }
         let view = if user { View::User } else { View::Supervisor };
-        let Translation { phys, global, large, .. } = self.walk(address, Access::Fetch, view)?;
-        self.tlb.note_fetched(address, user, Fetched { phys, global }, large);
-        Ok(Fetched { phys, global })
+        let translation = self.walk(address, Access::Fetch, view)?;
+        let fetched = Fetched { phys: translation.phys, global: translation.is(paging::GLOBAL) };
+        self.tlb.note_fetched(address, user, fetched, translation.is(paging::LARGE));
+        Ok(fetched)
     }
 
     fn page_fault<T>(&mut self, address: u64, code: u32, access: Access, view: View) -> Result<T, Fault> {
@@ -117,7 +125,7 @@ impl Cpu {
     /// Walks the page tables, sets accessed and dirty bits, checks rights.
     fn walk(&mut self, address: u64, access: Access, view: View) -> Result<Translation, Fault> {
         if !self.cr0.contains(Cr0::PG) {
-            return Ok(Translation { phys: address, writable: true, global: false, large: false });
+            return Ok(Translation { phys: address, attributes: paging::WRITABLE });
         }
         if !self.long_mode() {
             self.pending = Some(Pending::Unsupported("paging outside long mode".to_owned()));
@@ -202,14 +210,16 @@ impl Cpu {
         }
         let (_, leaf) = path[depth - 1];
         let offset = (1u64 << leaf_shift) - 1;
-        Ok(Some(Translation {
-            phys: (leaf & paging::ADDRESS & !offset) | (address & offset),
-            // An entry for writing needs the dirty bit set already.
-            writable: (write || leaf & paging::DIRTY != 0)
-                && (writable || (view != View::User && !self.cr0.contains(Cr0::WP))),
-            global: leaf & paging::GLOBAL != 0 && self.cr4.contains(Cr4::PGE),
-            large: leaf_shift != 12,
-        }))
+        let mut attributes = if leaf_shift == 12 { 0 } else { paging::LARGE };
+        // An entry for writing needs the dirty bit set already.
+        let is_dirty = write || leaf & paging::DIRTY != 0;
+        if is_dirty && (writable || (view != View::User && !self.cr0.contains(Cr0::WP))) {
+            attributes |= paging::WRITABLE;
+        }
+        if self.cr4.contains(Cr4::PGE) {
+            attributes |= leaf & paging::GLOBAL;
+        }
+        Ok(Some(Translation { phys: (leaf & paging::ADDRESS & !offset) | (address & offset), attributes }))
     }
 
     fn set_entry(&mut self, at: u64, old: u64, new: u64) -> bool {

@@ -345,6 +345,17 @@ impl Tlb {
         (address >> 12) as usize & (TLB_SIZE - 1)
     }
 
+    /// Where `size` bytes within a page lie in the host, one at least and a page at the most, if there is an entry for
+    /// them in `view`.
+    #[inline]
+    pub fn reach(&self, view: View, address: u64, size: u64, write: bool) -> Option<*mut u8> {
+        // SAFETY: as for `table`.
+        let entry = unsafe { &self.tables.as_ref()[view as usize][Self::index(address)] };
+        let tag = if write { entry.write } else { entry.read };
+        let holds = address.wrapping_add(size - 1) & !paging::PAGE_OFFSET == tag;
+        holds.then(|| entry.at(address) as *mut u8)
+    }
+
     /// Enters a page that lies at `host`.
     pub fn fill(&mut self, view: View, page: Page, host: *mut u8) {
         let index = Self::index(page.linear);

@@ -18,11 +18,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Memory of the guests.
 const MEMORY: &str = "1G";
 
-/// On the host: mounts the disk in `$1` on `$2`, with what a system has beside it, and runs `$3` there. All mounts are
-/// gone with it.
+/// On the host: mounts the disk in `$1` below `$2`, writable as in a guest and with what a system has beside it, and runs
+/// `$3` there. What is written is kept in memory. All mounts are gone with it.
 const MOUNT: &str = r#"
-mount -o loop,ro "$1" "$2" && mount -t proc proc "$2/proc" && mount -t tmpfs tmpfs "$2/tmp" &&
-    mount -t tmpfs tmpfs "$2/dev/shm" && exec chroot "$2" sh -c "$3"
+mount -t tmpfs tmpfs "$2" && cd "$2" && mkdir disk upper work root && mount -o loop,ro "$1" disk &&
+    mount -t overlay -o lowerdir=disk,upperdir=upper,workdir=work overlay root && mount -t proc proc root/proc &&
+    mount -t tmpfs tmpfs root/tmp && mount -t tmpfs tmpfs root/dev/shm && exec chroot root sh -c "$3"
 "#;
 
 /// Runs the script on standard input in a directory of its own, in an environment that is the same everywhere.

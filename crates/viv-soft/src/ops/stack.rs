@@ -197,8 +197,8 @@ impl Cpu {
         let mask = changeable.bits();
         let old = self.exec.rflags;
         let mut new = (old & !mask) | (value & mask) | Rflags::RESERVED_1.bits();
-        // RF is cleared unless it is loaded on purpose.
-        if !changeable.contains(Rflags::RF) {
+        // RF is cleared unless it is loaded on purpose. Without a breakpoint it holds nothing off.
+        if !changeable.contains(Rflags::RF) || !self.debug.has_instruction_breakpoint() {
             new &= !Rflags::RF.bits();
         }
         self.exec.rflags = new;
@@ -206,8 +206,11 @@ impl Cpu {
         if changed & Rflags::AC.bits() != 0 {
             self.update_mmu_mode();
         }
-        let noticed = (Rflags::IF | Rflags::TF | Rflags::RF).bits();
-        if new & changed & noticed != 0 {
+        let mut noticed = Rflags::TF | Rflags::RF;
+        if self.frame.interrupt_waits != 0 {
+            noticed |= Rflags::IF;
+        }
+        if new & changed & noticed.bits() != 0 {
             self.attend();
         }
     }

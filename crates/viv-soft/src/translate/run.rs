@@ -13,7 +13,7 @@ use crate::cpu::{Cpu, Shadow};
 use crate::decode::{MAX_LENGTH, note_source};
 use crate::hostexec::ArenaError;
 use crate::region::{CpuRegion, TABLES, Tables};
-use crate::translate::trace::{Kind, MAX_INSTRUCTIONS, Text, Trace};
+use crate::translate::trace::{MAX_INSTRUCTIONS, Text, Trace};
 
 /// How translated code was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +44,23 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     cpu.exec.rip = cpu.frame.page + u64::from(detour.start);
     cpu.exec.rflags = cpu.exec.rflags & !Rflags::ARITHMETIC.bits() | unpack(cpu.frame.flags);
     cpu.op_end = op;
-    if (op.run)(cpu, op).is_err() {
+    let completed = (op.run)(cpu, op).is_ok();
+    if !completed {
         cpu.stop_at(op);
-        return LEFT_FAULT;
+        if !cpu.deliver_pending() {
+            return LEFT_FAULT;
+        }
     }
+    let is_elsewhere = op.sets_rip || !completed;
     let mode = Mode::of(cpu);
     let holds = !cpu.op_end.is_null() && cpu.tlb.generation() == cpu.frame.generation;
-    let ends = op.sets_rip || detour.ends != 0 || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
+    let ends = is_elsewhere || detour.ends != 0 || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
     if holds && !ends {
         cpu.frame.flags = pack(cpu.exec.rflags);
         cpu.frame.target = (at as u64).wrapping_add_signed(i64::from(detour.resume));
         return GOES_ON;
     }
-    if !op.sets_rip {
+    if !is_elsewhere {
         cpu.exec.rip = cpu.next_rip(op);
     }
     if !holds || !mode.is_translated() || mode.features() != cpu.frame.mode.features() {
@@ -148,7 +152,7 @@ impl Translator {
                 second = Some(next);
             }
         }
-        if trace.items.first().is_none_or(|first| first.kind == Kind::Interpret && first.ends) {
+        if trace.items.is_empty() {
             return Ok(None);
         }
         self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use viv_arch::{Cr4, Gpr, Rflags, Segment, SegmentRegister};
+use viv_arch::{Cr4, Gpr, Rflags, Segment, SegmentRegister, Vector};
 use viv_engine::Msi;
 
 use crate::machine::*;
@@ -39,6 +39,15 @@ fn ask_for_interrupt(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.out(u32::from(PORT_HOOK), eax)
 }
 
+/// A loop, in which an engine looks for events.
+fn spin(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut again = a.create_label();
+    a.mov(ecx, 3)?;
+    a.set_label(&mut again)?;
+    a.dec(ecx)?;
+    a.jnz(again)
+}
+
 #[test]
 fn interrupts_come_behind_the_instruction_after_sti() {
     // With a loop between the interrupt and STI, and without.
@@ -60,11 +69,7 @@ fn interrupts_come_behind_the_instruction_after_sti() {
             repeat(a, &|a| {
                 ask_for_interrupt(a)?;
                 if spins {
-                    let mut spin = a.create_label();
-                    a.mov(ecx, 3)?;
-                    a.set_label(&mut spin)?;
-                    a.dec(ecx)?;
-                    a.jnz(spin)?;
+                    spin(a)?;
                 }
                 a.sti()?;
                 a.inc(r8)?;
@@ -78,6 +83,84 @@ fn interrupts_come_behind_the_instruction_after_sti() {
         let outcome = machine.run_to_stop();
         assert_eq!(outcome.gpr(Gpr::Rbx), TIMES, "none came before the INC");
         assert_eq!(outcome.gpr(Gpr::R10), 0, "all came right behind it");
+    }
+}
+
+#[test]
+fn interrupts_come_right_behind_popf_and_iret() {
+    let popf: Build<'_> = &|a| {
+        a.push(0x202)?;
+        a.popfq()
+    };
+    let iret: Build<'_> = &|a| {
+        let mut next = a.create_label();
+        a.mov(rcx, rsp)?;
+        a.push(0)?;
+        a.push(rcx)?;
+        a.push(0x202)?;
+        a.push(i32::from(selector::CODE64))?;
+        a.lea(rcx, ptr(next))?;
+        a.push(rcx)?;
+        a.iretq()?;
+        a.set_label(&mut next)?;
+        a.zero_bytes()
+    };
+    for (set_if, spins) in [(popf, false), (popf, true), (iret, false), (iret, true)] {
+        let mut machine = with_interrupts();
+        // The handler counts in RBX if it came before the INC.
+        machine.set_handler(VECTOR, CODE + 0x800, &|a| {
+            let mut late = a.create_label();
+            a.cmp(r8, r9)?;
+            a.jne(late)?;
+            a.inc(rbx)?;
+            a.set_label(&mut late)?;
+            a.mov(dword_ptr(APIC + 0xb0), 0)?;
+            a.iretq()
+        });
+        machine.code(CODE, &|a| {
+            a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
+            repeat(a, &|a| {
+                ask_for_interrupt(a)?;
+                if spins {
+                    spin(a)?;
+                }
+                set_if(a)?;
+                a.inc(r8)?;
+                a.mov(r9, r8)
+            })?;
+            stop(a)
+        });
+        let outcome = machine.run_to_stop();
+        assert_eq!(outcome.gpr(Gpr::R8), TIMES);
+        assert_eq!(outcome.gpr(Gpr::Rbx), TIMES, "spins: {spins}");
+    }
+}
+
+#[test]
+fn exceptions_go_to_their_handler_and_back() {
+    for user in [false, true] {
+        let mut machine = Machine::new();
+        // The handler passes the UD2, whose length is two bytes.
+        machine.set_handler(Vector::InvalidOpcode as u8, CODE + 0x800, &|a| {
+            a.inc(rbx)?;
+            a.add(qword_ptr(rsp), 2)?;
+            a.iretq()
+        });
+        machine.code(if user { USER_CODE } else { CODE }, &|a| {
+            repeat(a, &|a| {
+                a.stc()?;
+                a.mov(ecx, 0)?;
+                a.ud2()?;
+                a.adc(r8, rcx)
+            })?;
+            if user { stop_user(a) } else { stop(a) }
+        });
+        if user {
+            machine.start_in_user_mode();
+        }
+        let outcome = machine.run_to_stop();
+        assert_eq!(outcome.gpr(Gpr::Rbx), TIMES);
+        assert_eq!(outcome.gpr(Gpr::R8), TIMES, "the carry flag came back");
     }
 }
 
