@@ -11,8 +11,9 @@
 //! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
 //!   what goes with x87 instructions.
 //! - [`frame`] says where everything is that generated code touches.
-//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
-//!   [`listed`] lists which are mapped.
+//! - [`cache`] finds translations, [`parts`] has their memory, [`links`] leads branches from one to the other, [`mapping`]
+//!   says where they are now, by [`listed`]; [`evict`] drops them when the code that they were made from changes, and the
+//!   oldest when there is no room.
 //!
 //! Generated code reaches guest RAM through the window and entries of the TLB, which the MMU fills after it has checked
 //! rights, and the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
@@ -23,12 +24,16 @@ mod bit;
 mod cache;
 mod control;
 mod emit;
+mod evict;
 mod extents;
 mod flags;
 pub mod frame;
+mod links;
 mod listed;
+mod mapping;
 mod narrow;
 mod operand;
+mod parts;
 mod regs;
 mod retreat;
 mod rewrite;
@@ -40,10 +45,11 @@ mod thunks;
 mod trace;
 mod x87;
 
-pub use cache::{TraceId, Translator};
+pub use cache::Translator;
 #[cfg(test)]
 pub use flags::keeping_all as keeping_all_flags;
 pub use frame::Frame;
+pub use parts::TraceId;
 pub use run::{Left, interpret};
 
 use viv_arch::{Cr0, Cr4, Segment, SegmentRegister, xsave};

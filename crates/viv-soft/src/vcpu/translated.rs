@@ -1,6 +1,6 @@
 //! The translator in the run loop: when code becomes hot, and how control passes from trace to trace.
 
-use viv_engine::EngineError;
+use viv_engine::{EngineError, Translations};
 
 use super::SoftVcpu;
 use crate::block::BlockId;
@@ -53,10 +53,12 @@ impl Translated {
         let translator = match tier {
             Tier::Interpret => None,
             Tier::Translate | Tier::Auto => {
-                Translator::new(cpu.tables(), interpret).map_err(|error| EngineError::Host {
-                    action: "map memory for generated code",
-                    source: std::io::Error::other(error),
-                })?
+                Translator::new(cpu.shared.options.code_memory.bytes(), cpu.tables(), interpret).map_err(
+                    |error| EngineError::Host {
+                        action: "map memory for generated code",
+                        source: std::io::Error::other(error),
+                    },
+                )?
             }
         };
         let torture = cpu.shared.options.torture;
@@ -94,14 +96,16 @@ impl Translated {
         self.translator.as_ref().map_or(0, Translator::instructions)
     }
 
+    /// What was done so far.
+    pub fn counts(&self) -> Option<Translations> {
+        self.translator.as_ref().map(Translator::counts)
+    }
+
     /// Drops all translations.
     pub fn clear(&mut self) {
         self.edge = None;
-        if let Some(translator) = &mut self.translator
-            && translator.clear().is_err()
-        {
-            // Without the shared pieces there is no translated code.
-            self.translator = None;
+        if let Some(translator) = &mut self.translator {
+            translator.clear();
         }
     }
 
@@ -174,6 +178,12 @@ impl SoftVcpu {
             *edge = None;
             translator.unlink_all();
         }
+        if torturer.once_in(1024)
+            && let Some(translator) = translator
+        {
+            *edge = None;
+            translator.evict_oldest();
+        }
         if torturer.once_in(8192) {
             self.drop_code();
             return true;
@@ -208,10 +218,15 @@ impl SoftVcpu {
         let second = block.second.as_ref().map(|second| second.phys);
         let limit = self.translated.limit();
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
+        let version = translator.version();
         let found = match translator.find(phys, second, mode) {
             Some(trace) => Ok(Some(trace)),
             None => translator.translate(&mut self.cpu, phys, block, mode, limit),
         };
+        if translator.version() != version {
+            // What the edge belongs to may have been dropped to make room.
+            self.translated.edge = None;
+        }
         match found {
             Ok(Some(trace)) => {
                 block.set_trace(mode, trace, translator.version());
