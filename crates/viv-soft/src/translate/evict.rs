@@ -88,16 +88,19 @@ impl Translator {
         while self.unused_slots() < 2
             && let Some(part) = self.parts.oldest()
         {
-            self.evict(part);
-            self.counts.evictions += 1;
+            self.make_room(part);
         }
     }
 
-    /// Drops the oldest part of all translations.
+    /// Goes on in the next part, which is the oldest unless nothing is in it.
     pub fn evict_oldest(&mut self) {
         let part = self.parts.advance();
+        self.make_room(part);
+    }
+
+    fn make_room(&mut self, part: usize) {
+        self.counts.evictions += u64::from(!self.parts.traces_of(part).is_empty());
         self.evict(part);
-        self.counts.evictions += 1;
     }
 
     /// Takes a trace out of its pages.
