@@ -14,6 +14,7 @@ use viv_arch::paging;
 use viv_engine::Translations;
 
 use super::Mode;
+use super::asm::Asm;
 use super::emit::{self, Job, Tools};
 use super::listed::{Lists, Marks};
 use super::mapping::Kept;
@@ -128,9 +129,13 @@ impl Translator {
         }
         let mut thunks = Thunks::default();
         let parts = Parts::new(size, |address| {
-            let mut asm = super::asm::Asm::new(address, 0);
+            let mut asm = Asm::default();
+            asm.begin([address, 0]);
             thunks = thunks::emit(&mut asm, interpret, has!("avx"));
-            asm.finish().map_or(Vec::new(), |([code, _], _)| code)
+            let mut code = [const { Vec::new() }; 2];
+            asm.finish(&mut code);
+            let [code, _] = code;
+            code
         })?;
         Ok(Some(Self {
             parts,
@@ -235,7 +240,7 @@ impl Translator {
         let id = match emit::emit(job, &self.thunks, &mut self.tools, base, first_edge) {
             None => Ok(None),
             Some(emitted) => {
-                self.parts.push(&emitted, (slot, second, offset), &mut trace.ops).map(Some).ok_or(Full)
+                self.parts.push(emitted, (slot, second, offset), &mut trace.ops).map(Some).ok_or(Full)
             }
         };
         if let Ok(Some(id)) = id {

@@ -9,6 +9,8 @@
 //! Whatever an instruction needs of memory is checked before it changes anything, so that one that misses, or faults
 //! on the host, can be left to the interpreter as a whole.
 
+use std::mem;
+
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
 use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
@@ -21,7 +23,7 @@ use super::retreat;
 use super::system::System;
 use super::thunks::{Detour, Thunks};
 use super::trace::{Host, Item, Kind, Trace};
-use super::{Mode, rewrite};
+use super::{Mode, copy, rewrite};
 
 /// A branch to a place outside the trace.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,7 @@ pub struct EdgeDraft {
 }
 
 /// Host code of a trace.
+#[derive(Default)]
 pub struct Emitted {
     /// What usually runs, and what seldom does.
     pub code: [Vec<u8>; 2],
@@ -82,12 +85,40 @@ pub(super) struct PendingEdge {
 pub struct Tools {
     pub encoder: Encoder,
     pub info: InstructionInfoFactory,
-    extents: Extents,
+    room: Room,
+    emitted: Emitted,
 }
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { encoder: Encoder::new(64), info: InstructionInfoFactory::new(), extents: Extents::default() }
+        Self {
+            encoder: Encoder::new(64),
+            info: InstructionInfoFactory::new(),
+            room: Room::default(),
+            emitted: Emitted::default(),
+        }
+    }
+}
+
+/// Room for what is known of a trace while its code is written, used again for every trace.
+#[derive(Default)]
+pub(super) struct Room {
+    asm: Asm,
+    extents: Extents,
+    cold: Vec<Cold>,
+    edges: Vec<PendingEdge>,
+    fault_sites: Vec<(u64, Label)>,
+    retreats: Vec<retreat::Entry>,
+    joins: Vec<(usize, Label, bool)>,
+}
+
+impl Room {
+    fn clear(&mut self) {
+        self.cold.clear();
+        self.edges.clear();
+        self.fault_sites.clear();
+        self.retreats.clear();
+        self.joins.clear();
     }
 }
 
@@ -133,16 +164,18 @@ pub struct Job<'a> {
 
 /// Writes the code of a trace for these addresses. Its edges are numbered from `first_edge`. `None`: it cannot be
 /// translated.
-pub fn emit(
+pub fn emit<'t>(
     Job { trace, page, second, mode }: Job<'_>,
     thunks: &Thunks,
-    tools: &mut Tools,
-    [base, cold_base]: [u64; 2],
+    tools: &'t mut Tools,
+    bases: [u64; 2],
     first_edge: u32,
-) -> Option<Emitted> {
-    let mut asm = Asm::new(base, cold_base);
+) -> Option<&'t Emitted> {
+    let mut room = mem::take(&mut tools.room);
+    room.clear();
+    let Room { mut asm, mut extents, cold, edges, fault_sites, retreats, joins } = room;
+    asm.begin(bases);
     let head = asm.label();
-    let mut extents = std::mem::take(&mut tools.extents);
     extents.find(&trace.items, &mut tools.info);
     let mut emitter = Emitter {
         asm,
@@ -151,17 +184,17 @@ pub fn emit(
         mode,
         thunks,
         tools,
-        cold: Vec::new(),
-        edges: Vec::new(),
-        fault_sites: Vec::new(),
+        cold,
+        edges,
+        fault_sites,
         flags_saved: false,
         head,
         head_saved: trace.passes_flags(),
         after: head,
         extents,
-        retreats: Vec::new(),
+        retreats,
         in_retreat: false,
-        joins: Vec::new(),
+        joins,
         first_edge,
     };
     emitter.lea_word(ADDRESS, Mem::at(ADDRESS, -(trace.start as i32)));
@@ -188,7 +221,8 @@ pub fn emit(
         }
         emitter.edge(last.instruction.next_ip(), last.live);
     }
-    emitter.finish(entry, entry_in_page)
+    emitter.finish(entry, entry_in_page)?;
+    Some(&tools.emitted)
 }
 
 impl Emitter<'_> {
@@ -328,6 +362,17 @@ impl Emitter<'_> {
             (self.place(Operand::of(i), covered, rewrite::has_high_byte(i)), need)
         });
         let place = memory.map(|(place, _)| place.mem);
+        if let Some(copy) = self.bytes_of(i).and_then(|bytes| copy::copy(i, bytes, place)) {
+            if let Some((place, need)) = memory {
+                self.reach(n, Operand::of(i), place, need, covered);
+            }
+            if item.flags.touches {
+                self.settle_flags(needed);
+            }
+            self.note_fault_site(n, host);
+            self.asm.piece(copy);
+            return self.note_x87(n);
+        }
         let rewritten = rewrite::rewrite(i, place, &mut self.tools.info);
         let Some(rewritten) =
             rewritten.filter(|rewritten| self.tools.encoder.encode(&rewritten.instruction, 0).is_ok())
@@ -353,10 +398,7 @@ impl Emitter<'_> {
             self.asm.copy(SCRATCH, RSI);
             self.asm.copy(RSI, ADDRESS);
         }
-        if host.may_fault {
-            let label = self.miss(n, self.after);
-            self.fault_sites.push((self.asm.address(), label));
-        }
+        self.note_fault_site(n, host);
         self.asm.bytes(&encoded);
         if rewritten.legacy_address {
             self.asm.copy(RSI, SCRATCH);
@@ -366,6 +408,23 @@ impl Emitter<'_> {
         }
         self.note_x87(n);
         self.put_back(encoded);
+    }
+
+    /// The bytes of an instruction, if they are 64-bit code in the trace's page, and mean what they say.
+    fn bytes_of(&self, i: &Instruction) -> Option<&[u8]> {
+        if self.mode.is_narrow() || i.mnemonic() == Mnemonic::Fldcw {
+            return None;
+        }
+        let start = self.trace.start + i.ip() as usize;
+        self.page.get(start..start + i.len())
+    }
+
+    /// Notes that instruction `n`, which comes next, may fault.
+    fn note_fault_site(&mut self, n: usize, host: Host) {
+        if host.may_fault {
+            let label = self.miss(n, self.after);
+            self.fault_sites.push((self.asm.address(), label));
+        }
     }
 
     /// Gives the encoder its buffer back.
@@ -488,7 +547,7 @@ impl Emitter<'_> {
         (edge, exit)
     }
 
-    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<Emitted> {
+    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<()> {
         self.asm.go_cold();
         while let Some(cold) = self.cold.pop() {
             match cold {
@@ -525,24 +584,20 @@ impl Emitter<'_> {
                 }
             }
         }
-        self.tools.extents = self.extents;
-        let (edges, sites) = (self.edges, self.fault_sites);
-        let (code, places) = self.asm.finish()?;
-        Some(Emitted {
-            code,
-            entry,
-            entry_in_page: places.of(entry_in_page)?,
-            edges: edges
-                .into_iter()
-                .map(|edge| {
-                    let PendingEdge { leaves_page, site, page_site, exit, target } = edge;
-                    Some(EdgeDraft { leaves_page, site, page_site, exit: places.of(exit)?, target })
-                })
-                .collect::<Option<_>>()?,
-            fault_sites: sites
-                .into_iter()
-                .map(|(at, label)| Some((at, places.of(label)?)))
-                .collect::<Option<_>>()?,
-        })
+        let Self { mut asm, extents, cold, edges, fault_sites, retreats, joins, .. } = self;
+        let emitted = &mut self.tools.emitted;
+        asm.finish(&mut emitted.code)?;
+        emitted.entry = entry;
+        emitted.entry_in_page = asm.place_of(entry_in_page)?;
+        emitted.edges.clear();
+        for &PendingEdge { leaves_page, site, page_site, exit, target } in &edges {
+            emitted.edges.push(EdgeDraft { leaves_page, site, page_site, exit: asm.place_of(exit)?, target });
+        }
+        emitted.fault_sites.clear();
+        for &(at, label) in &fault_sites {
+            emitted.fault_sites.push((at, asm.place_of(label)?));
+        }
+        self.tools.room = Room { asm, extents, cold, edges, fault_sites, retreats, joins };
+        Some(())
     }
 }

@@ -6,7 +6,7 @@
 //! the interpreter, one instruction at a time ([`thunks`]).
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
-//! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`];
+//! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`], [`copy`] and [`rewrite`] write the code, by way of [`asm`];
 //!   [`extents`] finds the accesses that are checked together; [`narrow`] makes 32-bit instructions 64-bit ones.
 //! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
 //!   what goes with x87 instructions.
@@ -23,6 +23,7 @@ mod asm;
 mod bit;
 mod cache;
 mod control;
+mod copy;
 mod emit;
 mod evict;
 mod extents;
