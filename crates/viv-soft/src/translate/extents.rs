@@ -4,7 +4,7 @@
 //! that is counted in. The check is before the first of them, for all bytes from the lowest to the highest; that holds
 //! to the last, for pages of the window are mapped between runs of translated code alone.
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::operand::Operand;
 use super::system::System;
@@ -235,8 +235,10 @@ fn computed_change(i: &Instruction, base: u8, word: usize, info: &mut Instructio
         Mnemonic::Sub if to_base => constant()?.checked_neg(),
         Mnemonic::Inc if to_base => Some(1),
         Mnemonic::Dec if to_base => Some(-1),
-        Mnemonic::Cmp | Mnemonic::Test => Some(0),
-        _ if writes_nothing_else(i.mnemonic()) => {
+        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt => Some(0),
+        Mnemonic::Imul if i.op_count() == 1 => (!writes(i, base, info)).then_some(0),
+        // What has a condition is CMOVcc or SETcc.
+        mnemonic if writes_nothing_else(mnemonic) || i.condition_code() != ConditionCode::None => {
             let written = i.op0_kind() == OpKind::Register
                 && i.op0_register().is_gpr()
                 && full(i.op0_register()) == base;
@@ -268,6 +270,25 @@ fn writes_nothing_else(mnemonic: Mnemonic) -> bool {
             | Mnemonic::Movdqu
             | Mnemonic::Movsd
             | Mnemonic::Movss
+            | Mnemonic::Movd
+            | Mnemonic::Movq
+            | Mnemonic::Movhps
+            | Mnemonic::Pxor
+            | Mnemonic::Punpcklqdq
+            | Mnemonic::Xorps
+            | Mnemonic::Imul
+            | Mnemonic::Neg
+            | Mnemonic::Not
+            | Mnemonic::Adc
+            | Mnemonic::Sbb
+            | Mnemonic::Inc
+            | Mnemonic::Dec
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Bsf
+            | Mnemonic::Bsr
+            | Mnemonic::Bts
+            | Mnemonic::Btr
     )
 }
 

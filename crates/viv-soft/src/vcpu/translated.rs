@@ -12,7 +12,7 @@ use crate::translate::{Left, Mode, TraceId, Translator, interpret};
 use crate::window::Window;
 
 /// How often a block is interpreted before it is translated.
-const HOT: u8 = 8;
+const HOT: u8 = 2;
 
 /// How often a page is reached by way of the TLB before it is mapped in the window. A mapping takes some 4 µs, which is
 /// what so many lookups cost more than the window.
