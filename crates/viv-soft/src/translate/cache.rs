@@ -15,11 +15,12 @@ use viv_engine::Translations;
 
 use super::Mode;
 use super::asm::Asm;
-use super::emit::{self, Job, Tools};
+use super::emit::{self, Job};
 use super::listed::{Lists, Marks};
 use super::mapping::Kept;
 use super::parts::{EdgeId, Parts, Slot, TraceId};
 use super::thunks::{self, Interpret, Thunks};
+use super::tools::Tools;
 use super::trace::{Room, Trace};
 use crate::block::{AddressHasher, Source};
 use crate::hostexec::ArenaError;
@@ -214,7 +215,7 @@ impl Translator {
             Ok(id) => id,
             Err(Full) => {
                 // Pages that nothing else was made from may go with it, so their slots are looked for once more.
-                self.evict_oldest();
+                self.go_on();
                 self.put(source, second, page, mode, &mut trace).unwrap_or(None)
             }
         };

@@ -84,10 +84,16 @@ pub fn copy(i: &Instruction, bytes: &[u8], memory: Option<Mem>) -> Option<Piece>
     }
     let opcode = at;
     let rest = &bytes[opcode..];
+    // VEX and EVEX, whose prefix would have to change with a memory operand; absolute addresses; further prefixes.
+    let is_odd = matches!(
+        *rest.first()?,
+        0xc4 | 0xc5 | 0x62 | 0xa0..=0xa3 | 0xd7 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0x40..=0x4f
+            | LOCK | REPNE | REP
+    );
+    if is_odd {
+        return None;
+    }
     let length = match *rest {
-        // VEX and EVEX, whose prefix would have to change with a memory operand; absolute addresses; further prefixes.
-        [0xc4 | 0xc5 | 0x62 | 0xa0..=0xa3 | 0xd7 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67, ..]
-        | [LOCK | REPNE | REP | 0x40..=0x4f, ..] => return None,
         [0x0f, 0x38 | 0x3a, _, ..] => 3,
         [0x0f, 0x0f, ..] => return None,
         [0x0f, _, ..] => 2,
@@ -170,9 +176,9 @@ mod tests {
             let mut bytes = [0; 16];
             bytes.fill_with(|| rng.next_u64() as u8);
             // Prefixes and the opcodes of two bytes more often than by chance.
-            for at in 0..3 {
+            for byte in &mut bytes[..3] {
                 if rng.below(3) == 0 {
-                    bytes[at] = [0x66, 0xf2, 0xf3, 0x48, 0x41, 0x44, 0x40, 0x0f][rng.below(8) as usize];
+                    *byte = [0x66, 0xf2, 0xf3, 0x48, 0x41, 0x44, 0x40, 0x0f][rng.below(8) as usize];
                 }
             }
             let i = Decoder::new(64, &bytes, DecoderOptions::FORCE_RESERVED_NOP).decode();

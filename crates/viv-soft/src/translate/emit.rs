@@ -11,7 +11,7 @@
 
 use std::mem;
 
-use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
@@ -22,6 +22,7 @@ use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
 use super::system::System;
 use super::thunks::{Detour, Thunks};
+use super::tools::{Room, Tools};
 use super::trace::{Host, Item, Kind, Trace};
 use super::{Mode, copy, rewrite};
 
@@ -79,47 +80,6 @@ pub(super) struct PendingEdge {
     pub page_site: Option<u64>,
     pub exit: Label,
     pub target: i64,
-}
-
-/// What writing the code of a trace takes, kept because it is costly to make.
-pub struct Tools {
-    pub encoder: Encoder,
-    pub info: InstructionInfoFactory,
-    room: Room,
-    emitted: Emitted,
-}
-
-impl Default for Tools {
-    fn default() -> Self {
-        Self {
-            encoder: Encoder::new(64),
-            info: InstructionInfoFactory::new(),
-            room: Room::default(),
-            emitted: Emitted::default(),
-        }
-    }
-}
-
-/// Room for what is known of a trace while its code is written, used again for every trace.
-#[derive(Default)]
-pub(super) struct Room {
-    asm: Asm,
-    extents: Extents,
-    cold: Vec<Cold>,
-    edges: Vec<PendingEdge>,
-    fault_sites: Vec<(u64, Label)>,
-    retreats: Vec<retreat::Entry>,
-    joins: Vec<(usize, Label, bool)>,
-}
-
-impl Room {
-    fn clear(&mut self) {
-        self.cold.clear();
-        self.edges.clear();
-        self.fault_sites.clear();
-        self.retreats.clear();
-        self.joins.clear();
-    }
 }
 
 pub(super) struct Emitter<'a> {

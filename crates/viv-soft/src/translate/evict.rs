@@ -93,9 +93,16 @@ impl Translator {
     }
 
     /// Goes on in the next part, which is the oldest unless nothing is in it.
-    pub fn evict_oldest(&mut self) {
+    pub fn go_on(&mut self) {
         let part = self.parts.advance();
         self.make_room(part);
+    }
+
+    /// Drops the oldest part of all translations.
+    pub fn evict_oldest(&mut self) {
+        if let Some(part) = self.parts.oldest() {
+            self.make_room(part);
+        }
     }
 
     fn make_room(&mut self, part: usize) {

@@ -73,14 +73,12 @@ impl Translator {
         let mut last = 0;
         while at != 0 {
             let next = self.parts.edge(at).next;
-            if !keep(at) {
-                if last != 0 {
-                    self.parts.edge_mut(last).next = next;
-                } else if let Some(record) = self.parts.trace_mut(trace) {
-                    record.incoming = next;
-                }
-            } else {
+            if keep(at) {
                 last = at;
+            } else if last != 0 {
+                self.parts.edge_mut(last).next = next;
+            } else if let Some(record) = self.parts.trace_mut(trace) {
+                record.incoming = next;
             }
             at = next;
         }

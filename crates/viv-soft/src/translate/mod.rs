@@ -43,6 +43,7 @@ mod stack;
 mod string;
 mod system;
 mod thunks;
+mod tools;
 mod trace;
 mod x87;
 

@@ -184,6 +184,12 @@ impl SoftVcpu {
             *edge = None;
             translator.evict_oldest();
         }
+        if torturer.once_in(256)
+            && let Some(translator) = translator
+        {
+            *edge = None;
+            translator.go_on();
+        }
         if torturer.once_in(8192) {
             self.drop_code();
             return true;
