@@ -143,6 +143,20 @@ pub trait Vcpu: Send {
     fn instructions(&self) -> Option<u64> {
         None
     }
+
+    /// What its translator has done, if it has one.
+    fn translations(&self) -> Option<Translations> {
+        None
+    }
+}
+
+/// What a translator has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Translations {
+    /// Pieces of guest code translated.
+    pub pieces: u64,
+    /// How often some of them were dropped for want of room.
+    pub evictions: u64,
 }
 
 /// Stops a vCPU from another thread.

@@ -14,6 +14,7 @@ use crate::op::Op;
 use crate::translate::{Mode, TraceId};
 
 /// A page that a block was read from.
+#[derive(Clone, Copy)]
 pub struct Source {
     /// Its guest-physical address.
     pub phys: u64,

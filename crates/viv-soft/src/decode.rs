@@ -11,6 +11,8 @@ use crate::op::Op;
 
 /// The most instructions that a block holds.
 const MAX_OPS: usize = 64;
+/// The most bytes that a block is decoded from, unless its one instruction runs into the next page.
+const MAX_BYTES: usize = 256;
 /// The longest instruction.
 pub const MAX_LENGTH: usize = 15;
 
@@ -32,8 +34,8 @@ impl From<Fault> for DecodeError {
 /// instructions are first put into `ops`.
 pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64, ops: &mut Vec<Op>) -> Result<Block, DecodeError> {
     let offset = (phys & paging::PAGE_OFFSET) as usize;
-    let mut bytes = [0; paging::PAGE_SIZE as usize + MAX_LENGTH];
-    let in_page = paging::PAGE_SIZE as usize - offset;
+    let mut bytes = [0; MAX_BYTES + MAX_LENGTH];
+    let in_page = (paging::PAGE_SIZE as usize - offset).min(MAX_BYTES);
     let source = note_source(cpu, phys)?;
     cpu.read_physical(phys, &mut bytes[..in_page]);
     let bitness = cpu.bitness;

@@ -54,5 +54,5 @@ mod vcpu;
 mod vm;
 mod window;
 
-pub use options::{OptionError, Options, Tier, Torture};
+pub use options::{CodeMemory, OptionError, Options, Tier, Torture};
 pub use vm::SoftEngine;

@@ -42,6 +42,36 @@ pub struct Options {
     pub tier: Tier,
     /// Whether the engine is tortured, and how.
     pub torture: Option<Torture>,
+    /// Memory of each processor for translated code.
+    pub code_memory: CodeMemory,
+}
+
+/// How much memory there is for translated code. With little of it translations are dropped and made again all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeMemory {
+    kib: usize,
+}
+
+impl CodeMemory {
+    const MIN_KIB: usize = 256;
+    const MAX_KIB: usize = 1 << 20;
+    const DEFAULT: Self = Self { kib: 128 << 10 };
+
+    /// So many KiB; at least 256 and at most a million or so.
+    pub const fn new(kib: usize) -> Option<Self> {
+        if kib < Self::MIN_KIB || kib > Self::MAX_KIB { None } else { Some(Self { kib }) }
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> usize {
+        self.kib << 10
+    }
+}
+
+impl Default for CodeMemory {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
 }
 
 /// Why a text chooses no option.
@@ -80,15 +110,23 @@ pub enum OptionError {
 }
 
 /// All options, for those who have found none of them.
-const ACCEPTED: &str = "tier=interp|translate|auto or torture=SEED";
+const ACCEPTED: &str = "tier=interp|translate|auto, torture=SEED or code-memory=KIB";
 
 /// The keys with what each takes.
-const KEYS: [(&str, &str); 2] =
-    [("tier", "interp, translate or auto"), ("torture", "a seed, which is a number below 2^64")];
+const KEYS: [(&str, &str); 3] = [
+    ("tier", "interp, translate or auto"),
+    ("torture", "a seed, which is a number below 2^64"),
+    ("code-memory", "a number of KiB from 256 to 1048576"),
+];
 
 impl Options {
-    /// Reads options from texts of the form `key=value`: `tier=interp`, `tier=translate` or `tier=auto`, and
-    /// `torture=SEED`. What is not named is as by default.
+    /// Everything as by default but the way in which code is executed.
+    pub const fn with_tier(tier: Tier) -> Self {
+        Self { tier, torture: None, code_memory: CodeMemory::DEFAULT }
+    }
+
+    /// Reads options from texts of the form `key=value`: `tier=interp`, `tier=translate` or `tier=auto`,
+    /// `torture=SEED`, and `code-memory=KIB`. What is not named is as by default.
     ///
     /// # Errors
     /// One for the first text that chooses nothing.
@@ -117,10 +155,10 @@ impl Options {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Option<()> {
-        if key == "tier" {
-            self.tier = Tier::NAMES.iter().find(|(name, _)| *name == value)?.1;
-        } else {
-            self.torture = Some(Torture { seed: value.parse().ok()? });
+        match key {
+            "tier" => self.tier = Tier::NAMES.iter().find(|(name, _)| *name == value)?.1,
+            "torture" => self.torture = Some(Torture { seed: value.parse().ok()? }),
+            _ => self.code_memory = CodeMemory::new(value.parse().ok()?)?,
         }
         Some(())
     }
@@ -133,10 +171,15 @@ mod tests {
     #[test]
     fn options_are_read_from_pairs() {
         let parse = |texts: &[&str]| Options::parse(texts).unwrap();
-        assert_eq!(parse(&[]), Options { tier: Tier::Auto, torture: None });
+        assert_eq!(parse(&[]), Options::default());
         assert_eq!(parse(&["tier=interp"]).tier, Tier::Interpret);
-        let both = Options { tier: Tier::Translate, torture: Some(Torture { seed: u64::MAX }) };
+        let both = Options {
+            tier: Tier::Translate,
+            torture: Some(Torture { seed: u64::MAX }),
+            ..Options::default()
+        };
         assert_eq!(parse(&["torture=18446744073709551615", "tier=translate"]), both);
+        assert_eq!(parse(&["code-memory=256"]).code_memory.bytes(), 256 << 10);
         for (name, tier) in Tier::NAMES {
             assert_eq!(parse(&[&format!("tier={tier}")]).tier, tier, "{name}");
         }
@@ -146,13 +189,15 @@ mod tests {
     fn what_is_no_option_is_refused_with_what_would_be() {
         let line = |texts: &[&str]| Options::parse(texts).unwrap_err().to_string();
         for (texts, needle) in [
-            (&["teir=auto"][..], "no option 'teir'; give tier=interp|translate|auto or torture=SEED"),
+            (&["teir=auto"][..], "no option 'teir'; give tier=interp|translate|auto, torture=SEED or"),
             (&["=auto"], "no option ''"),
             (&["tier"], "'tier' has no value; give interp, translate or auto"),
             (&["tier="], "'tier' cannot be ''"),
             (&["tier=jit"], "'tier' cannot be 'jit'; give interp, translate or auto"),
             (&["torture=yes"], "'torture' cannot be 'yes'; give a seed"),
             (&["torture=18446744073709551616"], "'torture' cannot be"),
+            (&["code-memory=255"], "'code-memory' cannot be '255'; give a number of KiB"),
+            (&["code-memory=1048577"], "'code-memory' cannot be"),
             (&["tier=auto", "tier=auto"], "'tier' is given more than once"),
         ] {
             let line = line(texts);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use viv_arch::state::{PendingEvents, RunState};
 use viv_arch::{Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
-use viv_engine::{EngineError, Exit, Kick, Platform, Vcpu};
+use viv_engine::{EngineError, Exit, Kick, Platform, Translations, Vcpu};
 
 use crate::apic::{ApicAddress, LocalApic};
 use crate::block::{BlockCache, BlockId};
@@ -612,5 +612,9 @@ impl Vcpu for SoftVcpu {
     fn instructions(&self) -> Option<u64> {
         // Translated code does not count.
         (self.cpu.shared.options.tier == Tier::Interpret).then_some(self.cpu.retired)
+    }
+
+    fn translations(&self) -> Option<Translations> {
+        self.translated.counts()
     }
 }

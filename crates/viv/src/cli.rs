@@ -97,7 +97,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
 
-    /// Option of the engine, once for each: for `soft`, tier=interp|translate|auto, torture=SEED
+    /// Option of the engine, once for each: for `soft`, tier=interp|translate|auto, torture=SEED, code-memory=KIB
     #[arg(long, value_name = "KEY=VALUE")]
     #[arg(long_help = "Option of the engine, once for each
 
@@ -105,7 +105,8 @@ The soft engine has:
 - tier=interp:    execute one instruction after the other
 - tier=translate: translate code to the host's at its first execution
 - tier=auto:      translate code once it has turned out to be hot; the default
-- torture=SEED:   show the engine's own mistakes: drop caches and links at random moments")]
+- torture=SEED:   show the engine's own mistakes: drop caches and links at random moments
+- code-memory=KIB: memory of each vCPU for translated code, 131072 unless given")]
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run

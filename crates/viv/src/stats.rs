@@ -26,7 +26,11 @@ fn text(figures: &Figures) -> String {
         }
         _ => "instructions not counted".to_owned(),
     };
-    format!("viv: {work}; {vcpu:.2} s of processor time, {guest:.2} s of guest time")
+    let translated = match (figures.translated, figures.evictions) {
+        (Some(pieces), Some(evictions)) => format!("; {pieces} pieces translated, {evictions} evictions"),
+        _ => String::new(),
+    };
+    format!("viv: {work}; {vcpu:.2} s of processor time, {guest:.2} s of guest time{translated}")
 }
 
 #[cfg(test)]
@@ -35,6 +39,8 @@ mod tests {
 
     const FIGURES: Figures = Figures {
         instructions: Some(90_000_000),
+        translated: None,
+        evictions: None,
         vcpu_nanoseconds: 2_000_000_000,
         guest_nanoseconds: 3_000_000_000,
     };
@@ -48,13 +54,15 @@ mod tests {
         );
         let idle = Figures { vcpu_nanoseconds: 0, ..FIGURES };
         assert!(line(Output::Table, Some(idle)).contains("not counted"));
+        let translated = Figures { translated: Some(12), evictions: Some(3), ..FIGURES };
+        assert!(line(Output::Table, Some(translated)).ends_with("time; 12 pieces translated, 3 evictions"));
     }
 
     #[test]
     fn programs_get_the_numbers() {
         assert_eq!(
             line(Output::Json, Some(FIGURES)),
-            r#"{"figures":{"guest_nanoseconds":3000000000,"instructions":90000000,"vcpu_nanoseconds":2000000000}}"#
+            r#"{"figures":{"evictions":null,"guest_nanoseconds":3000000000,"instructions":90000000,"translated":null,"vcpu_nanoseconds":2000000000}}"#
         );
         assert_eq!(line(Output::Json, None), r#"{"figures":null}"#);
     }

@@ -13,16 +13,14 @@ use super::fault::{self, FaultSites};
 /// Code memory: one file mapped twice, once to be written, once to be executed.
 ///
 /// Code is appended until the arena is full; then its owner drops every reference into it and calls
-/// [`CodeArena::clear`]. Single pieces are never freed. Translated code has a part of its own for what seldom runs.
+/// [`CodeArena::clear`]. Single pieces are never freed. Or its owner keeps account of what is in use behind what was
+/// appended, and writes there ([`CodeArena::write`]).
 #[derive(Debug)]
 pub struct CodeArena {
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     size: usize,
     used: usize,
-    /// Where the part for what seldom runs begins, and where what is used of it ends.
-    cold: usize,
-    cold_used: usize,
     registration: fault::Registration,
     /// Kept alive for the registration.
     _sites: Option<Arc<FaultSites>>,
@@ -80,8 +78,6 @@ impl CodeArena {
 
     fn map(size: usize, sites: Option<Arc<FaultSites>>) -> Result<Self, ArenaError> {
         let size = size.next_multiple_of(rustix::param::page_size());
-        let cold = if sites.is_some() { size / 5 * 2 } else { size };
-        let cold = cold.next_multiple_of(Self::ALIGNMENT);
         let error =
             |what| move |source: rustix::io::Errno| ArenaError::Map { what, size, source: source.into() };
         let file = rustix::fs::memfd_create("viv-code", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
@@ -106,7 +102,7 @@ impl CodeArena {
         let start = executable.as_ptr() as usize;
         let registration =
             fault::Registration::new(start..start + size, sites.as_ref().map_or(ptr::null(), Arc::as_ptr));
-        Ok(Self { writable, executable, size, used: 0, cold, cold_used: cold, registration, _sites: sites })
+        Ok(Self { writable, executable, size, used: 0, registration, _sites: sites })
     }
 
     /// Appends a piece of code and returns its address in the executable mapping.
@@ -115,26 +111,18 @@ impl CodeArena {
     /// [`ArenaError::Full`].
     pub fn push(&mut self, code: &[u8]) -> Result<NonNull<u8>, ArenaError> {
         let start = self.used.next_multiple_of(Self::ALIGNMENT);
-        let address = self.write(start, self.cold, code)?;
+        let address = self.write(start, code)?;
         self.used = start + code.len();
         Ok(address)
     }
 
-    /// Appends a piece of code that seldom runs.
+    /// Writes code at an offset. Nothing refers to what was there.
     ///
     /// # Errors
     /// [`ArenaError::Full`].
-    pub fn push_cold(&mut self, code: &[u8]) -> Result<NonNull<u8>, ArenaError> {
-        let start = self.cold_used;
-        let address = self.write(start, self.size, code)?;
-        self.cold_used = start + code.len();
-        Ok(address)
-    }
-
-    /// Writes code at an offset from which on nothing is in use, up to `limit`.
-    fn write(&mut self, start: usize, limit: usize, code: &[u8]) -> Result<NonNull<u8>, ArenaError> {
-        if start.saturating_add(code.len()) > limit {
-            return Err(ArenaError::Full { wanted: code.len(), used: self.used(), size: self.size });
+    pub fn write(&mut self, start: usize, code: &[u8]) -> Result<NonNull<u8>, ArenaError> {
+        if start.saturating_add(code.len()) > self.size {
+            return Err(ArenaError::Full { wanted: code.len(), used: self.used, size: self.size });
         }
         // SAFETY: the code is inside both mappings, and `&mut self` means that nobody else writes. Bytes that are not in
         // use are not executed before this function has returned their address.
@@ -150,12 +138,6 @@ impl CodeArena {
         self.executable.as_ptr() as u64 + self.used.next_multiple_of(Self::ALIGNMENT) as u64
     }
 
-    /// The same for a piece that seldom runs.
-    #[must_use]
-    pub fn next_cold_address(&self) -> u64 {
-        self.executable.as_ptr() as u64 + self.cold_used as u64
-    }
-
     /// How far an address in the executable mapping is from its beginning.
     #[must_use]
     pub fn offset_of(&self, address: u64) -> u32 {
@@ -168,11 +150,10 @@ impl CodeArena {
         self.executable.as_ptr() as u64 + u64::from(offset)
     }
 
-    /// Replaces four bytes of code at offset `at`. Nothing happens if that is not inside the code.
+    /// Replaces four bytes of code at offset `at`. Nothing happens if that is not inside the arena.
     pub fn patch(&mut self, at: u32, bytes: [u8; 4]) {
         let at = at as usize;
-        let end = at.saturating_add(4);
-        if end <= self.used || (at >= self.cold && end <= self.cold_used) {
+        if at.saturating_add(4) <= self.size {
             // SAFETY: inside the writable mapping. The code is run by the thread that holds `&mut self`, so not now.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.writable.as_ptr().add(at), 4) };
         }
@@ -182,13 +163,18 @@ impl CodeArena {
     /// not call it any more.
     pub fn clear(&mut self) {
         self.used = 0;
-        self.cold_used = self.cold;
     }
 
-    /// Bytes in use.
+    /// Bytes in use, of those that were appended.
     #[must_use]
     pub const fn used(&self) -> usize {
-        self.used + self.cold_used - self.cold
+        self.used
+    }
+
+    /// Its size.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
     }
 }
 

@@ -57,63 +57,66 @@ struct Node {
 
 /// Where instructions of an arena may fault, and where to go on then. One thread at a time runs the arena's code and
 /// changes the table, so a signal handler that looks into it finds it whole.
+///
+/// The table has parts, which come and go with parts of the arena.
 #[derive(Debug)]
 pub struct FaultSites {
-    /// Those in what usually runs, and those in what seldom does.
-    parts: [Part; 2],
-}
-
-#[derive(Debug)]
-struct Part {
-    len: AtomicUsize,
-    /// Offsets of instructions, ascending, in the upper halves; offsets to go on at in the lower.
+    /// For each part how many there are in what usually runs, and in what seldom does.
+    lens: Box<[[AtomicUsize; 2]]>,
+    /// How many there may be in each.
+    capacity: usize,
+    /// Offsets of instructions, ascending in each, in the upper halves; offsets to go on at in the lower.
     entries: Box<[AtomicU64]>,
 }
 
 impl FaultSites {
-    /// An empty table with room for twice `capacity` instructions.
+    /// An empty table of so many parts, each with room for twice `capacity` instructions.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        let part =
-            || Part { len: AtomicUsize::new(0), entries: (0..capacity).map(|_| AtomicU64::new(0)).collect() };
-        Self { parts: [part(), part()] }
+    pub fn new(parts: usize, capacity: usize) -> Self {
+        let entries = Box::new_zeroed_slice(2 * parts * capacity);
+        // SAFETY: zero is a number. (What is not used need never be there.)
+        let entries = unsafe { entries.assume_init() };
+        Self {
+            lens: (0..parts).map(|_| [AtomicUsize::new(0), AtomicUsize::new(0)]).collect(),
+            capacity,
+            entries,
+        }
     }
 
-    /// Whether there is room for `more` instructions, wherever they are.
+    /// Whether there is room for `more` instructions in a part, however often they run.
     #[must_use]
-    pub fn has_room(&self, more: usize) -> bool {
-        self.parts.iter().all(|part| part.len.load(Ordering::Relaxed) + more <= part.entries.len())
+    pub fn has_room(&self, part: usize, more: usize) -> bool {
+        self.lens[part].iter().all(|len| len.load(Ordering::Relaxed) + more <= self.capacity)
     }
 
-    /// Adds an instruction, which lies behind all that were added before it of those that run as often. One that finds no
-    /// room is not recovered from.
-    pub fn push(&self, cold: bool, at: u32, go_on: u32) {
-        let Part { len, entries } = &self.parts[usize::from(cold)];
+    /// Adds an instruction, which lies behind all that were added to the part before it of those that run as often. One
+    /// that finds no room is not recovered from.
+    pub fn push(&self, part: usize, cold: bool, at: u32, go_on: u32) {
+        let len = &self.lens[part][usize::from(cold)];
         let count = len.load(Ordering::Relaxed);
-        if let Some(entry) = entries.get(count) {
-            entry.store(u64::from(at) << 32 | u64::from(go_on), Ordering::Relaxed);
+        if count < self.capacity {
+            let first = (2 * part + usize::from(cold)) * self.capacity;
+            let entry = u64::from(at) << 32 | u64::from(go_on);
+            self.entries[first + count].store(entry, Ordering::Relaxed);
             len.store(count + 1, Ordering::Release);
         }
     }
 
-    /// Forgets all instructions.
-    pub fn clear(&self) {
-        for part in &self.parts {
-            part.len.store(0, Ordering::Release);
+    /// Forgets all instructions of a part.
+    pub fn clear(&self, part: usize) {
+        for len in &self.lens[part] {
+            len.store(0, Ordering::Release);
         }
     }
 
     fn find(&self, at: u32) -> Option<u32> {
-        self.parts.iter().find_map(|part| part.find(at))
-    }
-}
-
-impl Part {
-    fn find(&self, at: u32) -> Option<u32> {
-        let entries = &self.entries[..self.len.load(Ordering::Acquire)];
-        let index =
-            entries.binary_search_by_key(&at, |entry| (entry.load(Ordering::Relaxed) >> 32) as u32).ok()?;
-        Some(entries[index].load(Ordering::Relaxed) as u32)
+        let lens = self.lens.iter().flatten();
+        lens.zip(self.entries.chunks(self.capacity)).find_map(|(len, entries)| {
+            let entries = &entries[..len.load(Ordering::Acquire)];
+            let site = |entry: &AtomicU64| (entry.load(Ordering::Relaxed) >> 32) as u32;
+            let index = entries.binary_search_by_key(&at, site).ok()?;
+            Some(entries[index].load(Ordering::Relaxed) as u32)
+        })
     }
 }
 
@@ -215,6 +218,24 @@ mod tests {
         assert_eq!(decode(encode(0, 0)), Err(fault));
         let fault = HostFault { vector: Vector::GeneralProtection, error_code: 0xffff_fff8 };
         assert_eq!(decode(encode(13, 0xffff_fff8)), Err(fault));
+    }
+
+    #[test]
+    fn a_part_of_a_table_goes_alone() {
+        let sites = FaultSites::new(2, 2);
+        sites.push(0, false, 0x10, 1);
+        sites.push(0, false, 0x20, 2);
+        sites.push(0, true, 0x90, 3);
+        sites.push(1, false, 0x30, 4);
+        assert!(!sites.has_room(0, 1) && sites.has_room(1, 1));
+        assert_eq!(
+            [0x10, 0x20, 0x90, 0x30, 0x11].map(|at| sites.find(at)),
+            [Some(1), Some(2), Some(3), Some(4), None]
+        );
+        sites.clear(0);
+        assert_eq!([0x10, 0x90, 0x30].map(|at| sites.find(at)), [None, None, Some(4)]);
+        sites.push(0, false, 0x18, 5);
+        assert_eq!([0x18, 0x20].map(|at| sites.find(at)), [Some(5), None]);
     }
 
     #[test]

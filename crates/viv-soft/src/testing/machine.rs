@@ -101,7 +101,7 @@ impl Machine {
     /// If the host has no memory for it.
     #[must_use]
     pub fn interpreter(mode: Mode) -> Self {
-        Self::new(mode, Options { tier: Tier::Interpret, torture: None })
+        Self::new(mode, Options::with_tier(Tier::Interpret))
     }
 
     /// A user program without memory.

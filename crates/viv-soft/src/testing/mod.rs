@@ -18,7 +18,7 @@ mod lockstep;
 mod machine;
 mod native;
 mod outcome;
-mod rng;
+pub mod rng;
 mod space;
 mod watchdog;
 

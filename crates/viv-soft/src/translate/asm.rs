@@ -1,5 +1,7 @@
 //! Machine code with labels, for addresses that are known beforehand.
 
+use std::mem;
+
 /// A host register by its encoding number.
 pub type Reg = u8;
 
@@ -41,6 +43,18 @@ impl Mem {
     pub const fn indexed(base: Reg, index: Reg, shift: u8, disp: i32) -> Self {
         Self { base, index: Some((index, shift)), disp, window: false }
     }
+
+    /// The registers that a REX prefix has the fourth bit of, or ones without it.
+    pub const fn base_in_rex(self) -> Reg {
+        if self.base == NO_BASE { RBP } else { self.base }
+    }
+
+    pub const fn index_in_rex(self) -> Reg {
+        match self.index {
+            Some((index, _)) => index,
+            None => 0,
+        }
+    }
 }
 
 /// A place in the code, perhaps not yet reached.
@@ -67,6 +81,7 @@ pub mod alu {
 
 /// Code being written, in two sections: what usually runs, and what seldom does, which lies elsewhere so that the former
 /// is dense.
+#[derive(Default)]
 pub struct Asm {
     sections: [Section; 2],
     cold: bool,
@@ -74,6 +89,7 @@ pub struct Asm {
     fixups: Vec<Fixup>,
 }
 
+#[derive(Default)]
 struct Section {
     base: u64,
     code: Vec<u8>,
@@ -95,16 +111,6 @@ struct Fixup {
     label: Label,
 }
 
-/// Where labels are.
-pub struct Places(Vec<Option<u64>>);
-
-impl Places {
-    /// The address of a label.
-    pub fn of(&self, label: Label) -> Option<u64> {
-        self.0[label.0]
-    }
-}
-
 enum FixupKind {
     /// 32 bits, relative to its own end.
     Near,
@@ -114,16 +120,87 @@ enum FixupKind {
     From(u64),
 }
 
-impl Asm {
-    /// Code that will lie at these addresses.
-    pub fn new(base: u64, cold_base: u64) -> Self {
-        let section = |base| Section { base, code: Vec::with_capacity(1024) };
-        Self {
-            sections: [section(base), section(cold_base)],
-            cold: false,
-            labels: Vec::new(),
-            fixups: Vec::new(),
+/// An instruction, or a piece of one, while it is put together: 16 bytes at the most, as a number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Piece {
+    bytes: u128,
+    len: u32,
+}
+
+impl Piece {
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// All that it may have; what is behind its end is 0.
+    pub const fn as_bytes(&self) -> [u8; 16] {
+        self.bytes.to_le_bytes()
+    }
+
+    pub fn byte(&mut self, byte: u8) {
+        debug_assert!(self.len < 16);
+        self.bytes |= u128::from(byte) << (8 * self.len);
+        self.len += 1;
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.byte(byte);
         }
+    }
+
+    /// The REX prefix, if there has to be one for these registers or for what else is set in `rex`.
+    pub fn rex(&mut self, rex: u8, reg: Reg, index: Reg, base: Reg) {
+        let rex = rex | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        if rex != 0 {
+            self.byte(0x40 | rex);
+        }
+    }
+
+    /// ModRM, SIB and displacement.
+    pub fn operand(&mut self, reg: Reg, mem: Mem) {
+        let reg = (reg & 7) << 3;
+        if mem.base == NO_BASE {
+            let (index, shift) = mem.index.unwrap_or((RSP, 0));
+            self.bytes(&[reg | RSP, shift << 6 | (index & 7) << 3 | RBP]);
+            self.bytes(&mem.disp.to_le_bytes());
+            return;
+        }
+        // RBP and R13 as base mean something else without a displacement.
+        let (mode, size) = match mem.disp {
+            0 if mem.base & 7 != RBP => (0x00, 0),
+            disp if i8::try_from(disp).is_ok() => (0x40, 1),
+            _ => (0x80, 4),
+        };
+        match mem.index {
+            Some((index, shift)) => {
+                self.byte(mode | reg | RSP);
+                self.byte(shift << 6 | (index & 7) << 3 | mem.base & 7);
+            }
+            None if mem.base & 7 == RSP => {
+                self.byte(mode | reg | RSP);
+                self.byte(0x24);
+            }
+            None => self.byte(mode | reg | mem.base & 7),
+        }
+        if size != 0 {
+            let disp = if size == 1 { u128::from(mem.disp as u8) } else { u128::from(mem.disp as u32) };
+            self.bytes |= disp << (8 * self.len);
+            self.len += size;
+        }
+    }
+}
+
+impl Asm {
+    /// Begins code that will lie at these addresses.
+    pub fn begin(&mut self, bases: [u64; 2]) {
+        for (section, base) in self.sections.iter_mut().zip(bases) {
+            section.base = base;
+            section.code.clear();
+        }
+        self.cold = false;
+        self.labels.clear();
+        self.fixups.clear();
     }
 
     /// Goes on in the section for what seldom runs.
@@ -158,9 +235,14 @@ impl Asm {
         label
     }
 
-    /// The code of both sections, with all labels resolved, and where they are. `None` if one was not bound, or a short
-    /// jump does not reach.
-    pub fn finish(mut self) -> Option<([Vec<u8>; 2], Places)> {
+    /// Where a label is, if it was bound.
+    pub fn place_of(&self, label: Label) -> Option<u64> {
+        self.labels[label.0]
+    }
+
+    /// Puts the code of both sections, with all labels resolved, in the place of `code`. `None` if a label was not bound,
+    /// or a short jump does not reach.
+    pub fn finish(&mut self, code: &mut [Vec<u8>; 2]) -> Option<()> {
         for &Fixup { at, cold, ref kind, label } in &self.fixups {
             let target = self.labels[label.0]?;
             let section = &mut self.sections[usize::from(cold)];
@@ -171,7 +253,10 @@ impl Asm {
                 FixupKind::From(origin) => section.patch(at, &(from(origin) as i32).to_le_bytes()),
             }
         }
-        Some((self.sections.map(|section| section.code), Places(self.labels)))
+        for (section, code) in self.sections.iter_mut().zip(code) {
+            mem::swap(&mut section.code, code);
+        }
+        Some(())
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) {
@@ -182,57 +267,39 @@ impl Asm {
         self.section().code.push(byte);
     }
 
-    fn rex(&mut self, wide: bool, reg: Reg, index: Reg, base: Reg) {
-        let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
-        if rex != 0x40 {
-            self.byte(rex);
-        }
+    /// Appends what was put together.
+    pub fn piece(&mut self, piece: Piece) {
+        let code = &mut self.section().code;
+        let len = code.len() + piece.len();
+        code.extend_from_slice(&piece.as_bytes());
+        code.truncate(len);
     }
 
-    fn modrm_mem(&mut self, reg: Reg, mem: Mem) {
-        let reg = (reg & 7) << 3;
-        if mem.base == NO_BASE {
-            let (index, shift) = mem.index.unwrap_or((RSP, 0));
-            self.bytes(&[reg | RSP, shift << 6 | (index & 7) << 3 | RBP]);
-            self.bytes(&mem.disp.to_le_bytes());
-            return;
-        }
-        // RBP and R13 as base mean something else without a displacement.
-        let (mode, size) = match mem.disp {
-            0 if mem.base & 7 != RBP => (0x00, 0),
-            disp if i8::try_from(disp).is_ok() => (0x40, 1),
-            _ => (0x80, 4),
-        };
-        match mem.index {
-            Some((index, shift)) => {
-                self.byte(mode | reg | RSP);
-                self.byte(shift << 6 | (index & 7) << 3 | mem.base & 7);
-            }
-            None if mem.base & 7 == RSP => {
-                self.byte(mode | reg | RSP);
-                self.byte(0x24);
-            }
-            None => self.byte(mode | reg | mem.base & 7),
-        }
-        self.bytes(&mem.disp.to_le_bytes()[..size]);
+    fn rex(&mut self, wide: bool, reg: Reg, index: Reg, base: Reg) {
+        let mut piece = Piece::default();
+        piece.rex(u8::from(wide) << 3, reg, index, base);
+        self.piece(piece);
     }
 
     /// An instruction with a register, or an opcode extension, and a memory operand.
     pub fn rm(&mut self, wide: bool, opcode: &[u8], reg: Reg, mem: Mem) {
+        let mut piece = Piece::default();
         if mem.window {
-            self.bytes(&[0x65, 0x67]);
+            piece.bytes(&[0x65, 0x67]);
         }
-        let base = if mem.base == NO_BASE { RBP } else { mem.base };
-        self.rex(wide, reg, mem.index.map_or(0, |(index, _)| index), base);
-        self.bytes(opcode);
-        self.modrm_mem(reg, mem);
+        piece.rex(u8::from(wide) << 3, reg, mem.index_in_rex(), mem.base_in_rex());
+        piece.bytes(opcode);
+        piece.operand(reg, mem);
+        self.piece(piece);
     }
 
     /// An instruction with two registers.
     pub fn rr(&mut self, wide: bool, opcode: &[u8], reg: Reg, rm: Reg) {
-        self.rex(wide, reg, 0, rm);
-        self.bytes(opcode);
-        self.byte(0xc0 | (reg & 7) << 3 | rm & 7);
+        let mut piece = Piece::default();
+        piece.rex(u8::from(wide) << 3, reg, 0, rm);
+        piece.bytes(opcode);
+        piece.byte(0xc0 | (reg & 7) << 3 | rm & 7);
+        self.piece(piece);
     }
 
     pub fn load(&mut self, to: Reg, from: Mem) {
@@ -479,7 +546,8 @@ mod tests {
 
     #[test]
     fn says_what_it_means() {
-        let mut asm = Asm::new(0x1000, 0x2000);
+        let mut asm = Asm::default();
+        asm.begin([0x1000, 0x2000]);
         let start = asm.here();
         asm.load(12, Mem::at(13, 0));
         asm.store(Mem::indexed(RSP, 10, 0, 0x12345), 9);
@@ -494,7 +562,9 @@ mod tests {
         asm.immediate(RAX, !0);
         asm.compare_byte(Mem::at(10, 0), 0);
         asm.jump_if(condition::NOT_EQUAL, start);
-        let ([code, _], _) = asm.finish().unwrap();
+        let mut code = [const { Vec::new() }; 2];
+        asm.finish(&mut code).unwrap();
+        let [code, _] = code;
         let mut text = String::new();
         for instruction in Decoder::with_ip(64, &code, 0x1000, DecoderOptions::NONE) {
             FastFormatter::new().format(&instruction, &mut text);

@@ -9,7 +9,9 @@
 //! Whatever an instruction needs of memory is checked before it changes anything, so that one that misses, or faults
 //! on the host, can be left to the interpreter as a whole.
 
-use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
+use std::mem;
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::asm::{Asm, Label, Mem, RAX, RCX, RSI, condition};
 use super::extents::{Extent, Extents};
@@ -21,8 +23,9 @@ use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
 use super::system::System;
 use super::thunks::{Detour, Thunks};
+use super::tools::{Room, Tools};
 use super::trace::{Host, Item, Kind, Trace};
-use super::{Mode, rewrite};
+use super::{Mode, copy, rewrite};
 
 /// A branch to a place outside the trace.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +44,7 @@ pub struct EdgeDraft {
 }
 
 /// Host code of a trace.
+#[derive(Default)]
 pub struct Emitted {
     /// What usually runs, and what seldom does.
     pub code: [Vec<u8>; 2],
@@ -79,19 +83,6 @@ pub(super) struct PendingEdge {
     pub page_site: Option<u64>,
     pub exit: Label,
     pub target: i64,
-}
-
-/// What writing the code of a trace takes, kept because it is costly to make.
-pub struct Tools {
-    pub encoder: Encoder,
-    pub info: InstructionInfoFactory,
-    extents: Extents,
-}
-
-impl Default for Tools {
-    fn default() -> Self {
-        Self { encoder: Encoder::new(64), info: InstructionInfoFactory::new(), extents: Extents::default() }
-    }
 }
 
 pub(super) struct Emitter<'a> {
@@ -142,16 +133,18 @@ pub struct Job<'a> {
 
 /// Writes the code of a trace for these addresses. Its edges are numbered from `first_edge`. `None`: it cannot be
 /// translated.
-pub fn emit(
+pub fn emit<'t>(
     Job { trace, page, second, mode }: Job<'_>,
     thunks: &Thunks,
-    tools: &mut Tools,
-    [base, cold_base]: [u64; 2],
+    tools: &'t mut Tools,
+    bases: [u64; 2],
     first_edge: u32,
-) -> Option<Emitted> {
-    let mut asm = Asm::new(base, cold_base);
+) -> Option<&'t Emitted> {
+    let mut room = mem::take(&mut tools.room);
+    room.clear();
+    let Room { mut asm, mut extents, cold, edges, fault_sites, retreats, joins } = room;
+    asm.begin(bases);
     let head = asm.label();
-    let mut extents = std::mem::take(&mut tools.extents);
     extents.find(trace, &mut tools.info);
     let mut emitter = Emitter {
         asm,
@@ -160,20 +153,20 @@ pub fn emit(
         mode,
         thunks,
         tools,
-        cold: Vec::new(),
-        edges: Vec::new(),
-        fault_sites: Vec::new(),
+        cold,
+        edges,
+        fault_sites,
         flags_saved: false,
         head,
         head_saved: trace.passes_flags(),
         after: head,
         extents,
-        retreats: Vec::new(),
+        retreats,
         in_retreat: false,
         is_unchecked: false,
         held: None,
         afters: Vec::new(),
-        joins: Vec::new(),
+        joins,
         first_edge,
     };
     let entry = emitter.asm.address();
@@ -202,7 +195,8 @@ pub fn emit(
         }
         emitter.edge(last.instruction.next_ip(), last.live);
     }
-    emitter.finish(entry, entry_in_page)
+    emitter.finish(entry, entry_in_page)?;
+    Some(&tools.emitted)
 }
 
 impl Emitter<'_> {
@@ -346,6 +340,17 @@ impl Emitter<'_> {
             (self.place(Operand::of(i, self.trace.start), covered, rewrite::has_high_byte(i)), need)
         });
         let place = memory.map(|(place, _)| place.mem);
+        if let Some(copy) = self.bytes_of(i).and_then(|bytes| copy::copy(i, bytes, place)) {
+            if let Some((place, need)) = memory {
+                self.reach(n, Operand::of(i, self.trace.start), place, need, covered);
+            }
+            if item.flags.touches {
+                self.settle_flags(needed);
+            }
+            self.note_fault_site(n, host);
+            self.asm.piece(copy);
+            return self.note_x87(n);
+        }
         let rewritten = rewrite::rewrite(i, place, &mut self.tools.info);
         let Some(rewritten) =
             rewritten.filter(|rewritten| self.tools.encoder.encode(&rewritten.instruction, 0).is_ok())
@@ -371,10 +376,7 @@ impl Emitter<'_> {
             self.asm.copy(SCRATCH, RSI);
             self.asm.copy(RSI, ADDRESS);
         }
-        if host.may_fault {
-            let label = self.miss(n, self.after);
-            self.fault_sites.push((self.asm.address(), label));
-        }
+        self.note_fault_site(n, host);
         self.asm.bytes(&encoded);
         if rewritten.legacy_address {
             self.asm.copy(RSI, SCRATCH);
@@ -387,6 +389,23 @@ impl Emitter<'_> {
         }
         self.note_x87(n);
         self.put_back(encoded);
+    }
+
+    /// The bytes of an instruction, if they are 64-bit code in the trace's page, and mean what they say.
+    fn bytes_of(&self, i: &Instruction) -> Option<&[u8]> {
+        if self.mode.is_narrow() || i.mnemonic() == Mnemonic::Fldcw {
+            return None;
+        }
+        let start = self.trace.start + i.ip() as usize;
+        self.page.get(start..start + i.len())
+    }
+
+    /// Notes that instruction `n`, which comes next, may fault.
+    fn note_fault_site(&mut self, n: usize, host: Host) {
+        if host.may_fault {
+            let label = self.miss(n, self.after);
+            self.fault_sites.push((self.asm.address(), label));
+        }
     }
 
     /// Gives the encoder its buffer back.
@@ -510,7 +529,7 @@ impl Emitter<'_> {
         (edge, exit)
     }
 
-    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<Emitted> {
+    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<()> {
         self.asm.go_cold();
         while let Some(cold) = self.cold.pop() {
             match cold {
@@ -551,24 +570,20 @@ impl Emitter<'_> {
                 }
             }
         }
-        self.tools.extents = self.extents;
-        let (edges, sites) = (self.edges, self.fault_sites);
-        let (code, places) = self.asm.finish()?;
-        Some(Emitted {
-            code,
-            entry,
-            entry_in_page: places.of(entry_in_page)?,
-            edges: edges
-                .into_iter()
-                .map(|edge| {
-                    let PendingEdge { leaves_page, site, page_site, exit, target } = edge;
-                    Some(EdgeDraft { leaves_page, site, page_site, exit: places.of(exit)?, target })
-                })
-                .collect::<Option<_>>()?,
-            fault_sites: sites
-                .into_iter()
-                .map(|(at, label)| Some((at, places.of(label)?)))
-                .collect::<Option<_>>()?,
-        })
+        let Self { mut asm, extents, cold, edges, fault_sites, retreats, joins, .. } = self;
+        let emitted = &mut self.tools.emitted;
+        asm.finish(&mut emitted.code)?;
+        emitted.entry = entry;
+        emitted.entry_in_page = asm.place_of(entry_in_page)?;
+        emitted.edges.clear();
+        for &PendingEdge { leaves_page, site, page_site, exit, target } in &edges {
+            emitted.edges.push(EdgeDraft { leaves_page, site, page_site, exit: asm.place_of(exit)?, target });
+        }
+        emitted.fault_sites.clear();
+        for &(at, label) in &fault_sites {
+            emitted.fault_sites.push((at, asm.place_of(label)?));
+        }
+        self.tools.room = Room { asm, extents, cold, edges, fault_sites, retreats, joins };
+        Some(())
     }
 }

@@ -5,7 +5,7 @@
 //! to the last, for pages of the window are mapped between runs of translated code alone. Where flags are needed there,
 //! the check is further ahead, where none are, if there is such a place.
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use viv_arch::paging;
 
 use super::operand::{Base, Operand};
@@ -277,8 +277,10 @@ fn computed_change(i: &Instruction, base: u8, word: usize, info: &mut Instructio
         Mnemonic::Sub if to_base => constant()?.checked_neg(),
         Mnemonic::Inc if to_base => Some(1),
         Mnemonic::Dec if to_base => Some(-1),
-        Mnemonic::Cmp | Mnemonic::Test => Some(0),
-        _ if writes_nothing_else(i.mnemonic()) => {
+        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt => Some(0),
+        Mnemonic::Imul if i.op_count() == 1 => (!writes(i, base, info)).then_some(0),
+        // What has a condition is CMOVcc or SETcc.
+        mnemonic if writes_nothing_else(mnemonic) || i.condition_code() != ConditionCode::None => {
             let written = i.op0_kind() == OpKind::Register
                 && i.op0_register().is_gpr()
                 && full(i.op0_register()) == base;
@@ -310,6 +312,25 @@ fn writes_nothing_else(mnemonic: Mnemonic) -> bool {
             | Mnemonic::Movdqu
             | Mnemonic::Movsd
             | Mnemonic::Movss
+            | Mnemonic::Movd
+            | Mnemonic::Movq
+            | Mnemonic::Movhps
+            | Mnemonic::Pxor
+            | Mnemonic::Punpcklqdq
+            | Mnemonic::Xorps
+            | Mnemonic::Imul
+            | Mnemonic::Neg
+            | Mnemonic::Not
+            | Mnemonic::Adc
+            | Mnemonic::Sbb
+            | Mnemonic::Inc
+            | Mnemonic::Dec
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Bsf
+            | Mnemonic::Bsr
+            | Mnemonic::Bts
+            | Mnemonic::Btr
     )
 }
 

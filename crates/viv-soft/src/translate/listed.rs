@@ -33,7 +33,7 @@ impl<T> Default for Lists<T> {
     }
 }
 
-impl<T: Copy + PartialEq> Lists<T> {
+impl<T: Copy> Lists<T> {
     /// Notes that a thing is mapped.
     pub fn add(&mut self, thing: T, global: bool, marks: &mut Marks) {
         marks.0 = marks.0 & !GLOBAL | u8::from(global);
@@ -53,10 +53,10 @@ impl<T: Copy + PartialEq> Lists<T> {
         }
     }
 
-    /// Takes off a thing that is gone.
-    pub fn remove(&mut self, thing: T) {
+    /// Takes off things that are gone.
+    pub fn retain(&mut self, stays: impl Fn(T) -> bool) {
         for list in &mut self.0 {
-            list.retain(|&other| other != thing);
+            list.retain(|&thing| stays(thing));
         }
     }
 
@@ -125,7 +125,7 @@ mod tests {
         }
         things.add(0, false);
         assert_eq!(things.lists.iter().count(), 2);
-        things.lists.remove(0);
+        things.lists.retain(|thing| thing != 0);
         assert_eq!(things.lists.iter().count(), 0);
     }
 }

@@ -6,13 +6,15 @@
 //! the interpreter, one instruction at a time ([`thunks`]).
 //!
 //! - [`trace`] decides what is translated together; [`flags`] finds out which flags matter where.
-//! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`] and [`rewrite`] write the code, by way of [`asm`];
-//!   [`extents`] finds the accesses that are checked together, [`loops`] the loops that are checked for several rounds; [`narrow`] makes 32-bit instructions 64-bit ones.
+//! - [`emit`], [`operand`], [`retreat`], [`stack`], [`control`], [`copy`] and [`rewrite`] write the code, by way of [`asm`];
+//!   [`extents`] finds the accesses that are checked together, [`loops`] the loops that are checked for several rounds;
+//!   [`narrow`] makes 32-bit instructions 64-bit ones.
 //! - [`system`] writes what only systems run often, [`string`] and [`bit`] what the host cannot run as it is, [`x87`]
 //!   what goes with x87 instructions.
 //! - [`frame`] says where everything is that generated code touches.
-//! - [`cache`] keeps translations, links them, and drops them when the code that they were made from changes;
-//!   [`listed`] lists which are mapped.
+//! - [`cache`] finds translations, [`parts`] has their memory, [`links`] leads branches from one to the other, [`mapping`]
+//!   says where they are now, by [`listed`]; [`evict`] drops them when the code that they were made from changes, and the
+//!   oldest when there is no room.
 //!
 //! Generated code reaches guest RAM through the window and entries of the TLB, which the MMU fills after it has checked
 //! rights, and the CPU's own region; nothing else. It depends on physical addresses, on the [`Mode`], and on the page's linear
@@ -22,14 +24,19 @@ mod asm;
 mod bit;
 mod cache;
 mod control;
+mod copy;
 mod emit;
+mod evict;
 mod extents;
 mod flags;
 pub mod frame;
+mod links;
 mod listed;
 mod loops;
+mod mapping;
 mod narrow;
 mod operand;
+mod parts;
 mod regs;
 mod retreat;
 mod rewrite;
@@ -38,13 +45,15 @@ mod stack;
 mod string;
 mod system;
 mod thunks;
+mod tools;
 mod trace;
 mod x87;
 
-pub use cache::{Found, TraceId, Translator};
+pub use cache::{Found, Translator};
 #[cfg(test)]
 pub use flags::keeping_all as keeping_all_flags;
 pub use frame::Frame;
+pub use parts::TraceId;
 pub use run::{Left, interpret};
 
 use viv_arch::{Cr0, Cr4, Segment, SegmentRegister, xsave};

@@ -98,7 +98,7 @@ impl Translator {
     /// behind, if that is known. `None`: there is nothing there that can be translated.
     ///
     /// # Errors
-    /// When there is no room: everything must be dropped.
+    /// When the memory for the interpreter's host-executed instructions is full: everything must be dropped.
     pub fn translate(
         &mut self,
         cpu: &mut Cpu,
@@ -132,7 +132,7 @@ impl Translator {
         let limit = limit.min(MAX_INSTRUCTIONS);
         let mut room = mem::take(&mut self.room);
         let known = self.traces_of(source.phys, mode);
-        let is_known = |offset| known.is_some_and(|traces| traces.contains_key(&offset));
+        let is_known = |offset| known.is_some_and(|traces| traces.get(offset).is_some());
         // It may have been written to since the block was found.
         let ops = if source.is_same(&block.source) { &*block.ops } else { &[] };
         let text = Text { bytes: &bytes[..len], start, mode, ops };
@@ -155,7 +155,7 @@ impl Translator {
         if trace.items.is_empty() {
             return Ok(None);
         }
-        self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace)
+        Ok(self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace))
     }
 
     /// Runs translated code from the trace that is at RIP, until it leaves.

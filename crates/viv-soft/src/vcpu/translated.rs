@@ -1,6 +1,6 @@
 //! The translator in the run loop: when code becomes hot, and how control passes from trace to trace.
 
-use viv_engine::EngineError;
+use viv_engine::{EngineError, Translations};
 
 use super::SoftVcpu;
 use crate::block::BlockId;
@@ -12,7 +12,7 @@ use crate::translate::{Found, Left, Mode, TraceId, Translator, interpret};
 use crate::window::Window;
 
 /// How often a block is interpreted before it is translated.
-const HOT: u8 = 8;
+const HOT: u8 = 2;
 
 /// How often a page is reached by way of the TLB before it is mapped in the window. A mapping takes some 4 µs, which is
 /// what so many lookups cost more than the window.
@@ -53,10 +53,12 @@ impl Translated {
         let translator = match tier {
             Tier::Interpret => None,
             Tier::Translate | Tier::Auto => {
-                Translator::new(cpu.tables(), interpret).map_err(|error| EngineError::Host {
-                    action: "map memory for generated code",
-                    source: std::io::Error::other(error),
-                })?
+                Translator::new(cpu.shared.options.code_memory.bytes(), cpu.tables(), interpret).map_err(
+                    |error| EngineError::Host {
+                        action: "map memory for generated code",
+                        source: std::io::Error::other(error),
+                    },
+                )?
             }
         };
         let torture = cpu.shared.options.torture;
@@ -94,14 +96,16 @@ impl Translated {
         self.translator.as_ref().map_or(0, Translator::instructions)
     }
 
+    /// What was done so far.
+    pub fn counts(&self) -> Option<Translations> {
+        self.translator.as_ref().map(Translator::counts)
+    }
+
     /// Drops all translations.
     pub fn clear(&mut self) {
         self.edge = None;
-        if let Some(translator) = &mut self.translator
-            && translator.clear().is_err()
-        {
-            // Without the shared pieces there is no translated code.
-            self.translator = None;
+        if let Some(translator) = &mut self.translator {
+            translator.clear();
         }
     }
 
@@ -174,6 +178,18 @@ impl SoftVcpu {
             *edge = None;
             translator.unlink_all();
         }
+        if torturer.once_in(1024)
+            && let Some(translator) = translator
+        {
+            *edge = None;
+            translator.evict_oldest();
+        }
+        if torturer.once_in(256)
+            && let Some(translator) = translator
+        {
+            *edge = None;
+            translator.go_on();
+        }
         if torturer.once_in(8192) {
             self.drop_code();
             return true;
@@ -210,11 +226,16 @@ impl SoftVcpu {
         let next = self.cpu.tlb.fetched(next, self.cpu.cpl == 3).map(|fetched| fetched.phys);
         let limit = self.translated.limit();
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
+        let version = translator.version();
         let found = match translator.find(phys, second, next, mode) {
             Found::Trace(trace) => Ok(Some(trace)),
             Found::Nothing => translator.translate(&mut self.cpu, phys, block, next, mode, limit),
             Found::Unsure => return Hot::Cold,
         };
+        if translator.version() != version {
+            // What the edge belongs to may have been dropped to make room.
+            self.translated.edge = None;
+        }
         match found {
             Ok(Some(trace)) => {
                 // Where a loop runs into the next page, that is looked for each time.

@@ -8,6 +8,7 @@ mod alignment;
 mod compatibility;
 mod control;
 mod debug;
+mod eviction;
 mod exceptions;
 mod frequent;
 mod interrupts;

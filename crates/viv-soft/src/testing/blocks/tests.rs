@@ -2,9 +2,9 @@ use super::*;
 use crate::options::{Tier, Torture};
 
 const ENGINES: [EngineOptions; 3] = [
-    EngineOptions { tier: Tier::Interpret, torture: None },
-    EngineOptions { tier: Tier::Translate, torture: None },
-    EngineOptions { tier: Tier::Translate, torture: Some(Torture { seed: 1 }) },
+    EngineOptions::with_tier(Tier::Interpret),
+    EngineOptions::with_tier(Tier::Translate),
+    EngineOptions { torture: Some(Torture { seed: 1 }), ..EngineOptions::with_tier(Tier::Translate) },
 ];
 
 #[test]

@@ -94,11 +94,12 @@ pub struct Report {
 const ENOUGH: usize = 5;
 
 /// The interpreter.
-const REFERENCE: EngineOptions = EngineOptions { tier: Tier::Interpret, torture: None };
+const REFERENCE: EngineOptions = EngineOptions::with_tier(Tier::Interpret);
 
 /// The other ways to run the code of a world.
 fn engines(seed: u64) -> [EngineOptions; 2] {
-    [None, Some(Torture { seed })].map(|torture| EngineOptions { tier: Tier::Translate, torture })
+    [None, Some(Torture { seed })]
+        .map(|torture| EngineOptions { torture, ..EngineOptions::with_tier(Tier::Translate) })
 }
 
 /// Runs random worlds on the interpreter and on the other engines.

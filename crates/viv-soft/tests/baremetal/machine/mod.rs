@@ -28,7 +28,11 @@ use watchdog::Watchdog;
 
 /// The engine under test.
 pub fn engine() -> impl Engine {
-    let options = std::env::var("VIV_ENGINE_OPT").unwrap_or_default();
+    engine_with(&std::env::var("VIV_ENGINE_OPT").unwrap_or_default())
+}
+
+/// The same with options, between which there is white space.
+fn engine_with(options: &str) -> impl Engine + use<> {
     let options = viv_soft::Options::parse(options.split_whitespace()).unwrap();
     viv_soft::SoftEngine::with_options(options)
 }
@@ -101,11 +105,16 @@ impl Machine {
     pub fn new() -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
         let clock = Arc::new(ManualClock::default());
-        Self::with_memory(memory, clock)
+        Self::on_engine(&engine(), memory, clock)
     }
 
-    fn with_memory(memory: GuestMemory, clock: Arc<ManualClock>) -> Self {
-        let engine = engine();
+    /// The same on an engine with options.
+    pub fn with_options(options: &str) -> Self {
+        let memory = memory::allocate(RAM_SIZE).unwrap();
+        Self::on_engine(&engine_with(options), memory, Arc::new(ManualClock::default()))
+    }
+
+    fn on_engine(engine: &impl Engine, memory: GuestMemory, clock: Arc<ManualClock>) -> Self {
         let parameters = ModelParameters { vcpus: 1, tsc_khz: engine.tsc_khz() };
         let vm = engine
             .create_vm(VmParameters {
