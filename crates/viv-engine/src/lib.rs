@@ -24,6 +24,7 @@
 pub mod interrupt;
 pub mod memory;
 pub mod time;
+mod translations;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use viv_arch::{CpuidTable, VcpuState};
 pub use interrupt::{ExtIntTarget, Msi, MsiTarget};
 pub use memory::GuestMemory;
 pub use time::{Clock, Timer};
+pub use translations::Translations;
 
 /// The engines there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,15 +150,6 @@ pub trait Vcpu: Send {
     fn translations(&self) -> Option<Translations> {
         None
     }
-}
-
-/// What a translator has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Translations {
-    /// Pieces of guest code translated.
-    pub pieces: u64,
-    /// How often some of them were dropped for want of room.
-    pub evictions: u64,
 }
 
 /// Stops a vCPU from another thread.

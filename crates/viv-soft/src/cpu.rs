@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector};
-use viv_engine::Platform;
+use viv_engine::{Platform, Translations};
 
 use crate::access::NOT_CANONICAL;
 use crate::apic::LocalApic;
@@ -118,6 +118,8 @@ pub struct Cpu {
     pub bounce: Box<Bounce>,
     /// Instructions completed.
     pub retired: u64,
+    /// What the translator's figures have from here.
+    pub counts: Translations,
 }
 
 /// A buffer for a memory operand at any alignment.

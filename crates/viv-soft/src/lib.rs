@@ -40,6 +40,7 @@ mod msr;
 mod op;
 mod ops;
 mod options;
+mod perf_map;
 pub mod pvclock;
 mod ram;
 mod region;

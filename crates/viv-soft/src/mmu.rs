@@ -124,6 +124,7 @@ impl Cpu {
 
     /// Walks the page tables, sets accessed and dirty bits, checks rights.
     fn walk(&mut self, address: u64, access: Access, view: View) -> Result<Translation, Fault> {
+        self.counts.walks += 1;
         if !self.cr0.contains(Cr0::PG) {
             return Ok(Translation { phys: address, attributes: paging::WRITABLE });
         }

@@ -44,6 +44,8 @@ pub struct Options {
     pub torture: Option<Torture>,
     /// Memory of each processor for translated code.
     pub code_memory: CodeMemory,
+    /// Whether `perf` is told what translated code is called.
+    pub perf_map: bool,
 }
 
 /// How much memory there is for translated code. With little of it translations are dropped and made again all the time.
@@ -110,23 +112,24 @@ pub enum OptionError {
 }
 
 /// All options, for those who have found none of them.
-const ACCEPTED: &str = "tier=interp|translate|auto, torture=SEED or code-memory=KIB";
+const ACCEPTED: &str = "tier=interp|translate|auto, torture=SEED, code-memory=KIB or perf-map=on|off";
 
 /// The keys with what each takes.
-const KEYS: [(&str, &str); 3] = [
+const KEYS: [(&str, &str); 4] = [
     ("tier", "interp, translate or auto"),
     ("torture", "a seed, which is a number below 2^64"),
     ("code-memory", "a number of KiB from 256 to 1048576"),
+    ("perf-map", "on or off"),
 ];
 
 impl Options {
     /// Everything as by default but the way in which code is executed.
     pub const fn with_tier(tier: Tier) -> Self {
-        Self { tier, torture: None, code_memory: CodeMemory::DEFAULT }
+        Self { tier, torture: None, code_memory: CodeMemory::DEFAULT, perf_map: false }
     }
 
     /// Reads options from texts of the form `key=value`: `tier=interp`, `tier=translate` or `tier=auto`,
-    /// `torture=SEED`, and `code-memory=KIB`. What is not named is as by default.
+    /// `torture=SEED`, `code-memory=KIB`, and `perf-map=on` or `perf-map=off`. What is not named is as by default.
     ///
     /// # Errors
     /// One for the first text that chooses nothing.
@@ -158,7 +161,8 @@ impl Options {
         match key {
             "tier" => self.tier = Tier::NAMES.iter().find(|(name, _)| *name == value)?.1,
             "torture" => self.torture = Some(Torture { seed: value.parse().ok()? }),
-            _ => self.code_memory = CodeMemory::new(value.parse().ok()?)?,
+            "code-memory" => self.code_memory = CodeMemory::new(value.parse().ok()?)?,
+            _ => self.perf_map = ["off", "on"].iter().position(|name| *name == value)? == 1,
         }
         Some(())
     }
@@ -180,6 +184,7 @@ mod tests {
         };
         assert_eq!(parse(&["torture=18446744073709551615", "tier=translate"]), both);
         assert_eq!(parse(&["code-memory=256"]).code_memory.bytes(), 256 << 10);
+        assert!(parse(&["perf-map=on"]).perf_map && !parse(&["perf-map=off"]).perf_map);
         for (name, tier) in Tier::NAMES {
             assert_eq!(parse(&[&format!("tier={tier}")]).tier, tier, "{name}");
         }
@@ -198,6 +203,7 @@ mod tests {
             (&["torture=18446744073709551616"], "'torture' cannot be"),
             (&["code-memory=255"], "'code-memory' cannot be '255'; give a number of KiB"),
             (&["code-memory=1048577"], "'code-memory' cannot be"),
+            (&["perf-map=1"], "'perf-map' cannot be '1'; give on or off"),
             (&["tier=auto", "tier=auto"], "'tier' is given more than once"),
         ] {
             let line = line(texts);

@@ -211,14 +211,13 @@ impl Tlb {
 
     /// Maps the page of an entry in the window: generated code came to it often. `place` is the entry's offset in the
     /// table of its view.
-    pub fn map_in_window(&mut self, view: View, place: usize, ram: &Ram) {
+    pub fn map_in_window(&mut self, view: View, place: usize, ram: &Ram) -> bool {
         let index = (place / size_of::<Entry>()) & (TLB_SIZE - 1);
         // SAFETY: as for `table`.
         let entry = unsafe { self.tables.as_ref()[view as usize][index] };
-        if let Some(window) = &mut self.window
-            && entry.is_there(index)
-        {
-            window.map(view, entry.page(), ram);
+        match &mut self.window {
+            Some(window) if entry.is_there(index) => window.map(view, entry.page(), ram),
+            _ => false,
         }
     }
 

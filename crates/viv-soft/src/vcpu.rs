@@ -119,6 +119,7 @@ impl SoftVcpu {
             index,
             bounce: Box::new(Bounce([0; 1024])),
             retired: 0,
+            counts: Translations::default(),
         };
         let mut cpu = CpuRegion::new(inbox.attention_byte(), make)
             .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;
@@ -190,6 +191,7 @@ impl SoftVcpu {
                 }
             }
         };
+        self.cpu.counts.blocks += 1;
         let global = global && block.second.is_none();
         Ok((self.blocks.insert(phys, self.cpu.bitness, block), global))
     }
@@ -615,6 +617,8 @@ impl Vcpu for SoftVcpu {
     }
 
     fn translations(&self) -> Option<Translations> {
-        self.translated.counts()
+        let cpu = &self.cpu;
+        let counts = Translations { lookups: cpu.frame.lookups, ..cpu.counts };
+        Some(self.translated.counts()? + counts)
     }
 }

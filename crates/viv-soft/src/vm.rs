@@ -15,6 +15,7 @@ use crate::alarm::Alarm;
 use crate::apic::{ApicAddress, Interconnect, Message};
 use crate::inbox::Inbox;
 use crate::options::Options;
+use crate::perf_map::PerfMap;
 use crate::ram::Ram;
 use crate::tsc::{Timebase, host_tsc, host_tsc_khz};
 use crate::vcpu::SoftVcpu;
@@ -51,6 +52,8 @@ impl Engine for SoftEngine {
 pub struct Shared {
     /// How guest code is to be run.
     pub options: Options,
+    /// Where translated code is named, if it is.
+    pub perf_map: Option<PerfMap>,
     pub ram: Arc<Ram>,
     inboxes: Box<[Arc<Inbox>]>,
     /// Moves when code that was decoded has been written.
@@ -162,6 +165,11 @@ impl SoftVm {
         let interconnect = Interconnect::new(ports);
         let alarm = Alarm::new(inboxes.iter().cloned())
             .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
+        let perf_map = options
+            .perf_map
+            .then(PerfMap::create)
+            .transpose()
+            .map_err(|source| EngineError::Host { action: "write /tmp/perf-PID.map", source })?;
         let ram = Arc::new(Ram::new(&parameters.memory));
         let code_writes = Arc::new(AtomicU64::new(0));
         let tell: memory::CodeWrites = {
@@ -179,6 +187,7 @@ impl SoftVm {
             addresses,
             shared: Arc::new(Shared {
                 options,
+                perf_map,
                 ram,
                 code_writes,
                 progress: inboxes.iter().map(|_| Progress::default()).collect(),

@@ -159,10 +159,12 @@ impl Window {
         }
     }
 
-    /// Maps a page, or the large page that it is of, and lets generated code reach it. Not while translated code runs.
-    pub fn map(&mut self, view: View, page: Page, ram: &Ram) {
+    /// Maps a page, or the large page that it is of, and lets generated code reach it; says whether a mapping was made. Not
+    /// while translated code runs.
+    pub fn map(&mut self, view: View, page: Page, ram: &Ram) -> bool {
         let n = number(page.linear);
-        if self.tables().slots[n].frame != page.frame + 1 {
+        let is_new = self.tables().slots[n].frame != page.frame + 1;
+        if is_new {
             if self.mappings >= self.max_mappings {
                 self.unmap_all();
             }
@@ -174,10 +176,11 @@ impl Window {
                 && page.frame & (LARGE_PAGES as u32 - 1) == before
                 && self.map_frames(first, page.frame - before, LARGE_PAGES, ram);
             if !mapped && !self.map_frames(n, page.frame, 1, ram) {
-                return;
+                return false;
             }
         }
         self.fill(view, page);
+        is_new
     }
 
     /// Maps `count` pages from `frame` on at page `first`; says whether they are.

@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use viv_engine::EngineKind;
+use viv_engine::{EngineKind, Translations};
 
 use crate::config::{MachineConfig, WindowSize};
 
@@ -175,10 +175,8 @@ pub enum Event {
 pub struct Figures {
     /// Guest instructions executed, if the engine counts them. A repeated string instruction is one.
     pub instructions: Option<u64>,
-    /// Pieces of guest code that the engine translated, if it does.
-    pub translated: Option<u64>,
-    /// How often it dropped some of them for want of room.
-    pub evictions: Option<u64>,
+    /// What the engine's translator did for all vCPUs, if it has one.
+    pub translations: Option<Translations>,
     /// Processor time that the host gave to the vCPUs' threads, in nanoseconds: guest code and what the engine
     /// and the devices do on these threads for it; not the time in which a vCPU is halted.
     pub vcpu_nanoseconds: u64,

@@ -106,16 +106,17 @@ The soft engine has:
 - tier=translate: translate code to the host's at its first execution
 - tier=auto:      translate code once it has turned out to be hot; the default
 - torture=SEED:   show the engine's own mistakes: drop caches and links at random moments
-- code-memory=KIB: memory of each vCPU for translated code, 131072 unless given")]
+- code-memory=KIB: memory of each vCPU for translated code, 131072 unless given
+- perf-map=on:     write /tmp/perf-PID.map of the VM's process, so that perf names translated code")]
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     pub keep: Option<String>,
 
-    /// Say on standard error at the end in what time the guest executed how many instructions
+    /// Say on standard error at the end what the machine did: time, translated code, ways out of it
     ///
-    /// Instructions are counted with the engine option tier=interp only.
+    /// Instructions are counted with the engine option tier=interp only; code is translated without it.
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "table")]
     pub stats: Option<Output>,

@@ -1,16 +1,16 @@
 //! Memory for generated code.
 #![allow(unsafe_code, reason = "maps memory and writes code into it")]
 
+use std::ffi::c_void;
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 
 use super::fault::{self, FaultSites};
 
-/// Code memory: one file mapped twice, once to be written, once to be executed.
+/// Code memory: mapped twice, once to be written, once to be executed.
 ///
 /// Code is appended until the arena is full; then its owner drops every reference into it and calls
 /// [`CodeArena::clear`]. Single pieces are never freed. Or its owner keeps account of what is in use behind what was
@@ -80,25 +80,32 @@ impl CodeArena {
         let size = size.next_multiple_of(rustix::param::page_size());
         let error =
             |what| move |source: rustix::io::Errno| ArenaError::Map { what, size, source: source.into() };
-        let file = rustix::fs::memfd_create("viv-code", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .map_err(error("create a file"))?;
-        rustix::fs::ftruncate(&file, size as u64).map_err(error("size a file"))?;
-        // Truncation would turn execution into SIGBUS.
-        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(error("seal a file"))?;
-        let map = |protection, what| {
-            let flags = MapFlags::SHARED;
-            // SAFETY: a new mapping at an address that the kernel chooses.
-            let mapped = unsafe { rustix::mm::mmap(ptr::null_mut(), size, protection, flags, &file, 0) };
-            let address = mapped.map_err(error(what))?;
-            NonNull::new(address.cast::<u8>()).ok_or_else(|| error(what)(rustix::io::Errno::FAULT))
+        let address = |mapped: *mut c_void, what| {
+            NonNull::new(mapped.cast::<u8>()).ok_or_else(|| error(what)(rustix::io::Errno::FAULT))
         };
-        let writable = map(ProtFlags::READ | ProtFlags::WRITE, "map the writable view")?;
-        let executable =
-            map(ProtFlags::READ | ProtFlags::EXEC, "map the executable view").inspect_err(|_| {
-                // SAFETY: mapped above, and nothing refers to it yet.
-                let _ = unsafe { rustix::mm::munmap(writable.as_ptr().cast(), size) };
-            })?;
+        let (protection, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+        let what = "map the writable view";
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), size, protection, flags) };
+        let writable = address(mapped.map_err(error(what))?, what)?;
+        let unmap = |view: NonNull<u8>| {
+            // SAFETY: mapped above, and nothing refers to it yet.
+            let _ = unsafe { rustix::mm::munmap(view.as_ptr().cast(), size) };
+        };
+        let what = "map the executable view";
+        // SAFETY: with an old size of 0 nothing is moved; the same memory is mapped at another address, too.
+        let mapped = unsafe { rustix::mm::mremap(writable.as_ptr().cast(), 0, size, MremapFlags::MAYMOVE) };
+        let executable = (mapped.map_err(error(what)))
+            .and_then(|mapped| address(mapped, what))
+            .inspect_err(|_| unmap(writable))?;
+        let rights = MprotectFlags::READ | MprotectFlags::EXEC;
+        // SAFETY: nothing refers to the mapping yet.
+        let made = unsafe { rustix::mm::mprotect(executable.as_ptr().cast(), size, rights) };
+        made.map_err(error("make the executable view one")).inspect_err(|_| {
+            unmap(executable);
+            unmap(writable);
+        })?;
         let start = executable.as_ptr() as usize;
         let registration =
             fault::Registration::new(start..start + size, sites.as_ref().map_or(ptr::null(), Arc::as_ptr));
@@ -130,6 +137,13 @@ impl CodeArena {
             ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(start), code.len());
             Ok(self.executable.add(start))
         }
+    }
+
+    /// Says that little will be written for now of what is written already: the host need not keep that mapped twice.
+    pub fn rest(&mut self) {
+        // SAFETY: the mapping is shared, so what was written is not lost. A failure costs memory alone.
+        let _ =
+            unsafe { rustix::mm::madvise(self.writable.as_ptr().cast(), self.size, Advice::LinuxDontNeed) };
     }
 
     /// Where the next piece will be in the executable mapping.
@@ -215,6 +229,17 @@ mod tests {
         arena.clear();
         assert_eq!(arena.used(), 0);
         arena.push(&CODE).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_stays_when_it_rests() {
+        let mut arena = CodeArena::new(4096).unwrap();
+        arena.push(&CODE).unwrap();
+        arena.rest();
+        let second = arena.push(&CODE).unwrap();
+        // SAFETY: as above.
+        let first: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(second.sub(16)) };
+        assert_eq!(first(), 42);
     }
 
     #[test]

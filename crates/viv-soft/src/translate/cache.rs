@@ -264,11 +264,18 @@ impl Translator {
         let id = match emit::emit(job, &self.thunks, &mut self.tools, base, first_edge) {
             None => Ok(None),
             Some(emitted) => {
-                self.parts.push(emitted, (slot, second, offset), &mut trace.ops).map(Some).ok_or(Full)
+                let instructions = trace.ops.len() as u64;
+                let pushed = self.parts.push(emitted, (slot, second, offset), &mut trace.ops);
+                if pushed.is_some() {
+                    self.counts.traces += 1;
+                    self.counts.instructions += instructions;
+                    self.counts.bytes += emitted.code[0].len() as u64;
+                    self.counts.seldom_bytes += emitted.code[1].len() as u64;
+                }
+                pushed.map(Some).ok_or(Full)
             }
         };
         if let Ok(Some(id)) = id {
-            self.counts.pieces += 1;
             if let Some(page) = &mut self.pages[slot as usize] {
                 page.traces.insert(offset, id);
             }

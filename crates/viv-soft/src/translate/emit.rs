@@ -22,7 +22,7 @@ use super::operand::{Base, Content, Need, Operand, Place, stack};
 use super::regs::{ADDRESS, GUEST_RSP, SCRATCH, host, slot};
 use super::retreat;
 use super::system::System;
-use super::thunks::{Detour, Thunks};
+use super::thunks::{Detour, Reason, Thunks};
 use super::tools::{Room, Tools};
 use super::trace::{Host, Item, Kind, Trace};
 use super::{Mode, copy, rewrite};
@@ -514,7 +514,12 @@ impl Emitter<'_> {
         let origin = self.asm.address();
         self.asm.distance(origin, resume);
         self.asm.bytes(&(self.trace.start as u16).to_le_bytes());
-        self.asm.bytes(&u16::from(ends).to_le_bytes());
+        let reason = match self.trace.items[n].kind {
+            Kind::JumpIndirect | Kind::CallIndirect | Kind::Return => Reason::Branch,
+            Kind::Interpret | Kind::System(_) => Reason::Instruction,
+            _ => Reason::Access,
+        };
+        self.asm.bytes(&[u8::from(ends), reason as u8]);
         let op = &raw const self.trace.ops[n];
         self.asm.bytes(&(op as u64).to_le_bytes());
         debug_assert_eq!(self.asm.address() - origin, size_of::<Detour>() as u64);

@@ -49,6 +49,8 @@ pub struct Frame {
     pub interrupt_waits: u8,
     /// The translation generation that all of this holds for.
     pub generation: u64,
+    /// How often an address was looked up in the TLB.
+    pub lookups: u64,
 }
 
 impl Default for Frame {
@@ -70,6 +72,7 @@ impl Default for Frame {
             mode: super::Mode::default(),
             interrupt_waits: 0,
             generation: 0,
+            lookups: 0,
         }
     }
 }
@@ -115,6 +118,7 @@ pub const WINDOW: Mem = of_frame(offset_of!(Frame, window));
 pub const HOT_VIEW: Mem = of_frame(offset_of!(Frame, hot_view));
 pub const HOT_ENTRY: Mem = of_frame(offset_of!(Frame, hot_entry));
 pub const EDGE: Mem = of_frame(offset_of!(Frame, edge));
+pub const LOOKUPS: Mem = of_frame(offset_of!(Frame, lookups));
 pub const HOST_MXCSR: Mem = of_frame(offset_of!(Frame, host_mxcsr));
 pub const VECTORS_LIVE: Mem = of_frame(offset_of!(Frame, vectors_live));
 pub const X87_LIVE: Mem = of_frame(offset_of!(Frame, x87_live));

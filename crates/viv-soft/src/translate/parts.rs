@@ -92,6 +92,8 @@ pub struct Parts {
     /// Where the parts' code begins, and how many bytes each has.
     first: [usize; 2],
     size: [usize; 2],
+    /// Where the code of the trace is that was added last.
+    last: [Range<u64>; 2],
 }
 
 impl Parts {
@@ -120,6 +122,7 @@ impl Parts {
             instructions: 0,
             first: [first, first + count * usual],
             size: [usual, each - usual],
+            last: [0..0, 0..0],
             arena,
         })
     }
@@ -131,6 +134,7 @@ impl Parts {
 
     /// Makes the next part the current one; gives its number. It must be emptied.
     pub fn advance(&mut self) -> usize {
+        self.arena.rest();
         self.current = (self.current + 1) % self.parts.len();
         self.current
     }
@@ -187,6 +191,10 @@ impl Parts {
         for (kind, start) in offsets.into_iter().enumerate() {
             self.arena.write(start, &emitted.code[kind]).ok()?;
         }
+        self.last = [0, 1].map(|kind| {
+            let start = self.arena.address_of(offsets[kind] as u32);
+            start..start + emitted.code[kind].len() as u64
+        });
         let part = &mut self.parts[self.current];
         for (kind, start) in offsets.into_iter().enumerate() {
             part.used[kind] =
@@ -225,6 +233,11 @@ impl Parts {
             _ops: std::mem::take(ops),
         }));
         Some(id)
+    }
+
+    /// Where the code of the trace is that was added last: what usually runs, and what seldom does.
+    pub fn last(&self) -> &[Range<u64>; 2] {
+        &self.last
     }
 
     /// A trace, unless it was dropped.

@@ -6,7 +6,7 @@ use std::mem;
 use viv_arch::{Rflags, paging};
 
 use super::frame::target_index;
-use super::thunks::Detour;
+use super::thunks::{Detour, Reason};
 use super::{Mode, TraceId, Translator};
 use crate::block::Block;
 use crate::cpu::{Cpu, Shadow};
@@ -44,6 +44,12 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     cpu.exec.rip = cpu.frame.page + u64::from(detour.start);
     cpu.exec.rflags = cpu.exec.rflags & !Rflags::ARITHMETIC.bits() | unpack(cpu.frame.flags);
     cpu.op_end = op;
+    let counts = &mut cpu.counts;
+    *match detour.reason {
+        Reason::Access => &mut counts.access_detours,
+        Reason::Branch => &mut counts.branch_detours,
+        Reason::Instruction => &mut counts.instruction_detours,
+    } += 1;
     let completed = (op.run)(cpu, op).is_ok();
     if !completed {
         cpu.stop_at(op);
@@ -54,7 +60,7 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     let is_elsewhere = op.sets_rip || !completed;
     let mode = Mode::of(cpu);
     let holds = !cpu.op_end.is_null() && cpu.tlb.generation() == cpu.frame.generation;
-    let ends = is_elsewhere || detour.ends != 0 || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
+    let ends = is_elsewhere || detour.ends || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
     if holds && !ends {
         cpu.frame.flags = pack(cpu.exec.rflags);
         cpu.frame.target = (at as u64).wrapping_add_signed(i64::from(detour.resume));
@@ -155,7 +161,13 @@ impl Translator {
         if trace.items.is_empty() {
             return Ok(None);
         }
-        Ok(self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace))
+        let id = self.add(source, second, &bytes[..paging::PAGE_SIZE as usize], mode, trace);
+        if id.is_some()
+            && let Some(map) = &cpu.shared.perf_map
+        {
+            map.add(self.parts.last(), mode, cpu.exec.rip);
+        }
+        Ok(id)
     }
 
     /// Runs translated code from the trace that is at RIP, until it leaves.
@@ -170,14 +182,21 @@ impl Translator {
         let left = enter(cpu.as_ptr(), entry);
         match left {
             LEFT_BY_EDGE => {
+                cpu.counts.left_by_edge += 1;
                 let edge = cpu.frame.edge;
                 let rip = cpu.frame.page.wrapping_add(self.target(edge) as u64);
                 cpu.exec.rip = if cpu.is_64bit() { rip } else { rip & 0xffff_ffff };
                 cpu.exec.rflags = cpu.exec.rflags & !Rflags::ARITHMETIC.bits() | unpack(cpu.frame.flags);
                 Left::Edge(edge)
             }
-            LEFT_FAULT => Left::Fault,
-            _ => Left::Interpreted,
+            LEFT_FAULT => {
+                cpu.counts.left_by_fault += 1;
+                Left::Fault
+            }
+            _ => {
+                cpu.counts.left_interpreted += 1;
+                Left::Interpreted
+            }
         }
     }
 }

@@ -35,6 +35,18 @@ pub struct Thunks {
     pub load_x87: u64,
 }
 
+/// Why translated code leaves an instruction to the interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// Its access is not known to be allowed.
+    Access,
+    /// It is not known where it leads, or something waits.
+    Branch,
+    /// It always is.
+    Instruction,
+}
+
 /// What follows a call to [`Thunks::interpret`].
 #[repr(C, packed)]
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +56,9 @@ pub struct Detour {
     /// Where the trace begins, as offset in its page.
     pub start: u16,
     /// Whether the trace ends with this instruction.
-    pub ends: u16,
+    pub ends: bool,
+    /// Why it is interpreted.
+    pub reason: Reason,
     /// The instruction.
     pub op: *const crate::op::Op,
 }
@@ -160,6 +174,7 @@ fn look_up(asm: &mut Asm, view: View, write: bool) -> u64 {
     let above = |mem: Mem| mem.above_call().above_call();
     let entry = |field| above(Mem::indexed(RSP, RAX, 0, field));
     asm.push(RAX);
+    asm.rm(true, &[0xff], 0, above(frame::LOOKUPS)); // inc qword
     asm.rotate_right(RAX, ADDRESS, 7);
     asm.alu_immediate(false, alu::AND, RAX, 0xffe0);
     asm.alu_load(alu::XOR, ADDRESS, entry(frame::tlb_tag(view, write)));

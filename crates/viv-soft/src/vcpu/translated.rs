@@ -1,5 +1,7 @@
 //! The translator in the run loop: when code becomes hot, and how control passes from trace to trace.
 
+use std::time::Instant;
+
 use viv_engine::{EngineError, Translations};
 
 use super::SoftVcpu;
@@ -229,7 +231,12 @@ impl SoftVcpu {
         let version = translator.version();
         let found = match translator.find(phys, second, next, mode) {
             Found::Trace(trace) => Ok(Some(trace)),
-            Found::Nothing => translator.translate(&mut self.cpu, phys, block, next, mode, limit),
+            Found::Nothing => {
+                let start = Instant::now();
+                let translated = translator.translate(&mut self.cpu, phys, block, next, mode, limit);
+                self.cpu.counts.nanoseconds += start.elapsed().as_nanos() as u64;
+                translated
+            }
             Found::Unsure => return Hot::Cold,
         };
         if translator.version() != version {
@@ -293,6 +300,6 @@ impl SoftVcpu {
             _ => View::User,
         };
         let entry = cpu.frame.hot_entry as usize;
-        cpu.tlb.map_in_window(view, entry, &cpu.ram);
+        cpu.counts.mappings += u64::from(cpu.tlb.map_in_window(view, entry, &cpu.ram));
     }
 }

@@ -65,5 +65,5 @@ fn translations_that_found_no_room_are_made_again() {
     }
     assert_eq!(machine.run_to_stop().gpr(Gpr::Rax), value);
     let translations = machine.vcpu.translations().unwrap();
-    assert!(translations.evictions > 10 && translations.pieces > FUNCTIONS, "{translations:?}");
+    assert!(translations.evictions > 10 && translations.traces > FUNCTIONS, "{translations:?}");
 }

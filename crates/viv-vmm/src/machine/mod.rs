@@ -46,7 +46,7 @@ use viv_arch::state::RunState;
 use viv_arch::{CpuidTable, VcpuState};
 use viv_devices::acpi_pm::AcpiPm;
 use viv_engine::time::HostClock;
-use viv_engine::{Clock, EngineKind, GuestMemory, Translations, Vm};
+use viv_engine::{Clock, EngineKind, GuestMemory, Vm};
 use vm_memory::{Bytes, GuestAddress};
 
 pub use self::core::Notice;
@@ -156,12 +156,9 @@ impl Machine {
         let core = &self.core;
         core.gate.end(|| core.kick_all());
         self.clock.stop();
-        let translations: Option<Vec<_>> = self.vcpus.iter().map(|vcpu| vcpu.vcpu().translations()).collect();
-        let sum = |count: fn(&Translations) -> u64| Some(translations.as_ref()?.iter().map(count).sum());
         self.figures.get_or_insert(Figures {
             instructions: self.instructions(),
-            translated: sum(|translations| translations.pieces),
-            evictions: sum(|translations| translations.evictions),
+            translations: self.vcpus.iter().map(|vcpu| vcpu.vcpu().translations()).sum(),
             vcpu_nanoseconds: self.vcpus.iter().map(VcpuThread::spent).sum(),
             guest_nanoseconds: self.clock.now(),
         });

@@ -155,7 +155,7 @@ pub fn run(plan: Plan, stats: Option<Output>) -> Result<u8, Failure> {
     session.follow(&received);
     if let Some(form) = stats {
         // Where there is no standard error, nobody wants them.
-        let _ = writeln!(io::stderr(), "{}", stats::line(form, session.figures));
+        let _ = writeln!(io::stderr(), "{}", stats::text(form, session.figures));
     }
     outcome::of(session)
 }
