@@ -108,6 +108,8 @@ pub struct Translator {
     pub(super) mapped: Lists<Slot>,
     /// Which branch targets are set.
     pub(super) targets: Lists<(u8, u16)>,
+    /// Which of the two places for a branch target was last taken from another one.
+    pub(super) replaced: usize,
     /// By table and place.
     pub(super) target_marks: Box<[[Marks; JUMP_TARGETS]; TARGET_TABLES]>,
     pub(super) tables: *mut Tables,
@@ -157,6 +159,7 @@ impl Translator {
             by_page: HashMap::default(),
             mapped: Lists::default(),
             targets: Lists::default(),
+            replaced: 0,
             target_marks: Box::new([[Marks::default(); JUMP_TARGETS]; TARGET_TABLES]),
             tables,
             kept: Vec::new(),

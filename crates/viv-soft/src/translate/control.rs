@@ -191,7 +191,12 @@ pub(super) fn find_target(asm: &mut Asm, table: usize, miss: Label) -> Mem {
     asm.load_byte(SCRATCH, frame::ATTENTION);
     asm.checksum(SCRATCH, ADDRESS);
     asm.alu_immediate(false, alu::AND, SCRATCH, frame::TARGET_MASK);
+    let found = asm.label();
+    asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));
+    asm.short_jump_if(condition::EQUAL, found);
+    asm.alu_immediate(false, alu::XOR, SCRATCH, frame::OTHER_TARGET);
     asm.alu_load(alu::CMP, ADDRESS, entry(frame::target_linear(table)));
     asm.jump_if(condition::NOT_EQUAL, miss);
+    asm.bind(found);
     entry(frame::target_host(table))
 }

@@ -83,9 +83,14 @@ const TARGET_SHIFT: u32 = size_of::<JumpTarget>().trailing_zeros();
 /// These bits.
 pub const TARGET_MASK: i32 = (JUMP_TARGETS as i32 - 1) << TARGET_SHIFT;
 
-/// Where branches to `address` are remembered: a part of its checksum, which generated code computes, too.
-pub fn target_index(address: u64) -> usize {
-    target_index_from(0, address)
+/// The bit in which the two places differ where a branch target may be remembered.
+pub const OTHER_TARGET: i32 = 1 << TARGET_SHIFT;
+
+/// The two places where branches to `address` may be remembered: the first is a part of its checksum, which generated code
+/// computes, too.
+pub fn target_places(address: u64) -> [usize; 2] {
+    let first = target_index_from(0, address);
+    [first, first ^ 1]
 }
 
 /// Where generated code looks when the byte that asks for attention is `seed`.

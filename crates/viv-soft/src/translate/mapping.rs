@@ -5,7 +5,7 @@ use std::mem;
 
 use viv_arch::paging;
 
-use super::frame::target_index;
+use super::frame::target_places;
 use super::parts::{Record, Slot, TraceId};
 use super::{Mode, Translator};
 use crate::region::{JumpTarget, NOT_MAPPED};
@@ -64,7 +64,14 @@ impl Translator {
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };
         let (table, key) = (mode.target_table(), mode.target_key(linear));
-        let index = target_index(key);
+        let places = target_places(key);
+        let targets = places.map(|place| tables.targets[table][place]);
+        let known = targets.iter().position(|target| target.linear == key);
+        let way = known.or_else(|| targets.iter().position(|target| target.host == 0)).unwrap_or_else(|| {
+            self.replaced = 1 - self.replaced;
+            self.replaced
+        });
+        let index = places[way];
         self.targets.add((table as u8, index as u16), global, &mut self.target_marks[table][index]);
         tables.targets[table][index] = JumpTarget::new(key, start);
     }

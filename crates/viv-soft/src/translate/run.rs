@@ -5,7 +5,7 @@ use std::mem;
 
 use viv_arch::{Rflags, paging};
 
-use super::frame::target_index;
+use super::frame::target_places;
 use super::thunks::{Detour, Reason};
 use super::{Mode, TraceId, Translator};
 use crate::block::Block;
@@ -79,10 +79,10 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     // SAFETY: the CPU lies in a region, with the tables behind it.
     let tables = unsafe { &*region.cast::<u8>().add(TABLES).cast::<Tables>() };
     let key = mode.target_key(linear);
-    let target = tables.targets[mode.target_table()][target_index(key)];
-    if target.linear != key {
+    let targets = target_places(key).map(|place| tables.targets[mode.target_table()][place]);
+    let Some(target) = targets.into_iter().find(|target| target.linear == key) else {
         return LEFT_INTERPRETED;
-    }
+    };
     cpu.frame.mode = mode;
     cpu.frame.flags = pack(cpu.exec.rflags);
     cpu.frame.page = linear & !paging::PAGE_OFFSET;
