@@ -194,7 +194,7 @@ mod tests {
     fn what_is_no_option_is_refused_with_what_would_be() {
         let line = |texts: &[&str]| Options::parse(texts).unwrap_err().to_string();
         for (texts, needle) in [
-            (&["teir=auto"][..], "no option 'teir'; give tier=interp|translate|auto, torture=SEED or"),
+            (&["teir=auto"][..], "no option 'teir'; give tier=interp|translate|auto, torture=SEED, code"),
             (&["=auto"], "no option ''"),
             (&["tier"], "'tier' has no value; give interp, translate or auto"),
             (&["tier="], "'tier' cannot be ''"),
