@@ -97,7 +97,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
 
-    /// Option of the engine, once for each: for `soft`, tier=interp|translate|auto, torture=SEED, code-memory=KIB
+    /// Option of the engine, once for each: for `soft`, tier=interp|translate|auto, torture=SEED, code-memory=KIB, perf-map=on
     #[arg(long, value_name = "KEY=VALUE")]
     #[arg(long_help = "Option of the engine, once for each
 
@@ -107,7 +107,7 @@ The soft engine has:
 - tier=auto:      translate code once it has turned out to be hot; the default
 - torture=SEED:   show the engine's own mistakes: drop caches and links at random moments
 - code-memory=KIB: memory of each vCPU for translated code, 131072 unless given
-- perf-map=on:     write /tmp/perf-PID.map of the VM's process, so that perf names translated code")]
+- perf-map=on:    write /tmp/perf-PID.map, so that perf names translated code")]
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run

@@ -47,7 +47,7 @@ fn what_run_does_not_understand_fails_with_125() {
             ),
             (
                 "run --engine-opt teir=auto debian",
-                "--engine-opt: the soft engine has no option 'teir'; give tier=interp|translate|auto, torture=SEED or code-memory=KIB",
+                "--engine-opt: the soft engine has no option 'teir'; give tier=interp|translate|auto, torture=SEED, code-memory=KIB or perf-map=on|off",
             ),
             (
                 "run --engine-opt tier=jit --kernel a",
