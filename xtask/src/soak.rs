@@ -2,8 +2,8 @@
 //!
 //! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
 //! seed; random machines, interpreted and translated; guests that boot, run a command and end; small work in guests
-//! whose results must be the host's; and [`workouts`], real programs that must come to the same in a guest as on the
-//! host. The first discrepancy ends it.
+//! whose results must be the host's; the tests with Debian in a guest, under torture; and [`workouts`], real programs that
+//! must come to the same in a guest as on the host. The first discrepancy ends it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,8 +18,8 @@ use crate::{bench, fuzz, step};
 /// What `cargo xtask soak` takes.
 #[derive(Debug, Args)]
 pub struct SoakArgs {
-    /// How long it runs, in minutes, not counting what is built before; the workouts run once each at the least, which
-    /// takes most of an hour
+    /// How long it runs, in minutes, not counting what is built before; each part runs once at the least, which takes most
+    /// of an hour for the workouts and half of one for the tests under torture
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// Parts to run; all if it is not given
@@ -52,6 +52,8 @@ enum Part {
     Boots,
     /// Small work whose results must be the host's
     Work,
+    /// The tests with Debian in a guest, under torture
+    Torture,
     /// Real programs that must come to the same in a guest as on the host
     Workouts,
 }
@@ -101,6 +103,10 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
             Part::Work => {
                 let works = rounds(share, |seed| work(&viv, &args.engine_options, seed))?;
                 format!("work: {works} rounds, each with the host's results")
+            }
+            Part::Torture => {
+                let seeds = rounds(share, |seed| guest_tests(root, &args.engine_options, seed))?;
+                format!("tests with Debian under torture: {seeds} seeds, all passed")
             }
             Part::Workouts => {
                 let Some(workouts) = &mut workouts else { continue };
@@ -159,6 +165,27 @@ fn work(viv: &Path, engine_options: &[String], seed: u64) -> Result<()> {
     Ok(())
 }
 
+/// The tests with Debian in a guest, two at a time: each guest takes a processor.
+fn guest_tests(root: &Path, engine_options: &[String], seed: u64) -> Result<()> {
+    let options = tortured(engine_options, seed).join(" ");
+    let mut suite = Command::new("cargo");
+    suite
+        .args(["test", "--locked", "--package", "viv", "--test", "guest", "--", "--test-threads", "2"])
+        .current_dir(root)
+        .env("VIV_TEST_ENGINE_OPTIONS", &options);
+    ensure!(step::run(&mut suite)?, "tests with Debian fail with VIV_TEST_ENGINE_OPTIONS='{options}'");
+    Ok(())
+}
+
+/// The engine's options with torture among them: that which was asked for, or else by `seed`.
+fn tortured(engine_options: &[String], seed: u64) -> Vec<String> {
+    let mut options = engine_options.to_vec();
+    if !options.iter().any(|option| option.starts_with("torture=")) {
+        options.push(format!("torture={seed}"));
+    }
+    options
+}
+
 /// A guest, but for the command in it.
 fn debian(viv: &Path, engine_options: &[String]) -> Command {
     let mut command = Command::new(viv);
@@ -196,6 +223,14 @@ mod tests {
     fn all_parts_run_unless_some_are_named() {
         assert_eq!(parts(&[]).len(), Part::value_variants().len());
         assert_eq!(parts(&["--only", "workouts,boots,boots"]), [Part::Boots, Part::Workouts]);
+    }
+
+    #[test]
+    fn torture_has_the_seed_that_was_asked_for_or_another_each_time() {
+        let options = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(tortured(&[], 3), ["torture=3"]);
+        assert_eq!(tortured(&options(&["code-memory=256"]), 3), ["code-memory=256", "torture=3"]);
+        assert_eq!(tortured(&options(&["torture=7"]), 3), ["torture=7"]);
     }
 
     #[test]

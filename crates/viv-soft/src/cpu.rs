@@ -18,6 +18,7 @@ use crate::op::Op;
 use crate::ops::host::HostCode;
 use crate::ram::{Int, Ram};
 use crate::tlb::Tlb;
+use crate::torture::Torturer;
 use crate::translate::Frame;
 use crate::tsc::GuestTsc;
 use crate::vm::Shared;
@@ -120,6 +121,8 @@ pub struct Cpu {
     pub retired: u64,
     /// What the translator's figures have from here.
     pub counts: Translations,
+    /// Whoever does the torture that was asked for.
+    pub torturer: Option<Torturer>,
 }
 
 /// A buffer for a memory operand at any alignment.

@@ -11,6 +11,7 @@
 //! - `cpu`, `ops`, `event`, `msr`, `debug`, `lapic`: the state of a CPU and what instructions do to it;
 //! - `decode`, `lower`, `block`: from bytes to blocks;
 //! - `region`, `translate`: where a CPU lives, and the code made for it;
+//! - `torture`: when what may happen at any moment does;
 //! - `vm`, `vcpu`: the machine, and the loop that runs blocks and looks for events.
 //!
 //! It must not know devices: it reaches them by [`Platform`](viv_engine::Platform) alone. A guest can make nothing
@@ -49,6 +50,7 @@ mod spaces;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tlb;
+mod torture;
 mod translate;
 pub mod tsc;
 mod vcpu;

@@ -120,6 +120,7 @@ impl SoftVcpu {
             bounce: Box::new(Bounce([0; 1024])),
             retired: 0,
             counts: Translations::default(),
+            torturer: None,
         };
         let mut cpu = CpuRegion::new(inbox.attention_byte(), make)
             .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;

@@ -59,7 +59,8 @@ pub extern "sysv64" fn interpret(region: *mut Cpu, at: *const Detour) -> u32 {
     }
     let is_elsewhere = op.sets_rip || !completed;
     let mode = Mode::of(cpu);
-    let holds = !cpu.op_end.is_null() && cpu.tlb.generation() == cpu.frame.generation;
+    let holds =
+        !cpu.op_end.is_null() && cpu.tlb.generation() == cpu.frame.generation && !cpu.is_called_away();
     let ends = is_elsewhere || detour.ends || mode != cpu.frame.mode || cpu.shadow != Shadow::None;
     if holds && !ends {
         cpu.frame.flags = pack(cpu.exec.rflags);

@@ -10,6 +10,7 @@ use crate::cpu::{Cpu, Fault};
 use crate::options::Tier;
 use crate::region::CpuRegion;
 use crate::tlb::View;
+use crate::torture::Torturer;
 use crate::translate::{Found, Left, Mode, TraceId, Translator, interpret};
 use crate::window::Window;
 
@@ -33,20 +34,6 @@ pub struct Translated {
     code_writes: u64,
     /// What could run in the mode that targets of indirect branches are remembered for.
     features: u16,
-    torture: Option<Torturer>,
-}
-
-/// Where the random moments of [`Torture`](crate::options::Torture) come from: Marsaglia's xorshift.
-struct Torturer(u64);
-
-impl Torturer {
-    /// True once in `n` times.
-    fn once_in(&mut self, n: u64) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.is_multiple_of(n)
-    }
 }
 
 impl Translated {
@@ -73,9 +60,7 @@ impl Translated {
             }
         }
         let threshold = if tier == Tier::Translate || torture.is_some() { 0 } else { HOT };
-        // The generator must not start at 0, and vCPUs are to differ.
-        let seed = |seed: u64| (seed ^ u64::from(cpu.index) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let torture = torture.map(|torture| Torturer(seed(torture.seed)));
+        cpu.torturer = torture.map(|torture| Torturer::new(torture, cpu.index));
         Ok(Self {
             translator,
             threshold,
@@ -84,7 +69,6 @@ impl Translated {
             global_generation: 0,
             code_writes: 0,
             features: 0,
-            torture,
         })
     }
 
@@ -109,12 +93,6 @@ impl Translated {
         if let Some(translator) = &mut self.translator {
             translator.clear();
         }
-    }
-
-    /// How many instructions the next trace may have.
-    fn limit(&mut self) -> usize {
-        let short = self.torture.as_mut().is_some_and(|torturer| torturer.once_in(2));
-        if short { 1 } else { usize::MAX }
     }
 
     /// Drops what does not hold any more.
@@ -151,7 +129,7 @@ impl SoftVcpu {
     /// Runs the block, as host code if it is hot.
     #[inline]
     pub(super) fn advance(&mut self, id: BlockId) -> Result<(), Fault> {
-        if self.translated.torture.is_some() && self.torment() {
+        if self.cpu.torturer.is_some() && self.torment() {
             return Ok(());
         }
         if self.translated.translator.is_some() {
@@ -168,11 +146,10 @@ impl SoftVcpu {
     /// At random moments, drops what may be dropped at any. Says whether that was the block that was to run.
     #[cold]
     fn torment(&mut self) -> bool {
-        let Translated { torture: Some(torturer), translator, edge, .. } = &mut self.translated else {
-            return false;
-        };
+        let Translated { translator, edge, .. } = &mut self.translated;
+        let Cpu { torturer: Some(torturer), tlb, .. } = &mut *self.cpu else { return false };
         if torturer.once_in(64) {
-            self.cpu.tlb.flush_all();
+            tlb.flush_all();
         }
         if torturer.once_in(1024)
             && let Some(translator) = translator
@@ -226,7 +203,8 @@ impl SoftVcpu {
         let second = block.second.as_ref().map(|second| second.phys);
         let next = self.cpu.next_code_page(self.cpu.exec.rip);
         let next = self.cpu.tlb.fetched(next, self.cpu.cpl == 3).map(|fetched| fetched.phys);
-        let limit = self.translated.limit();
+        let is_short = self.cpu.torturer.as_mut().is_some_and(|torturer| torturer.once_in(2));
+        let limit = if is_short { 1 } else { usize::MAX };
         let Some(translator) = &mut self.translated.translator else { return Hot::Cold };
         let version = translator.version();
         let found = match translator.find(phys, second, next, mode) {

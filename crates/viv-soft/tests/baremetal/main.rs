@@ -21,3 +21,4 @@ mod selfmod;
 mod state;
 mod strings;
 mod tlb;
+mod torture;

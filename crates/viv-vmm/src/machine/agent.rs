@@ -44,6 +44,8 @@ struct Talk {
     /// What the agent said was not understood: no more is heard.
     broken: bool,
     to_guest: VecDeque<u8>,
+    /// The window's size, if it changed before the agent was ready.
+    size: Option<WindowSize>,
 }
 
 /// What of a conversation is saved. A message of the guest that has come in part is not: agents write each
@@ -93,8 +95,8 @@ impl Agent {
 
     /// Tells the agent that the window has another size, if its command has one.
     pub(crate) fn resize(&self, size: WindowSize) {
-        if self.shared.on_console {
-            self.say(&HostMessage::Resize(window(size)));
+        if self.shared.on_console && !self.say(&HostMessage::Resize(window(size))) {
+            self.talk().size = Some(size);
         }
     }
 
@@ -123,6 +125,10 @@ impl Agent {
                 Ok(Some(GuestMessage::Ready { version: VERSION })) if !talk.ready => {
                     talk.ready = true;
                     talk.to_guest.extend(&self.shared.run);
+                    if let Some(size) = talk.size.take() {
+                        let message = HostMessage::Resize(window(size));
+                        talk.to_guest.extend(encode(&message).unwrap_or_default());
+                    }
                     self.shared.wake.set();
                     Notice::GuestReady
                 }
@@ -197,7 +203,7 @@ impl Device for Agent {
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
         let AgentState { ready, broken, to_guest } = state.decode(STATE_VERSION)?;
         let decoder = Decoder::default();
-        *self.talk() = Talk { decoder, ready, broken, to_guest: to_guest.into() };
+        *self.talk() = Talk { decoder, ready, broken, to_guest: to_guest.into(), size: None };
         self.shared.wake.set();
         Ok(())
     }
@@ -205,6 +211,9 @@ impl Device for Agent {
 
 #[cfg(test)]
 mod tests {
+    use viv_devices::virtio::VirtioDevice;
+
+    use super::super::console::ConsoleHandle;
     use super::*;
 
     fn agent() -> (Agent, Arc<Core>) {
@@ -255,6 +264,32 @@ mod tests {
         assert_eq!((size.rows, size.cols), (50, 132));
         agent.write(&encode(&GuestMessage::Exited { code: 3 }).unwrap());
         assert_eq!(core.take_notice(), Some(Notice::CommandExited(3)));
+    }
+
+    #[test]
+    fn a_size_from_before_the_agent_was_ready_follows_its_command() {
+        let (mut agent, _core) = agent();
+        agent.resize(WindowSize { rows: 25, columns: 81 });
+        agent.resize(WindowSize { rows: 50, columns: 132 });
+        agent.write(&ready());
+        let heard = heard_by_guest(&mut agent);
+        let [HostMessage::Run(_), HostMessage::Resize(size)] = heard.as_slice() else { panic!("{heard:?}") };
+        assert_eq!((size.rows, size.cols), (50, 132));
+    }
+
+    #[test]
+    fn a_console_leaves_its_size_to_the_agent() {
+        let (mut agent, _core) = agent();
+        agent.write(&ready());
+        let console = ConsoleHandle::new(Vec::new(), Some(agent.clone()));
+        console.resize(WindowSize { rows: 50, columns: 132 });
+        assert!(matches!(
+            heard_by_guest(&mut agent).as_slice(),
+            [HostMessage::Run(_), HostMessage::Resize(_)]
+        ));
+        let mut size = [0xff; 4];
+        console.device.lock().unwrap().read_config(0, &mut size);
+        assert_eq!(size, [0; 4]);
     }
 
     #[test]

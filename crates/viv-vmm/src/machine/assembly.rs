@@ -131,8 +131,10 @@ impl<'a> Assembly<'a> {
                 Some(agent)
             }
         };
+        // An agent is told together with its command.
+        let told = agent.is_some();
         let console = ConsoleHandle::new(ports, agent);
-        if let Some(size) = size {
+        if let Some(size) = size.filter(|_| !told) {
             console.resize(size);
         }
         // A look at a port that has nothing to do costs nothing, so any of these is a reason to look at all.

@@ -1,7 +1,7 @@
 //! The virtio console's ports and what they lead to on the host.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use viv_devices::virtio::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 use viv_guest_proto::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
@@ -85,12 +85,17 @@ impl ConsoleHandle {
         Self { device, ports: count, agent }
     }
 
-    /// The window has this size.
+    /// The window has this size. An agent alone is told if there is one: a kernel that takes columns for rows, and it is
+    /// not known which do, might have the last word else.
     pub(crate) fn resize(&self, size: WindowSize) {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner).resize(size.columns, size.rows);
-        if let Some(agent) = &self.agent {
-            agent.resize(size);
+        match &self.agent {
+            Some(agent) => agent.resize(size),
+            None => self.device().resize(size.columns, size.rows),
         }
+    }
+
+    fn device(&self) -> MutexGuard<'_, Console> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the guest's agent to end everything in good order, if it is there to do so.

@@ -1,5 +1,6 @@
 //! Debian to run: the tests' store, its image, and `viv` on it.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -21,6 +22,18 @@ static BUILT: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 });
 
+/// Options for the engine of all guests, by white space: with `torture=7` in `VIV_TEST_ENGINE_OPTIONS` everything here
+/// is run under torture.
+static ENGINE_OPTIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let options = env::var("VIV_TEST_ENGINE_OPTIONS").unwrap_or_default();
+    options.split_whitespace().map(str::to_owned).collect()
+});
+
+/// Whether the engine is tortured. Guests take some 20 times as long then.
+pub fn is_tortured() -> bool {
+    ENGINE_OPTIONS.iter().any(|option| option.starts_with("torture="))
+}
+
 /// `viv` on a store of its own.
 pub fn at(store: impl Into<PathBuf>) -> Command {
     let mut viv = Command::new(env!("CARGO_BIN_EXE_viv"));
@@ -36,7 +49,13 @@ pub fn viv(arguments: &[&str]) -> Command {
         );
     }
     let mut viv = at(STORE);
-    viv.args(arguments);
+    match arguments {
+        ["run", rest @ ..] if !ENGINE_OPTIONS.is_empty() => {
+            viv.args(["run", "--engine", "soft"]);
+            viv.args(ENGINE_OPTIONS.iter().flat_map(|option| ["--engine-opt", option])).args(rest)
+        }
+        _ => viv.args(arguments),
+    };
     viv
 }
 

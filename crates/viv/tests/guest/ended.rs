@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::debian::is_tortured;
+
 /// How long anything here may take. It is no measure of speed: a guest that hangs would stay for ever.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// How long under torture.
+const PATIENCE_IN_TORTURE: Duration = Duration::from_secs(3600);
 
 /// A program that ended.
 #[derive(Debug)]
@@ -78,7 +82,8 @@ impl Guard {
         let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a pidfd");
         let (done, watched) = mpsc::channel();
         thread::spawn(move || {
-            if watched.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let patience = if is_tortured() { PATIENCE_IN_TORTURE } else { PATIENCE };
+            if watched.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
                 // Who waits for it sees this signal.
                 let _ = pidfd_send_signal(&process, Signal::KILL);
             }

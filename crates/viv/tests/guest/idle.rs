@@ -1,13 +1,13 @@
 //! What a guest costs that does nothing.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::thread;
 use std::time::Duration;
 
 use rustix::param::clock_ticks_per_second;
 
-use crate::debian::{debian, vm_process};
+use crate::debian::{debian, is_tortured, vm_process};
 use crate::ended::{Guard, start};
 
 /// How long a system is left alone before it counts as idle: its kernel still has things to put off.
@@ -29,6 +29,13 @@ fn an_idle_guest_costs_less_than_3_percent_of_a_processor() {
     drop(viv.stdin.take());
     viv.wait().expect("ends");
     let allowed = clock_ticks_per_second() * MEASURED.as_secs() * 3 / 100;
+    if is_tortured() {
+        // What little an idle system does is some 20 times as much work then. Not by a macro, whose output is kept back.
+        let said =
+            format!("no limit under torture: {spent} ticks of processor time, else {allowed} are allowed\n");
+        io::stderr().write_all(said.as_bytes()).expect("said");
+        return;
+    }
     assert!(spent < allowed, "{spent} ticks of processor time in {MEASURED:?}, {allowed} are allowed");
 }
 
