@@ -24,5 +24,5 @@ fn code_that_only_needs_the_interpreter_is_dropped_and_translated_again() {
     });
     assert_eq!(machine.run_to_stop().gpr(Gpr::R14), ROUNDS);
     let translations = machine.vcpu.translations().unwrap();
-    assert!(translations.evictions > 1 && translations.pieces > 20, "{translations:?}");
+    assert!(translations.evictions > 1 && translations.traces > 20, "{translations:?}");
 }
