@@ -2,10 +2,12 @@
 //!
 //! The guest's TSC runs at the host's rate, so that reading it costs one host instruction and an addition.
 
+mod common;
 mod host;
 
 use std::time::{Duration, Instant};
 
+pub use common::CommonTsc;
 pub use host::{host_tsc, host_tsc_khz};
 
 /// Conversion between TSC ticks and nanoseconds.
@@ -49,12 +51,6 @@ pub struct GuestTsc {
 }
 
 impl GuestTsc {
-    /// One that shows `value` now. `timebase` is the host's.
-    #[must_use]
-    pub fn starting_at(timebase: Timebase, value: u64) -> Self {
-        Self { timebase, offset: value.wrapping_sub(host_tsc()) }
-    }
-
     /// One at `offset` from the host's. vCPUs with the same offset are in step.
     #[must_use]
     pub const fn with_offset(timebase: Timebase, offset: u64) -> Self {
@@ -115,7 +111,7 @@ mod tests {
     #[test]
     fn the_guest_counter_starts_where_told_and_does_not_go_back() {
         let timebase = Timebase::new(host_tsc_khz());
-        let mut tsc = GuestTsc::starting_at(timebase, 1_000);
+        let mut tsc = GuestTsc::with_offset(timebase, 1_000u64.wrapping_sub(host_tsc()));
         let first = tsc.now();
         assert!(first >= 1_000);
         assert!(tsc.now() >= first);
@@ -128,7 +124,7 @@ mod tests {
 
     #[test]
     fn at_the_instant_of_a_deadline_the_counter_has_passed_it() {
-        let tsc = GuestTsc::starting_at(Timebase::new(host_tsc_khz()), 0);
+        let tsc = GuestTsc::with_offset(Timebase::new(host_tsc_khz()), host_tsc().wrapping_neg());
         let before = Instant::now();
         let instant = tsc.instant_of(tsc.now() + tsc.timebase.ticks(1_000_000_000)).unwrap();
         assert!(instant >= before + Duration::from_millis(999));

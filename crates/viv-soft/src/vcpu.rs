@@ -111,7 +111,7 @@ impl SoftVcpu {
             nmi_pending: false,
             wait_for_sipi: false,
             apic,
-            tsc: GuestTsc::with_offset(shared.timebase, shared.tsc_offset),
+            tsc: shared.tsc.get(),
             armed: None,
             host,
             platform,
@@ -129,8 +129,7 @@ impl SoftVcpu {
         let jumps = Box::new([jump; JUMP_CACHE_SIZE]);
         let mut vcpu = Self { cpu, blocks: BlockCache::default(), jumps, translated };
         let run_state = if index == 0 { RunState::Running } else { RunState::WaitForSipi };
-        vcpu.load_state(&VcpuState { run_state, ..reset })?;
-        vcpu.cpu.tsc = GuestTsc::with_offset(vcpu.cpu.shared.timebase, vcpu.cpu.shared.tsc_offset);
+        vcpu.load_state(&VcpuState { run_state, ..reset }, vcpu.cpu.tsc)?;
         Ok(vcpu)
     }
 
@@ -430,17 +429,17 @@ impl SoftVcpu {
             ..VcpuState::reset()
         };
         // The state is one of our own making.
-        let _ = self.load_state(&state);
+        let _ = self.load_state(&state, tsc);
         let cpu = &mut *self.cpu;
-        (cpu.tsc, cpu.msrs, cpu.exec.fpu) = (tsc, msrs, fpu);
+        (cpu.msrs, cpu.exec.fpu) = (msrs, fpu);
     }
 
-    fn load_state(&mut self, state: &VcpuState) -> Result<(), EngineError> {
+    /// Takes over a state but for its TSC, which is to be this one.
+    fn load_state(&mut self, state: &VcpuState, tsc: GuestTsc) -> Result<(), EngineError> {
         let bad = |text: String| EngineError::BadState(text);
         let fpu = FpuState::from_xsave(&with_header(&state.xsave)).map_err(|error| bad(error.to_string()))?;
         let cpu = &mut *self.cpu;
         let find = |number: u32| state.msrs.iter().find(|(n, _)| *n == number).map(|&(_, value)| value);
-        let tsc = GuestTsc::starting_at(cpu.shared.timebase, state.tsc);
         let default_base = viv_arch::apic::DEFAULT_BASE
             | viv_arch::apic::BASE_ENABLE
             | if cpu.index == 0 { viv_arch::apic::BASE_BSP } else { 0 };
@@ -605,7 +604,9 @@ impl Vcpu for SoftVcpu {
     }
 
     fn load(&mut self, state: &VcpuState) -> Result<(), EngineError> {
-        self.load_state(state)
+        let adjust = state.msrs.iter().find(|(number, _)| *number == msr::IA32_TSC_ADJUST);
+        let tsc = self.cpu.shared.tsc.restore(state.tsc, adjust.map_or(0, |&(_, value)| value));
+        self.load_state(state, tsc)
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {

@@ -17,7 +17,7 @@ use crate::inbox::Inbox;
 use crate::options::Options;
 use crate::perf_map::PerfMap;
 use crate::ram::Ram;
-use crate::tsc::{Timebase, host_tsc, host_tsc_khz};
+use crate::tsc::{CommonTsc, Timebase, host_tsc_khz};
 use crate::vcpu::SoftVcpu;
 
 /// The software engine.
@@ -64,8 +64,8 @@ pub struct Shared {
     pub cpuid: CpuidTable,
     pub clock: Arc<dyn Clock>,
     pub timebase: Timebase,
-    /// Guest TSC less the host's, for vCPUs that were not told otherwise: it starts at 0.
-    pub tsc_offset: u64,
+    /// What keeps the vCPUs' TSCs in step. They start at 0.
+    pub tsc: CommonTsc,
 }
 
 impl Shared {
@@ -182,6 +182,7 @@ impl SoftVm {
         for region in parameters.memory.iter() {
             memory::record(region).on_code_writes(Arc::clone(&tell));
         }
+        let timebase = Timebase::new(host_tsc_khz());
         Ok(Self {
             memory: parameters.memory,
             addresses,
@@ -196,8 +197,8 @@ impl SoftVm {
                 alarm,
                 cpuid: parameters.cpuid,
                 clock: parameters.clock,
-                timebase: Timebase::new(host_tsc_khz()),
-                tsc_offset: host_tsc().wrapping_neg(),
+                timebase,
+                tsc: CommonTsc::new(timebase),
             }),
         })
     }

@@ -17,3 +17,4 @@ mod memory;
 mod power;
 mod programs;
 mod screen;
+mod smp;
