@@ -150,6 +150,13 @@ impl Cpu {
         self.raise(Exception::ud())
     }
 
+    /// Ends the guest: it needs `what`, which this CPU does not have.
+    #[cold]
+    pub fn unsupported<T>(&mut self, what: &str) -> Result<T, Fault> {
+        self.pending = Some(Pending::Unsupported(what.to_owned()));
+        Err(Fault)
+    }
+
     /// Reads the register part at byte `offset` of the register file.
     #[inline(always)]
     pub fn get<T: Int>(&self, offset: u8) -> T {

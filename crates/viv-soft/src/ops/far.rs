@@ -2,7 +2,7 @@
 
 use viv_arch::{Cr0, Efer, Exception, Gpr, Rflags, Segment, SegmentRegister, Vector, paging};
 
-use crate::cpu::{Cpu, Exec, Fault, Pending};
+use crate::cpu::{Cpu, Exec, Fault};
 use crate::event::EventKind;
 use crate::op::Op;
 use crate::ops::segment::null_segment;
@@ -205,8 +205,7 @@ impl Cpu {
 /// IRET, IRETD, IRETQ.
 pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     if !cpu.cr0.contains(Cr0::PE) {
-        cpu.pending = Some(Pending::Unsupported("IRET in real mode".to_owned()));
-        return Err(Fault);
+        return cpu.unsupported("IRET in real mode");
     }
     // Even if it faults (SDM vol. 3, 6.7.1).
     if cpu.nmi_blocked {
@@ -217,12 +216,14 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
         if cpu.long_mode() {
             return cpu.gp0();
         }
-        cpu.pending = Some(Pending::Unsupported("a task switch by IRET".to_owned()));
-        return Err(Fault);
+        return cpu.unsupported("a task switch by IRET");
     }
     let rip = cpu.peek::<T>(0)?.to_u64();
     let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
     let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
+    if flags & Rflags::VM.bits() != 0 && cpu.cpl == 0 && !cpu.long_mode() {
+        return cpu.unsupported("IRET to virtual-8086 mode");
+    }
     let segment = cpu.code_segment(selector, true)?;
     cpu.check_rip(&segment, rip)?;
     let rpl = (selector & 3) as u8;

@@ -16,6 +16,7 @@ mod loops;
 mod machine;
 mod paging;
 mod privilege;
+mod protected;
 mod segments;
 mod selfmod;
 mod state;

@@ -3,6 +3,7 @@
 mod handler;
 pub mod layout;
 mod platform;
+mod protected;
 mod tables;
 mod watchdog;
 
@@ -23,6 +24,7 @@ use vm_memory::{Bytes, GuestAddress};
 pub use handler::{Action, Event};
 pub use layout::*;
 pub use platform::{Access, Recorder};
+pub use protected::{INTERRUPT_16, INTERRUPT_32, TRAP_16, TRAP_32};
 pub use tables::{FULL, KERNEL, PageSize, PageTables};
 use watchdog::Watchdog;
 
