@@ -12,6 +12,7 @@ mod eviction;
 mod exceptions;
 mod frequent;
 mod interrupts;
+mod legacy_paging;
 mod loops;
 mod machine;
 mod paging;
