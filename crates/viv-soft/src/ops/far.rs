@@ -10,6 +10,8 @@ use crate::ram::Int;
 
 const CS: usize = SegmentRegister::Cs as usize;
 const SS: usize = SegmentRegister::Ss as usize;
+/// Attributes of CS in real mode: those of data that may be written.
+const REAL_CODE: u32 = 0x93;
 
 impl Cpu {
     /// Reads and checks a code segment for a far transfer; sets its accessed bit.
@@ -65,10 +67,26 @@ impl Cpu {
         self.update_mode();
     }
 
+    /// CS as a far transfer in real mode loads it: code there may be written. The limit stays as it is.
+    fn real_code(&self, selector: u16) -> Segment {
+        Segment {
+            selector,
+            attributes: REAL_CODE,
+            limit: self.segments[CS].limit,
+            base: u64::from(selector) << 4,
+        }
+    }
+
+    /// Loads CS and RIP in real mode.
+    pub fn enter_real_code(&mut self, selector: u16, rip: u64) {
+        self.segments[CS] = self.real_code(selector);
+        self.exec.rip = rip;
+    }
+
     /// The code segment that a far JMP or CALL goes to, checked.
     fn far_target(&mut self, selector: u16, offset: u64) -> Result<Segment, Fault> {
         if !self.cr0.contains(Cr0::PE) {
-            return Ok(Segment { selector, base: u64::from(selector) << 4, ..self.segments[CS] });
+            return Ok(self.real_code(selector));
         }
         let segment = self.code_segment(selector, false)?;
         self.check_rip(&segment, offset)?;
@@ -204,13 +222,13 @@ impl Cpu {
 
 /// IRET, IRETD, IRETQ.
 pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
-    if !cpu.cr0.contains(Cr0::PE) {
-        return cpu.unsupported("IRET in real mode");
-    }
     // Even if it faults (SDM vol. 3, 6.7.1).
     if cpu.nmi_blocked {
         cpu.nmi_blocked = false;
         cpu.attend();
+    }
+    if !cpu.cr0.contains(Cr0::PE) {
+        return iret_real::<T>(cpu);
     }
     if cpu.flag(Rflags::NT) {
         if cpu.long_mode() {
@@ -227,16 +245,7 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     let segment = cpu.code_segment(selector, true)?;
     cpu.check_rip(&segment, rip)?;
     let rpl = (selector & 3) as u8;
-    let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
-    if T::SIZE > 2 {
-        changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
-    }
-    if cpu.cpl == 0 {
-        changeable |= Rflags::IOPL;
-    }
-    if cpu.cpl <= Rflags::from_bits_retain(cpu.flags()).iopl() {
-        changeable |= Rflags::IF;
-    }
+    let changeable = returned_flags::<T>(cpu);
     if cpu.is_64bit() || rpl > cpu.cpl {
         let sp = cpu.peek::<T>(3 * T::SIZE)?.to_u64();
         let stack = cpu.peek::<T>(4 * T::SIZE)?.to_u64() as u16;
@@ -249,6 +258,35 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     cpu.replace_flags(flags, changeable);
     cpu.update_mmu_mode();
     Ok(())
+}
+
+/// IRET in real mode (SDM vol. 2, IRET).
+fn iret_real<T: Int>(cpu: &mut Cpu) -> Exec {
+    let rip = cpu.peek::<T>(0)?.to_u64();
+    let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
+    let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
+    let segment = cpu.real_code(selector);
+    cpu.check_rip(&segment, rip)?;
+    cpu.release(3 * T::SIZE);
+    cpu.enter_real_code(selector, rip);
+    let changeable = returned_flags::<T>(cpu);
+    cpu.replace_flags(flags, changeable);
+    Ok(())
+}
+
+/// The flags that IRET loads.
+fn returned_flags<T: Int>(cpu: &Cpu) -> Rflags {
+    let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
+    if T::SIZE > 2 {
+        changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
+    }
+    if cpu.cpl == 0 {
+        changeable |= Rflags::IOPL;
+    }
+    if cpu.cpl <= Rflags::from_bits_retain(cpu.flags()).iopl() {
+        changeable |= Rflags::IF;
+    }
+    changeable
 }
 
 /// INT n, INT3 and INTO: `imm` is the vector.

@@ -18,6 +18,7 @@ mod machine;
 mod paging;
 mod privilege;
 mod protected;
+mod real;
 mod segments;
 mod selfmod;
 mod state;
