@@ -5,7 +5,7 @@ use viv_arch::{Cr0, Exception, Rflags, Segment, SegmentRegister, Vector, paging}
 use crate::cpu::{Cpu, Exec, Fault, Pending};
 use crate::ops::segment::null_segment;
 
-mod protected;
+pub mod protected;
 mod real;
 
 /// Where an event comes from.

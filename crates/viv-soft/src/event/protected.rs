@@ -18,14 +18,18 @@ struct Gate {
     interrupt: bool,
 }
 
-/// The stack that a handler gets.
-struct Stack {
+/// The stack that a handler gets, or what a call gate leads to.
+pub struct Stack {
+    /// What SS becomes.
     segment: Segment,
     /// Its pointer before anything is pushed.
     pointer: u64,
     /// The error code of #SS if the frame does not fit.
     code: u32,
 }
+
+/// The most words in a frame: a call gate's, with 31 parameters.
+const MAX_WORDS: usize = 35;
 
 impl Stack {
     /// The bits of the stack pointer that pushes use.
@@ -65,12 +69,7 @@ impl Cpu {
         let conforming = target.kind() & 4 != 0;
         let cpl = if conforming { self.cpl } else { target.dpl() };
         let inner = cpl < self.cpl;
-        let stack = if inner {
-            self.inner_stack(cpl, external)?
-        } else {
-            let segment = self.segments[SegmentRegister::Ss as usize];
-            Stack { segment, pointer: self.reg(Gpr::Rsp), code: external }
-        };
+        let stack = if inner { self.inner_stack(cpl, external)? } else { self.present_stack(external) };
         let words = [
             u64::from(self.segments[SegmentRegister::Ss as usize].selector),
             self.reg(Gpr::Rsp),
@@ -86,12 +85,7 @@ impl Cpu {
         }
         self.mark_accessed(address, descriptor)?;
         target.attributes |= 1;
-        let view = if cpl == 3 { View::User } else { self.system_view() };
-        for (word, place) in words.iter().zip(places) {
-            self.write_bytes_as(place, &word.to_le_bytes()[..gate.size as usize], view)?;
-        }
-        self.exec.gpr[Gpr::Rsp as usize] = stack.below(gate.size * words.len() as u64);
-        self.segments[SegmentRegister::Ss as usize] = stack.segment;
+        self.push_words(&stack, words, &places, gate.size, cpl)?;
         let mut clear = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
         if gate.interrupt {
             clear |= Rflags::IF;
@@ -105,8 +99,13 @@ impl Cpu {
 
     /// The linear addresses of the words of a frame on `stack`, in the order in which they are pushed, if the segment
     /// has room for them.
-    fn frame_places(&mut self, stack: &Stack, count: usize, size: u64) -> Result<[u64; 6], Fault> {
-        let mut places = [0; 6];
+    pub fn frame_places(
+        &mut self,
+        stack: &Stack,
+        count: usize,
+        size: u64,
+    ) -> Result<[u64; MAX_WORDS], Fault> {
+        let mut places = [0; MAX_WORDS];
         for (n, place) in places.iter_mut().enumerate().take(count) {
             let offset = stack.below(size * (n as u64 + 1)) & stack.mask();
             if !segment_allows(&stack.segment, offset, size, true) {
@@ -115,6 +114,23 @@ impl Cpu {
             *place = stack.segment.base.wrapping_add(offset) & 0xffff_ffff;
         }
         Ok(places)
+    }
+
+    /// Writes a frame to where [`Cpu::frame_places`] said, for privilege level `cpl`, and makes `stack` the present one.
+    pub fn push_words(&mut self, stack: &Stack, words: &[u64], places: &[u64], size: u64, cpl: u8) -> Exec {
+        let view = if cpl == 3 { View::User } else { self.system_view() };
+        for (word, &place) in words.iter().zip(places) {
+            self.write_bytes_as(place, &word.to_le_bytes()[..size as usize], view)?;
+        }
+        self.exec.gpr[Gpr::Rsp as usize] = stack.below(size * words.len() as u64);
+        self.segments[SegmentRegister::Ss as usize] = stack.segment;
+        Ok(())
+    }
+
+    /// The stack in use, which says `code` if a frame does not fit.
+    pub fn present_stack(&self, code: u32) -> Stack {
+        let segment = self.segments[SegmentRegister::Ss as usize];
+        Stack { segment, pointer: self.reg(Gpr::Rsp), code }
     }
 
     fn legacy_gate(&mut self, vector: u8, kind: EventKind) -> Result<Gate, Fault> {
@@ -146,8 +162,9 @@ impl Cpu {
         })
     }
 
-    /// The stack that the TSS has for privilege level `cpl` (SDM vol. 3, 6.12.1 and 7.2.1).
-    fn inner_stack(&mut self, cpl: u8, external: u32) -> Result<Stack, Fault> {
+    /// The stack that the TSS has for privilege level `cpl` (SDM vol. 3, 6.12.1 and 7.2.1). Error codes
+    /// get the bit `external`.
+    pub fn inner_stack(&mut self, cpl: u8, external: u32) -> Result<Stack, Fault> {
         let wide = self.tr.kind() & 8 != 0;
         let size = if wide { 4 } else { 2 };
         let offset = size + 2 * size * u64::from(cpl);

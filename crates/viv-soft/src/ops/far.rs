@@ -49,7 +49,7 @@ impl Cpu {
     }
 
     /// Fails with #GP(0) unless `rip` can run in `segment`.
-    fn check_rip(&mut self, segment: &Segment, rip: u64) -> Exec {
+    pub fn check_rip(&mut self, segment: &Segment, rip: u64) -> Exec {
         let good = if self.long_mode() && segment.attributes & Segment::LONG != 0 {
             paging::is_canonical(rip)
         } else {
@@ -103,6 +103,9 @@ impl Cpu {
     }
 
     fn far_jump(&mut self, selector: u16, offset: u64) -> Exec {
+        if let Some(gate) = self.call_gate(selector)? {
+            return self.jump_through(&gate);
+        }
         let segment = self.far_target(selector, offset)?;
         self.enter_far(segment, offset);
         Ok(())
@@ -129,6 +132,9 @@ fn far_operand<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Fault> {
 fn call_far<T: Int>(cpu: &mut Cpu, op: &Op, selector: u16, offset: u64) -> Exec {
     let back = cpu.next_rip(op);
     let old = cpu.segments[CS].selector;
+    if let Some(gate) = cpu.call_gate(selector)? {
+        return cpu.call_through(&gate, back);
+    }
     let segment = cpu.far_target(selector, offset)?;
     let before = cpu.reg(Gpr::Rsp);
     let pushed = cpu.push(T::from_u64(u64::from(old))).and_then(|()| cpu.push(T::from_u64(back)));

@@ -11,6 +11,7 @@ mod debug;
 mod eviction;
 mod exceptions;
 mod frequent;
+mod gates;
 mod interrupts;
 mod legacy_paging;
 mod loops;

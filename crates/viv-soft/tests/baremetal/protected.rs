@@ -19,6 +19,9 @@ const OWN_HANDLER: u64 = CODE + 0x400;
 /// Free memory below 64 KiB, where 16-bit gates and code reach.
 const LOW_CODE: u64 = 0xa000;
 
+/// Makes something wrong.
+type Setup<'a> = &'a dyn Fn(&mut Machine);
+
 /// The selector of segment register `register` at the end.
 fn selector_of(outcome: &Outcome, register: SegmentRegister) -> u16 {
     outcome.state.segments[register as usize].selector
@@ -179,7 +182,7 @@ fn bad_gates_are_told_by_their_vector() {
     let at = |vector: u8| STUBS + u64::from(vector) * STUB_SIZE;
     let own = u64::from(OWN) * 8 + 2;
     let set = |machine: &Machine, code: u16, kind: u64| machine.set_gate_32(OWN, code, at(OWN), kind, 3);
-    let cases: [(&str, (u8, u64), &dyn Fn(&mut Machine)); 8] = [
+    let cases: [(&str, (u8, u64), Setup<'_>); 8] = [
         ("beyond the table", (GP, own), &|m| m.state.idtr.limit = u16::from(OWN) * 8 + 6),
         ("no gate", (GP, own), &|m| set(m, selector::CODE32, 0xc)),
         ("not present", (NP, own), &|m| m.write(IDT + u64::from(OWN) * 8, 0x0000_6e00_0040_0000u64)),
@@ -211,7 +214,7 @@ fn bad_stacks_in_the_tss_are_told_by_their_selector() {
         m.set_descriptor(segment.selector, segment.to_descriptor());
         m.write(TSS + 8, segment.selector);
     };
-    let cases: [(&str, (u8, u64), &dyn Fn(&mut Machine)); 8] = [
+    let cases: [(&str, (u8, u64), Setup<'_>); 8] = [
         ("null", (TS, 0), &stack(0)),
         ("beyond the table", (TS, 0x1000), &stack(0x1000)),
         ("RPL", (TS, 0x10), &stack(0x11)),
