@@ -123,6 +123,9 @@ pub struct Cpu {
     pub counts: Translations,
     /// Whoever does the torture that was asked for.
     pub torturer: Option<Torturer>,
+    /// PAE paging's page-directory-pointer-table entries, once they were loaded (SDM vol. 3, 4.4.1). A saved state has
+    /// no place for them.
+    pub pdptes: Option<[u64; 4]>,
 }
 
 /// A buffer for a memory operand at any alignment.
@@ -148,6 +151,13 @@ impl Cpu {
     #[cold]
     pub fn ud<T>(&mut self) -> Result<T, Fault> {
         self.raise(Exception::ud())
+    }
+
+    /// Ends the guest: it needs `what`, which this CPU does not have.
+    #[cold]
+    pub fn unsupported<T>(&mut self, what: &str) -> Result<T, Fault> {
+        self.pending = Some(Pending::Unsupported(what.to_owned()));
+        Err(Fault)
     }
 
     /// Reads the register part at byte `offset` of the register file.

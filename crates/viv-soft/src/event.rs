@@ -1,9 +1,12 @@
 //! Delivery of exceptions and interrupts (SDM vol. 3, 6.12 to 6.15).
 
-use viv_arch::{Exception, Rflags, Segment, SegmentRegister, Vector, paging};
+use viv_arch::{Cr0, Exception, Rflags, Segment, SegmentRegister, Vector, paging};
 
 use crate::cpu::{Cpu, Exec, Fault, Pending};
 use crate::ops::segment::null_segment;
+
+pub mod protected;
+mod real;
 
 /// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +82,11 @@ impl Cpu {
     /// One try at delivering an event. The state changes only if it succeeds.
     pub fn deliver(&mut self, vector: u8, error_code: Option<u32>, kind: EventKind) -> Exec {
         if !self.long_mode() {
-            self.pending = Some(Pending::Unsupported(format!("event {vector} outside long mode")));
-            return Err(Fault);
+            return if self.cr0.contains(Cr0::PE) {
+                self.deliver_protected(vector, error_code, kind)
+            } else {
+                self.deliver_real(vector)
+            };
         }
         let external = u32::from(kind == EventKind::Hardware);
         let gate = self.gate(vector, kind)?;
@@ -132,12 +138,7 @@ impl Cpu {
 
     /// Writes the frame below `stack` and moves RSP there.
     fn push_frame(&mut self, stack: u64, vector: u8, error_code: Option<u32>, kind: EventKind) -> Exec {
-        let mut flags = self.flags();
-        // Faults ask that no breakpoint stops the instruction when it is tried again.
-        let is_fault = kind == EventKind::Hardware && matches!(vector, 0 | 5..=7 | 10..=14 | 16..=17 | 19);
-        if is_fault {
-            flags |= Rflags::RF.bits();
-        }
+        let flags = self.flags_to_push(vector, kind);
         let words = [
             u64::from(error_code.unwrap_or(0)),
             self.exec.rip,
@@ -156,6 +157,13 @@ impl Cpu {
         self.write_bytes_as(sp, &frame[..len], self.system_view())?;
         self.exec.gpr[viv_arch::Gpr::Rsp as usize] = sp;
         Ok(())
+    }
+
+    /// RFLAGS as the handler finds them on its stack.
+    fn flags_to_push(&self, vector: u8, kind: EventKind) -> u64 {
+        // Faults ask that no breakpoint stops the instruction when it is tried again.
+        let is_fault = kind == EventKind::Hardware && matches!(vector, 0 | 5..=7 | 10..=14 | 16..=17 | 19);
+        self.flags() | if is_fault { Rflags::RF.bits() } else { 0 }
     }
 
     fn gate(&mut self, vector: u8, kind: EventKind) -> Result<Gate, Fault> {

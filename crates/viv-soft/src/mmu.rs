@@ -2,9 +2,14 @@
 
 use viv_arch::{Cr0, Cr4, Efer, Exception, Rflags, Vector, paging};
 
-use crate::cpu::{Cpu, Fault, Pending};
+use crate::cpu::{Cpu, Fault};
+use crate::ram::Int;
 use crate::tlb::{Fetched, View};
 use crate::window::Page;
+
+use format::{Format, FourLevel, Pae, TwoLevel};
+
+mod format;
 
 /// The width of guest-physical addresses, as CPUID tells it.
 pub const PHYSICAL_BITS: u32 = 46;
@@ -114,7 +119,8 @@ impl Cpu {
             Access::Read => {}
             Access::Write => error_code |= paging::FAULT_WRITE,
             Access::Fetch => {
-                if self.cr4.contains(Cr4::SMEP) || self.efer.contains(Efer::NXE) {
+                let has_no_execute = self.efer.contains(Efer::NXE) && self.cr4.contains(Cr4::PAE);
+                if self.cr4.contains(Cr4::SMEP) || has_no_execute {
                     error_code |= paging::FAULT_FETCH;
                 }
             }
@@ -128,19 +134,30 @@ impl Cpu {
         if !self.cr0.contains(Cr0::PG) {
             return Ok(Translation { phys: address, attributes: paging::WRITABLE });
         }
-        if !self.long_mode() {
-            self.pending = Some(Pending::Unsupported("paging outside long mode".to_owned()));
-            return Err(Fault);
+        if self.long_mode() {
+            self.walk_tables::<FourLevel>(address, access, view)
+        } else if self.cr4.contains(Cr4::PAE) {
+            self.walk_tables::<Pae>(address, access, view)
+        } else {
+            self.walk_tables::<TwoLevel>(address, access, view)
         }
+    }
+
+    fn walk_tables<F: Format>(
+        &mut self,
+        address: u64,
+        access: Access,
+        view: View,
+    ) -> Result<Translation, Fault> {
         loop {
-            if let Some(translation) = self.walk_4_level(address, access, view)? {
+            if let Some(translation) = self.try_walk::<F>(address, access, view)? {
                 return Ok(translation);
             }
         }
     }
 
     /// One try at the walk. `None`: an entry changed under it.
-    fn walk_4_level(
+    fn try_walk<F: Format>(
         &mut self,
         address: u64,
         access: Access,
@@ -148,29 +165,25 @@ impl Cpu {
     ) -> Result<Option<Translation>, Fault> {
         let write = access == Access::Write;
         let nxe = self.efer.contains(Efer::NXE);
-        let mut table = self.cr3 & paging::ADDRESS;
+        let Some(mut table) = F::root(self, address) else {
+            return self.page_fault(address, 0, access, view);
+        };
         let mut rights = paging::WRITABLE | paging::USER;
         let mut no_execute = false;
         // (address of the entry, entry) for each level that was passed.
         let mut path = [(0u64, 0u64); 4];
-        let mut depth = 0;
+        let mut depth = F::FIRST;
         let leaf_shift = loop {
-            let shift = 39 - 9 * depth as u32;
-            let at = table + ((address >> shift) & 0x1ff) * 8;
-            let Some(entry) = self.ram.read::<u64>(at) else {
-                // Page tables in device memory read as all ones there: reserved bits are set.
-                return self.page_fault(
-                    address,
-                    paging::FAULT_PRESENT | paging::FAULT_RESERVED,
-                    access,
-                    view,
-                );
-            };
+            let shift = F::shift(depth);
+            let index = (address >> shift) & ((1 << F::INDEX_BITS) - 1);
+            let at = table + index * F::Entry::SIZE;
+            // Page tables in device memory read as all ones.
+            let entry = self.ram.read::<F::Entry>(at).unwrap_or(F::Entry::from_u64(u64::MAX)).to_u64();
             if entry & paging::PRESENT == 0 {
                 return self.page_fault(address, 0, access, view);
             }
-            let is_leaf = depth == 3 || (entry & paging::LARGE != 0 && (depth == 1 || depth == 2));
-            if entry & reserved_bits(depth, is_leaf, nxe) != 0 {
+            let is_leaf = F::is_leaf(self, depth, entry);
+            if entry & F::reserved(depth, is_leaf, nxe) != 0 {
                 return self.page_fault(
                     address,
                     paging::FAULT_PRESENT | paging::FAULT_RESERVED,
@@ -200,12 +213,12 @@ impl Cpu {
         if !allowed || (access == Access::Fetch && no_execute) {
             return self.page_fault(address, paging::FAULT_PRESENT, access, view);
         }
-        for (level, &(at, entry)) in path.iter().enumerate().take(depth) {
+        for (level, &(at, entry)) in path.iter().enumerate().take(depth).skip(F::FIRST) {
             let mut wanted = entry | paging::ACCESSED;
             if write && level == depth - 1 {
                 wanted |= paging::DIRTY;
             }
-            if wanted != entry && !self.set_entry(at, entry, wanted) {
+            if wanted != entry && !self.set_entry::<F::Entry>(at, entry, wanted) {
                 return Ok(None);
             }
         }
@@ -220,27 +233,13 @@ impl Cpu {
         if self.cr4.contains(Cr4::PGE) {
             attributes |= leaf & paging::GLOBAL;
         }
-        Ok(Some(Translation { phys: (leaf & paging::ADDRESS & !offset) | (address & offset), attributes }))
+        Ok(Some(Translation { phys: F::page(leaf, offset) | (address & offset), attributes }))
     }
 
-    fn set_entry(&mut self, at: u64, old: u64, new: u64) -> bool {
+    fn set_entry<T: Int>(&mut self, at: u64, old: u64, new: u64) -> bool {
         if self.ram.page(at).is_some_and(|page| page.record.has_code(page.index)) {
             self.op_end = std::ptr::null();
         }
-        self.ram.update_entry(at, old, new)
+        self.ram.update_entry(at, T::from_u64(old), T::from_u64(new))
     }
-}
-
-/// The bits that must be zero in an entry at `depth` (0: PML4E).
-fn reserved_bits(depth: usize, is_leaf: bool, nxe: bool) -> u64 {
-    let address = paging::ADDRESS & !((1 << PHYSICAL_BITS) - 1);
-    let no_execute = if nxe { 0 } else { paging::NO_EXECUTE };
-    let by_level = match (depth, is_leaf) {
-        (0, _) => paging::LARGE,
-        // Bit 12 is the PAT bit of large pages.
-        (1, true) => 0x3fff_e000,
-        (2, true) => 0x001f_e000,
-        _ => 0,
-    };
-    address | no_execute | by_level
 }

@@ -136,7 +136,7 @@ impl Cpu {
 }
 
 /// Whether an access is within a segment's limit and rights (SDM vol. 3, 5.3 and 5.4).
-fn segment_allows(segment: &Segment, offset: u64, size: u64, write: bool) -> bool {
+pub fn segment_allows(segment: &Segment, offset: u64, size: u64, write: bool) -> bool {
     if !segment.is_usable() || !segment.is_present() {
         return false;
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+use viv_arch::paging;
 use viv_engine::memory::{GuestMemory, PageRecord, record};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -121,16 +122,23 @@ impl Ram {
         Some(unsafe { T::load(page.host.add((phys & 0xfff) as usize)) })
     }
 
-    /// Replaces a page-table entry if it still holds `old`; says whether it did.
-    pub fn update_entry(&self, phys: u64, old: u64, new: u64) -> bool {
+    /// Replaces a page-table entry of 4 or 8 bytes if it still holds `old`; says whether it did.
+    pub fn update_entry<T: Int>(&self, phys: u64, old: T, new: T) -> bool {
         let Some(page) = self.page(phys) else { return false };
         page.record.note_write(page.index);
+        let (old, new) = (old.to_u64(), new.to_u64());
+        let at = phys & paging::PAGE_OFFSET & !(T::SIZE - 1);
         let found: u64;
         // SAFETY: entries are aligned, so this is inside the page.
         unsafe {
-            asm!("lock cmpxchg [{p}], {new}",
-                p = in(reg) page.host.add((phys & 0xff8) as usize), new = in(reg) new,
-                inout("rax") old => found, options(nostack));
+            let p = page.host.add(at as usize);
+            if T::SIZE == 4 {
+                asm!("lock cmpxchg [{p}], {new:e}",
+                    p = in(reg) p, new = in(reg) new, inout("rax") old => found, options(nostack));
+            } else {
+                asm!("lock cmpxchg [{p}], {new}",
+                    p = in(reg) p, new = in(reg) new, inout("rax") old => found, options(nostack));
+            }
         }
         found == old
     }

@@ -121,6 +121,7 @@ impl SoftVcpu {
             retired: 0,
             counts: Translations::default(),
             torturer: None,
+            pdptes: None,
         };
         let mut cpu = CpuRegion::new(inbox.attention_byte(), make)
             .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;
@@ -461,6 +462,7 @@ impl SoftVcpu {
         cpu.cpl = state.segments[SegmentRegister::Ss as usize].dpl();
         (cpu.ldtr, cpu.tr, cpu.gdtr, cpu.idtr) = (state.ldtr, state.tr, state.gdtr, state.idtr);
         (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
+        cpu.pdptes = None;
         cpu.xcr0 = state.xcr0 & xsave::SUPPORTED | xsave::X87;
         cpu.efer = state.efer;
         cpu.msrs = Msrs::reset();

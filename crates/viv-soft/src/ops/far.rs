@@ -2,7 +2,7 @@
 
 use viv_arch::{Cr0, Efer, Exception, Gpr, Rflags, Segment, SegmentRegister, Vector, paging};
 
-use crate::cpu::{Cpu, Exec, Fault, Pending};
+use crate::cpu::{Cpu, Exec, Fault};
 use crate::event::EventKind;
 use crate::op::Op;
 use crate::ops::segment::null_segment;
@@ -10,6 +10,8 @@ use crate::ram::Int;
 
 const CS: usize = SegmentRegister::Cs as usize;
 const SS: usize = SegmentRegister::Ss as usize;
+/// Attributes of CS in real mode: those of data that may be written.
+const REAL_CODE: u32 = 0x93;
 
 impl Cpu {
     /// Reads and checks a code segment for a far transfer; sets its accessed bit.
@@ -47,7 +49,7 @@ impl Cpu {
     }
 
     /// Fails with #GP(0) unless `rip` can run in `segment`.
-    fn check_rip(&mut self, segment: &Segment, rip: u64) -> Exec {
+    pub fn check_rip(&mut self, segment: &Segment, rip: u64) -> Exec {
         let good = if self.long_mode() && segment.attributes & Segment::LONG != 0 {
             paging::is_canonical(rip)
         } else {
@@ -65,10 +67,26 @@ impl Cpu {
         self.update_mode();
     }
 
+    /// CS as a far transfer in real mode loads it: code there may be written. The limit stays as it is.
+    fn real_code(&self, selector: u16) -> Segment {
+        Segment {
+            selector,
+            attributes: REAL_CODE,
+            limit: self.segments[CS].limit,
+            base: u64::from(selector) << 4,
+        }
+    }
+
+    /// Loads CS and RIP in real mode.
+    pub fn enter_real_code(&mut self, selector: u16, rip: u64) {
+        self.segments[CS] = self.real_code(selector);
+        self.exec.rip = rip;
+    }
+
     /// The code segment that a far JMP or CALL goes to, checked.
     fn far_target(&mut self, selector: u16, offset: u64) -> Result<Segment, Fault> {
         if !self.cr0.contains(Cr0::PE) {
-            return Ok(Segment { selector, base: u64::from(selector) << 4, ..self.segments[CS] });
+            return Ok(self.real_code(selector));
         }
         let segment = self.code_segment(selector, false)?;
         self.check_rip(&segment, offset)?;
@@ -85,6 +103,9 @@ impl Cpu {
     }
 
     fn far_jump(&mut self, selector: u16, offset: u64) -> Exec {
+        if let Some(gate) = self.call_gate(selector)? {
+            return self.jump_through(&gate);
+        }
         let segment = self.far_target(selector, offset)?;
         self.enter_far(segment, offset);
         Ok(())
@@ -111,6 +132,9 @@ fn far_operand<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Fault> {
 fn call_far<T: Int>(cpu: &mut Cpu, op: &Op, selector: u16, offset: u64) -> Exec {
     let back = cpu.next_rip(op);
     let old = cpu.segments[CS].selector;
+    if let Some(gate) = cpu.call_gate(selector)? {
+        return cpu.call_through(&gate, back);
+    }
     let segment = cpu.far_target(selector, offset)?;
     let before = cpu.reg(Gpr::Rsp);
     let pushed = cpu.push(T::from_u64(u64::from(old))).and_then(|()| cpu.push(T::from_u64(back)));
@@ -204,38 +228,30 @@ impl Cpu {
 
 /// IRET, IRETD, IRETQ.
 pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
-    if !cpu.cr0.contains(Cr0::PE) {
-        cpu.pending = Some(Pending::Unsupported("IRET in real mode".to_owned()));
-        return Err(Fault);
-    }
     // Even if it faults (SDM vol. 3, 6.7.1).
     if cpu.nmi_blocked {
         cpu.nmi_blocked = false;
         cpu.attend();
     }
+    if !cpu.cr0.contains(Cr0::PE) {
+        return iret_real::<T>(cpu);
+    }
     if cpu.flag(Rflags::NT) {
         if cpu.long_mode() {
             return cpu.gp0();
         }
-        cpu.pending = Some(Pending::Unsupported("a task switch by IRET".to_owned()));
-        return Err(Fault);
+        return cpu.unsupported("a task switch by IRET");
     }
     let rip = cpu.peek::<T>(0)?.to_u64();
     let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
     let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
+    if flags & Rflags::VM.bits() != 0 && cpu.cpl == 0 && !cpu.long_mode() {
+        return cpu.unsupported("IRET to virtual-8086 mode");
+    }
     let segment = cpu.code_segment(selector, true)?;
     cpu.check_rip(&segment, rip)?;
     let rpl = (selector & 3) as u8;
-    let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
-    if T::SIZE > 2 {
-        changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
-    }
-    if cpu.cpl == 0 {
-        changeable |= Rflags::IOPL;
-    }
-    if cpu.cpl <= Rflags::from_bits_retain(cpu.flags()).iopl() {
-        changeable |= Rflags::IF;
-    }
+    let changeable = returned_flags::<T>(cpu);
     if cpu.is_64bit() || rpl > cpu.cpl {
         let sp = cpu.peek::<T>(3 * T::SIZE)?.to_u64();
         let stack = cpu.peek::<T>(4 * T::SIZE)?.to_u64() as u16;
@@ -248,6 +264,35 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     cpu.replace_flags(flags, changeable);
     cpu.update_mmu_mode();
     Ok(())
+}
+
+/// IRET in real mode (SDM vol. 2, IRET).
+fn iret_real<T: Int>(cpu: &mut Cpu) -> Exec {
+    let rip = cpu.peek::<T>(0)?.to_u64();
+    let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
+    let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
+    let segment = cpu.real_code(selector);
+    cpu.check_rip(&segment, rip)?;
+    cpu.release(3 * T::SIZE);
+    cpu.enter_real_code(selector, rip);
+    let changeable = returned_flags::<T>(cpu);
+    cpu.replace_flags(flags, changeable);
+    Ok(())
+}
+
+/// The flags that IRET loads.
+fn returned_flags<T: Int>(cpu: &Cpu) -> Rflags {
+    let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
+    if T::SIZE > 2 {
+        changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
+    }
+    if cpu.cpl == 0 {
+        changeable |= Rflags::IOPL;
+    }
+    if cpu.cpl <= Rflags::from_bits_retain(cpu.flags()).iopl() {
+        changeable |= Rflags::IF;
+    }
+    changeable
 }
 
 /// INT n, INT3 and INTO: `imm` is the vector.

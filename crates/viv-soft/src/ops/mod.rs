@@ -8,6 +8,7 @@ pub mod arith;
 pub mod bits;
 pub mod branch;
 pub mod far;
+pub mod gate;
 pub mod host;
 pub mod io;
 pub mod legacy;

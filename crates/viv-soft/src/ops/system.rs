@@ -58,18 +58,23 @@ impl Cpu {
             return self.gp0();
         }
         let old = self.cr0;
+        let mut efer = self.efer;
         if new.contains(Cr0::PG) && !old.contains(Cr0::PG) && self.efer.contains(Efer::LME) {
             if !self.cr4.contains(Cr4::PAE) || self.segments[1].attributes & viv_arch::Segment::LONG != 0 {
                 return self.gp0();
             }
-            self.efer |= Efer::LMA;
+            efer |= Efer::LMA;
         }
         if !new.contains(Cr0::PG) && old.contains(Cr0::PG) {
             if self.cr4.contains(Cr4::PCIDE) {
                 return self.gp0();
             }
-            self.efer -= Efer::LMA;
+            efer -= Efer::LMA;
         }
+        if (old ^ new).intersects(Cr0::CD | Cr0::NW | Cr0::PG) {
+            self.load_pdptes(new, self.cr3, self.cr4, efer.contains(Efer::LMA))?;
+        }
+        self.efer = efer;
         self.cr0 = new;
         if (old ^ new).intersects(Cr0::PG | Cr0::WP | Cr0::PE) {
             self.tlb.flush_all();
@@ -85,6 +90,7 @@ impl Cpu {
         if self.long_mode() && value >> crate::mmu::PHYSICAL_BITS != 0 {
             return self.gp0();
         }
+        self.load_pdptes(self.cr0, value, self.cr4, self.long_mode())?;
         let pcid = |cr3: u64| if identifies { (cr3 & CR3_PCID) as u16 } else { 0 };
         let (from, to) = (pcid(self.cr3), pcid(value));
         self.cr3 = value;
@@ -103,6 +109,9 @@ impl Cpu {
             && (!self.long_mode() || self.cr3 & 0xfff != 0)
         {
             return self.gp0();
+        }
+        if (self.cr4 ^ new).intersects(Cr4::PAE | Cr4::PGE | Cr4::PSE | Cr4::SMEP) {
+            self.load_pdptes(self.cr0, self.cr3, new, self.long_mode())?;
         }
         self.cr4 = new;
         self.tlb.flush_all();

@@ -14,22 +14,22 @@ const STOP_USER: u64 = 0x200;
 const PAGE_FAULT: u8 = 14;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Read,
     Write,
     Fetch,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Control {
-    wp: bool,
-    smep: bool,
-    smap: bool,
-    ac: bool,
+pub struct Control {
+    pub wp: bool,
+    pub smep: bool,
+    pub smap: bool,
+    pub ac: bool,
 }
 
 impl Control {
-    fn all() -> impl Iterator<Item = Self> {
+    pub fn all() -> impl Iterator<Item = Self> {
         (0..16).map(|n| Self { wp: n & 1 != 0, smep: n & 2 != 0, smap: n & 4 != 0, ac: n & 8 != 0 })
     }
 }
@@ -38,7 +38,7 @@ impl Control {
 type Levels = Vec<u64>;
 
 /// What an access comes to: nothing, or the error code of a page fault.
-fn expected(levels: &[u64], user: bool, kind: Kind, control: Control) -> Result<(), u64> {
+pub fn expected(levels: &[u64], user: bool, kind: Kind, control: Control) -> Result<(), u64> {
     let user_bit = if user { 4 } else { 0 };
     let kind_bits = match kind {
         Kind::Read => 0,
@@ -63,7 +63,7 @@ fn expected(levels: &[u64], user: bool, kind: Kind, control: Control) -> Result<
 }
 
 /// The sixteen combinations of present, writable, user and no-execute.
-fn combinations() -> impl Iterator<Item = u64> + Clone {
+pub fn combinations() -> impl Iterator<Item = u64> + Clone {
     (0..16u64).map(|n| (n & 7) | (n >> 3) << 63)
 }
 

@@ -59,8 +59,8 @@ impl Event {
     }
 }
 
-const EVENT_SIZE: u64 = 80;
-const MAX_EVENTS: u64 = 48;
+pub const EVENT_SIZE: u64 = 80;
+pub const MAX_EVENTS: u64 = 48;
 
 /// The events that were recorded.
 pub fn events(memory: &GuestMemory) -> Vec<Event> {

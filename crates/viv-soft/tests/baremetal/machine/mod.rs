@@ -3,6 +3,8 @@
 mod handler;
 pub mod layout;
 mod platform;
+mod protected;
+mod real;
 mod tables;
 mod watchdog;
 
@@ -23,6 +25,8 @@ use vm_memory::{Bytes, GuestAddress};
 pub use handler::{Action, Event};
 pub use layout::*;
 pub use platform::{Access, Recorder};
+pub use protected::{INTERRUPT_16, INTERRUPT_32, TRAP_16, TRAP_32};
+pub use real::{REAL_CODE, REAL_STACK_TOP};
 pub use tables::{FULL, KERNEL, PageSize, PageTables};
 use watchdog::Watchdog;
 

@@ -1,0 +1,125 @@
+//! Call gates outside long mode (SDM vol. 3, 5.8.3 to 5.8.5).
+
+use viv_arch::{Exception, Segment, SegmentRegister, Vector};
+
+use crate::cpu::{Cpu, Exec, Fault};
+
+/// A call gate of 16 or 32 bits.
+pub struct CallGate {
+    selector: u16,
+    offset: u64,
+    /// The size of what is pushed and copied, in bytes.
+    size: u64,
+    /// How many words are copied from stack to stack.
+    parameters: u64,
+}
+
+/// A code segment that a gate leads to: where its descriptor is, and what is in it.
+struct Target {
+    address: u64,
+    descriptor: u64,
+    segment: Segment,
+}
+
+impl Target {
+    fn conforms(&self) -> bool {
+        self.segment.kind() & 4 != 0
+    }
+}
+
+impl Cpu {
+    /// The call gate that a far JMP or CALL names, if it is one and may be used. Long mode's are none here.
+    pub fn call_gate(&mut self, selector: u16) -> Result<Option<CallGate>, Fault> {
+        if !self.is_protected() || selector & !3 == 0 {
+            return Ok(None);
+        }
+        let code = u32::from(selector & !3);
+        let (_, descriptor) = self.descriptor(selector, Vector::GeneralProtection)?;
+        let segment = Segment::from_descriptor(selector, descriptor);
+        let kind = segment.kind();
+        if segment.is_code_or_data() || !matches!(kind, 1 | 4 | 5 | 9 | 0xc) {
+            return Ok(None);
+        }
+        if segment.dpl() < self.cpl || segment.dpl() < (selector & 3) as u8 {
+            return self.raise(Exception::gp(code));
+        }
+        if !segment.is_present() {
+            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
+        }
+        if !matches!(kind, 4 | 0xc) {
+            return self.unsupported("a task switch by a far transfer");
+        }
+        let wide = kind == 0xc;
+        let high = if wide { (descriptor >> 32) & 0xffff_0000 } else { 0 };
+        Ok(Some(CallGate {
+            selector: (descriptor >> 16) as u16,
+            offset: (descriptor & 0xffff) | high,
+            size: if wide { 4 } else { 2 },
+            parameters: (descriptor >> 32) & 0x1f,
+        }))
+    }
+
+    /// Whether this is protected mode outside long mode.
+    fn is_protected(&self) -> bool {
+        self.cr0.contains(viv_arch::Cr0::PE) && !self.long_mode()
+    }
+
+    /// Reads and checks the code segment behind a gate. JMP (`stays`) does not change the privilege level.
+    fn gate_target(&mut self, gate: &CallGate, stays: bool) -> Result<Target, Fault> {
+        if gate.selector & !3 == 0 {
+            return self.gp0();
+        }
+        let code = u32::from(gate.selector & !3);
+        let (address, descriptor) = self.descriptor(gate.selector, Vector::GeneralProtection)?;
+        let segment = Segment::from_descriptor(gate.selector, descriptor);
+        let mut target = Target { address, descriptor, segment };
+        let dpl = segment.dpl();
+        if !segment.is_code() || dpl > self.cpl || (stays && !target.conforms() && dpl != self.cpl) {
+            return self.raise(Exception::gp(code));
+        }
+        if !segment.is_present() {
+            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
+        }
+        target.segment.attributes |= 1;
+        Ok(target)
+    }
+
+    /// JMP through a call gate.
+    pub fn jump_through(&mut self, gate: &CallGate) -> Exec {
+        let target = self.gate_target(gate, true)?;
+        self.check_rip(&target.segment, gate.offset)?;
+        self.mark_accessed(target.address, target.descriptor)?;
+        self.enter_code(target.segment, gate.offset, self.cpl);
+        Ok(())
+    }
+
+    /// CALL through a call gate, to come back to `back`.
+    pub fn call_through(&mut self, gate: &CallGate, back: u64) -> Exec {
+        let target = self.gate_target(gate, false)?;
+        let cpl = if target.conforms() { self.cpl } else { target.segment.dpl() };
+        let mut words = Vec::new();
+        let stack = if cpl < self.cpl {
+            let stack = self.inner_stack(cpl, 0)?;
+            words.push(u64::from(self.segments[SegmentRegister::Ss as usize].selector));
+            words.push(self.reg(viv_arch::Gpr::Rsp));
+            for n in (0..gate.parameters).rev() {
+                words.push(if gate.size == 4 {
+                    u64::from(self.peek::<u32>(n * 4)?)
+                } else {
+                    u64::from(self.peek::<u16>(n * 2)?)
+                });
+            }
+            stack
+        } else {
+            self.present_stack(0)
+        };
+        words.push(u64::from(self.segments[SegmentRegister::Cs as usize].selector));
+        words.push(back);
+        let places = self.frame_places(&stack, words.len(), gate.size)?;
+        self.check_rip(&target.segment, gate.offset)?;
+        self.mark_accessed(target.address, target.descriptor)?;
+        self.push_words(&stack, &words, &places, gate.size, cpl)?;
+        self.enter_code(target.segment, gate.offset, cpl);
+        Ok(())
+    }
+}
