@@ -111,8 +111,10 @@ impl Place<'_> {
 fn on_host(disk: &Path, directory: &Path) -> Result<Command> {
     let root = directory.join("root");
     fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
-    let mut command = Command::new("unshare");
+    // What was started in the background of a script ignores these; a guest's programs do not.
+    let mut command = Command::new("env");
     command
+        .args(["--default-signal=INT,QUIT", "unshare"])
         .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"])
         .args(["sh", "-c", MOUNT, "workout"])
         .args([disk, &root])
