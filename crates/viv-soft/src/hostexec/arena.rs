@@ -141,9 +141,9 @@ impl CodeArena {
 
     /// Says that little will be written for now of what is written already: the host need not keep that mapped twice.
     pub fn rest(&mut self) {
+        let writable = self.writable.as_ptr().cast();
         // SAFETY: the mapping is shared, so what was written is not lost. A failure costs memory alone.
-        let _ =
-            unsafe { rustix::mm::madvise(self.writable.as_ptr().cast(), self.size, Advice::LinuxDontNeed) };
+        let _ = unsafe { rustix::mm::madvise(writable, self.size, Advice::LinuxDontNeed) };
     }
 
     /// Where the next piece will be in the executable mapping.
