@@ -3,6 +3,7 @@
 use viv_arch::{Cr0, Exception, Rflags, Segment, SegmentRegister, Vector, paging};
 
 use crate::cpu::{Cpu, Exec, Fault, Pending};
+use crate::ops::gate::Target;
 use crate::ops::segment::null_segment;
 
 pub mod protected;
@@ -90,23 +91,10 @@ impl Cpu {
         }
         let external = u32::from(kind == EventKind::Hardware);
         let gate = self.gate(vector, kind)?;
-        let code = u32::from(gate.selector & !3) | external;
-        if gate.selector & !3 == 0 {
-            return self.raise(Exception::gp(external));
-        }
-        let (address, descriptor) = self
-            .descriptor(gate.selector, Vector::GeneralProtection)
-            .inspect_err(|_| self.add_to_error_code(external))?;
-        let target = Segment::from_descriptor(gate.selector, descriptor);
-        let long_only = target.attributes & (Segment::LONG | Segment::DEFAULT_BIG) == Segment::LONG;
-        if !target.is_code() || target.dpl() > self.cpl || !long_only {
-            return self.raise(Exception::gp(code));
-        }
-        if !target.is_present() {
-            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
-        }
-        let conforming = target.kind() & 4 != 0;
-        let cpl = if conforming { self.cpl } else { target.dpl() };
+        let target = self.gate_target(gate.selector, external, |Target { segment, .. }| {
+            segment.attributes & (Segment::LONG | Segment::DEFAULT_BIG) == Segment::LONG
+        })?;
+        let cpl = target.cpl;
         let inner = cpl < self.cpl;
         let stack = if gate.ist != 0 {
             self.tss_pointer(0x24 + 8 * (u64::from(gate.ist) - 1), external)?
@@ -120,20 +108,25 @@ impl Cpu {
                 if paging::is_canonical(stack) { Vector::GeneralProtection } else { Vector::StackFault };
             return self.raise(Exception::with_code(vector, external));
         }
-        self.mark_accessed(address, descriptor)?;
+        self.mark_accessed(target.address, target.descriptor)?;
         self.push_frame(stack, vector, error_code, kind)?;
-        let mut clear = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
-        if gate.interrupt {
-            clear |= Rflags::IF;
-        }
-        self.exec.rflags &= !clear.bits();
         if inner {
             self.segments[SegmentRegister::Ss as usize] = null_segment(u16::from(cpl), cpl);
         }
-        self.enter_code(target, gate.offset, cpl);
+        self.enter_handler(&target, gate.offset, gate.interrupt);
+        Ok(())
+    }
+
+    /// Goes to a handler, whose frame is on its stack. `masks`: by an interrupt gate.
+    fn enter_handler(&mut self, target: &Target, offset: u64, masks: bool) {
+        let mut clear = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
+        if masks {
+            clear |= Rflags::IF;
+        }
+        self.exec.rflags &= !clear.bits();
+        self.enter_code(target.segment, offset, target.cpl);
         // TF belongs to what was interrupted.
         self.stepping = false;
-        Ok(())
     }
 
     /// Writes the frame below `stack` and moves RSP there.
@@ -201,7 +194,7 @@ impl Cpu {
         self.load_system(self.tr.base.wrapping_add(offset))
     }
 
-    fn add_to_error_code(&mut self, bits: u32) {
+    pub fn add_to_error_code(&mut self, bits: u32) {
         if let Some(Pending::Exception(exception)) = &mut self.pending
             && exception.vector != Vector::PageFault
         {

@@ -52,22 +52,8 @@ impl Cpu {
         }
         let external = u32::from(kind == EventKind::Hardware);
         let gate = self.legacy_gate(vector, kind)?;
-        if gate.selector & !3 == 0 {
-            return self.raise(Exception::gp(external));
-        }
-        let code = u32::from(gate.selector & !3) | external;
-        let (address, descriptor) = self
-            .descriptor(gate.selector, Vector::GeneralProtection)
-            .inspect_err(|_| self.add_to_error_code(external))?;
-        let mut target = Segment::from_descriptor(gate.selector, descriptor);
-        if !target.is_code() || target.dpl() > self.cpl {
-            return self.raise(Exception::gp(code));
-        }
-        if !target.is_present() {
-            return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
-        }
-        let conforming = target.kind() & 4 != 0;
-        let cpl = if conforming { self.cpl } else { target.dpl() };
+        let mut target = self.gate_target(gate.selector, external, |_| true)?;
+        let cpl = target.cpl;
         let inner = cpl < self.cpl;
         let stack = if inner { self.inner_stack(cpl, external)? } else { self.present_stack(external) };
         let words = [
@@ -80,20 +66,13 @@ impl Cpu {
         ];
         let words = &words[if inner { 0 } else { 2 }..if error_code.is_some() { 6 } else { 5 }];
         let places = self.frame_places(&stack, words.len(), gate.size)?;
-        if gate.offset > u64::from(target.limit) {
+        if gate.offset > u64::from(target.segment.limit) {
             return self.raise(Exception::gp(external));
         }
-        self.mark_accessed(address, descriptor)?;
-        target.attributes |= 1;
+        self.mark_accessed(target.address, target.descriptor)?;
+        target.segment.attributes |= 1;
         self.push_words(&stack, words, &places, gate.size, cpl)?;
-        let mut clear = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM;
-        if gate.interrupt {
-            clear |= Rflags::IF;
-        }
-        self.exec.rflags &= !clear.bits();
-        self.enter_code(target, gate.offset, cpl);
-        // TF belongs to what was interrupted.
-        self.stepping = false;
+        self.enter_handler(&target, gate.offset, gate.interrupt);
         Ok(())
     }
 

@@ -224,17 +224,24 @@ fn is_plain_operand(instruction: &Instruction, operand: u32) -> bool {
                 | OpCodeOperandKind::xmm_or_mem
                 | OpCodeOperandKind::ymm_or_mem
         ),
-        OpKind::Immediate8
-        | OpKind::Immediate8_2nd
-        | OpKind::Immediate16
-        | OpKind::Immediate32
-        | OpKind::Immediate64
-        | OpKind::Immediate8to16
-        | OpKind::Immediate8to32
-        | OpKind::Immediate8to64
-        | OpKind::Immediate32to64 => true,
-        _ => false,
+        OpKind::Immediate8_2nd => true,
+        kind => is_immediate(kind),
     }
+}
+
+/// Whether an operand is an immediate, the only one of its instruction.
+pub fn is_immediate(kind: OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64
+    )
 }
 
 /// BT, BTS, BTR and BTC of a bit string in memory (SDM vol. 1, 3.1.1.9).

@@ -31,7 +31,7 @@ mod stub;
 mod tests;
 mod x87;
 
-pub use allow::is_host_executable;
+pub use allow::{is_host_executable, is_immediate};
 pub use arena::{ArenaError, CodeArena};
 pub use fault::{FaultSites, HostFault};
 pub use form::{X87, code_for_64_bit, x87_role};

@@ -14,17 +14,12 @@ pub struct CallGate {
     parameters: u64,
 }
 
-/// A code segment that a gate leads to: where its descriptor is, and what is in it.
-struct Target {
-    address: u64,
-    descriptor: u64,
-    segment: Segment,
-}
-
-impl Target {
-    fn conforms(&self) -> bool {
-        self.segment.kind() & 4 != 0
-    }
+/// A code segment that a gate leads to: where its descriptor is, what is in it, and the privilege level that it runs at.
+pub struct Target {
+    pub address: u64,
+    pub descriptor: u64,
+    pub segment: Segment,
+    pub cpl: u8,
 }
 
 impl Cpu {
@@ -64,39 +59,54 @@ impl Cpu {
         self.cr0.contains(viv_arch::Cr0::PE) && !self.long_mode()
     }
 
-    /// Reads and checks the code segment behind a gate. JMP (`stays`) does not change the privilege level.
-    fn gate_target(&mut self, gate: &CallGate, stays: bool) -> Result<Target, Fault> {
-        if gate.selector & !3 == 0 {
-            return self.gp0();
+    /// Reads and checks the code segment that a gate of any kind names, which `fits` may refuse, too. Error codes get the
+    /// bit `external`.
+    pub fn gate_target(
+        &mut self,
+        selector: u16,
+        external: u32,
+        fits: impl FnOnce(&Target) -> bool,
+    ) -> Result<Target, Fault> {
+        if selector & !3 == 0 {
+            return self.raise(Exception::gp(external));
         }
-        let code = u32::from(gate.selector & !3);
-        let (address, descriptor) = self.descriptor(gate.selector, Vector::GeneralProtection)?;
-        let segment = Segment::from_descriptor(gate.selector, descriptor);
-        let mut target = Target { address, descriptor, segment };
-        let dpl = segment.dpl();
-        if !segment.is_code() || dpl > self.cpl || (stays && !target.conforms() && dpl != self.cpl) {
+        let code = u32::from(selector & !3) | external;
+        let (address, descriptor) = self
+            .descriptor(selector, Vector::GeneralProtection)
+            .inspect_err(|_| self.add_to_error_code(external))?;
+        let segment = Segment::from_descriptor(selector, descriptor);
+        let conforms = segment.kind() & 4 != 0;
+        let cpl = if conforms { self.cpl } else { segment.dpl() };
+        let target = Target { address, descriptor, segment, cpl };
+        if !segment.is_code() || segment.dpl() > self.cpl || !fits(&target) {
             return self.raise(Exception::gp(code));
         }
         if !segment.is_present() {
             return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
         }
-        target.segment.attributes |= 1;
         Ok(target)
     }
 
-    /// JMP through a call gate.
+    /// Goes to where a gate leads, at the target's privilege level.
+    fn enter_target(&mut self, Target { mut segment, cpl, .. }: Target, offset: u64) {
+        segment.attributes |= 1;
+        self.enter_code(segment, offset, cpl);
+    }
+
+    /// JMP through a call gate, which does not change the privilege level.
     pub fn jump_through(&mut self, gate: &CallGate) -> Exec {
-        let target = self.gate_target(gate, true)?;
+        let present = self.cpl;
+        let target = self.gate_target(gate.selector, 0, |target| target.cpl == present)?;
         self.check_rip(&target.segment, gate.offset)?;
         self.mark_accessed(target.address, target.descriptor)?;
-        self.enter_code(target.segment, gate.offset, self.cpl);
+        self.enter_target(target, gate.offset);
         Ok(())
     }
 
     /// CALL through a call gate, to come back to `back`.
     pub fn call_through(&mut self, gate: &CallGate, back: u64) -> Exec {
-        let target = self.gate_target(gate, false)?;
-        let cpl = if target.conforms() { self.cpl } else { target.segment.dpl() };
+        let target = self.gate_target(gate.selector, 0, |_| true)?;
+        let cpl = target.cpl;
         let mut words = Vec::new();
         let stack = if cpl < self.cpl {
             let stack = self.inner_stack(cpl, 0)?;
@@ -119,7 +129,7 @@ impl Cpu {
         self.check_rip(&target.segment, gate.offset)?;
         self.mark_accessed(target.address, target.descriptor)?;
         self.push_words(&stack, &words, &places, gate.size, cpl)?;
-        self.enter_code(target.segment, gate.offset, cpl);
+        self.enter_target(target, gate.offset);
         Ok(())
     }
 }

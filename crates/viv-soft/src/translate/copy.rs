@@ -7,6 +7,7 @@ use iced_x86::{Instruction, MandatoryPrefix, OpKind};
 
 use super::asm::{Mem, Piece};
 use super::regs::{host, is_high_byte};
+use crate::hostexec::is_immediate;
 
 /// The operand-size prefix, and LOCK.
 const OPERAND_SIZE: u8 = 0x66;
@@ -34,14 +35,7 @@ pub fn copy(i: &Instruction, bytes: &[u8], memory: Option<Mem>) -> Option<Piece>
                 }
             }
             OpKind::Memory => has_memory = true,
-            OpKind::Immediate8
-            | OpKind::Immediate16
-            | OpKind::Immediate32
-            | OpKind::Immediate64
-            | OpKind::Immediate8to16
-            | OpKind::Immediate8to32
-            | OpKind::Immediate8to64
-            | OpKind::Immediate32to64 => {}
+            kind if is_immediate(kind) => {}
             _ => return None,
         }
     }

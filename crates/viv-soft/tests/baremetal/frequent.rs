@@ -48,39 +48,51 @@ fn spin(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jnz(again)
 }
 
+/// Runs `body` often, each time with an interrupt that waits for IF, and after a loop if it `spins`. The interrupt's
+/// handler begins with `handler`.
+fn interrupted(spins: bool, handler: Build<'_>, body: Build<'_>) -> Outcome {
+    let mut machine = with_interrupts();
+    machine.set_handler(VECTOR, CODE + 0x800, &|a| {
+        handler(a)?;
+        a.mov(dword_ptr(APIC + 0xb0), 0)?;
+        a.iretq()
+    });
+    machine.code(CODE, &|a| {
+        a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
+        repeat(a, &|a| {
+            ask_for_interrupt(a)?;
+            if spins {
+                spin(a)?;
+            }
+            body(a)
+        })?;
+        stop(a)
+    });
+    machine.run_to_stop()
+}
+
 #[test]
 fn interrupts_come_behind_the_instruction_after_sti() {
     // With a loop between the interrupt and STI, and without.
     for spins in [false, true] {
-        let mut machine = with_interrupts();
-        // The handler counts in RBX if it came behind the INC.
-        machine.set_handler(VECTOR, CODE + 0x800, &|a| {
-            a.cmp(r8, r9)?;
+        // Counts in RBX if it came behind the INC.
+        let handler: Build<'_> = &|a| {
             let mut early = a.create_label();
+            a.cmp(r8, r9)?;
             a.je(early)?;
             a.inc(rbx)?;
             a.mov(r9, r8)?;
             a.set_label(&mut early)?;
-            a.mov(dword_ptr(APIC + 0xb0), 0)?;
-            a.iretq()
+            a.zero_bytes()
+        };
+        let outcome = interrupted(spins, handler, &|a| {
+            a.sti()?;
+            a.inc(r8)?;
+            a.cmp(r8, r9)?;
+            a.setne(dl)?;
+            a.movzx(edx, dl)?;
+            a.add(r10, rdx)
         });
-        machine.code(CODE, &|a| {
-            a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
-            repeat(a, &|a| {
-                ask_for_interrupt(a)?;
-                if spins {
-                    spin(a)?;
-                }
-                a.sti()?;
-                a.inc(r8)?;
-                a.cmp(r8, r9)?;
-                a.setne(dl)?;
-                a.movzx(edx, dl)?;
-                a.add(r10, rdx)
-            })?;
-            stop(a)
-        });
-        let outcome = machine.run_to_stop();
         assert_eq!(outcome.gpr(Gpr::Rbx), TIMES, "none came before the INC");
         assert_eq!(outcome.gpr(Gpr::R10), 0, "all came right behind it");
     }
@@ -105,32 +117,21 @@ fn interrupts_come_right_behind_popf_and_iret() {
         a.set_label(&mut next)?;
         a.zero_bytes()
     };
+    // Counts in RBX if it came before the INC.
+    let handler: Build<'_> = &|a| {
+        let mut late = a.create_label();
+        a.cmp(r8, r9)?;
+        a.jne(late)?;
+        a.inc(rbx)?;
+        a.set_label(&mut late)?;
+        a.zero_bytes()
+    };
     for (set_if, spins) in [(popf, false), (popf, true), (iret, false), (iret, true)] {
-        let mut machine = with_interrupts();
-        // The handler counts in RBX if it came before the INC.
-        machine.set_handler(VECTOR, CODE + 0x800, &|a| {
-            let mut late = a.create_label();
-            a.cmp(r8, r9)?;
-            a.jne(late)?;
-            a.inc(rbx)?;
-            a.set_label(&mut late)?;
-            a.mov(dword_ptr(APIC + 0xb0), 0)?;
-            a.iretq()
+        let outcome = interrupted(spins, handler, &|a| {
+            set_if(a)?;
+            a.inc(r8)?;
+            a.mov(r9, r8)
         });
-        machine.code(CODE, &|a| {
-            a.mov(dword_ptr(APIC + 0xf0), 0x1ff)?;
-            repeat(a, &|a| {
-                ask_for_interrupt(a)?;
-                if spins {
-                    spin(a)?;
-                }
-                set_if(a)?;
-                a.inc(r8)?;
-                a.mov(r9, r8)
-            })?;
-            stop(a)
-        });
-        let outcome = machine.run_to_stop();
         assert_eq!(outcome.gpr(Gpr::R8), TIMES);
         assert_eq!(outcome.gpr(Gpr::Rbx), TIMES, "spins: {spins}");
     }
