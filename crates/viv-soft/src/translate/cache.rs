@@ -260,7 +260,13 @@ impl Translator {
     ) -> Result<Option<TraceId>, Full> {
         self.make_room_for_pages();
         let Some(slot) = self.page(source, mode) else { return Ok(None) };
-        let second = second.and_then(|second| self.page(second, mode));
+        let second = match second.map(|second| self.page(second, mode)) {
+            Some(None) => {
+                self.free_if_unused(slot);
+                return Ok(None);
+            }
+            found => found.flatten(),
+        };
         let offset = trace.start as u16;
         let job = Job { trace, page, second, mode };
         let (base, first_edge) = (self.parts.next_addresses(), self.parts.next_edge());

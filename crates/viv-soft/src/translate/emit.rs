@@ -46,11 +46,8 @@ pub struct EdgeDraft {
 /// Host code of a trace.
 #[derive(Default)]
 pub struct Emitted {
-    /// What usually runs, and what seldom does.
+    /// What usually runs, which is entered from other pages at its beginning, and what seldom does.
     pub code: [Vec<u8>; 2],
-    /// Where it is entered from other pages. Indirect branches come in at its beginning, with the linear address in
-    /// [`ADDRESS`].
-    pub entry: u64,
     /// Where it is entered from its own page, with the flags in the flags register.
     pub entry_in_page: u64,
     pub edges: Vec<EdgeDraft>,
@@ -169,7 +166,6 @@ pub fn emit<'t>(
         joins,
         first_edge,
     };
-    let entry = emitter.asm.address();
     let entry_in_page = emitter.enter(second);
     if let Some(rounds) = &trace.rounds {
         emitter.rounds(rounds);
@@ -195,7 +191,7 @@ pub fn emit<'t>(
         }
         emitter.edge(last.instruction.next_ip(), last.live);
     }
-    emitter.finish(entry, entry_in_page)?;
+    emitter.finish(entry_in_page)?;
     Some(&tools.emitted)
 }
 
@@ -534,7 +530,7 @@ impl Emitter<'_> {
         (edge, exit)
     }
 
-    fn finish(mut self, entry: u64, entry_in_page: Label) -> Option<()> {
+    fn finish(mut self, entry_in_page: Label) -> Option<()> {
         self.asm.go_cold();
         while let Some(cold) = self.cold.pop() {
             match cold {
@@ -578,7 +574,6 @@ impl Emitter<'_> {
         let Self { mut asm, extents, cold, edges, fault_sites, retreats, joins, .. } = self;
         let emitted = &mut self.tools.emitted;
         asm.finish(&mut emitted.code)?;
-        emitted.entry = entry;
         emitted.entry_in_page = asm.place_of(entry_in_page)?;
         emitted.edges.clear();
         for &PendingEdge { leaves_page, site, page_site, exit, target } in &edges {

@@ -42,7 +42,7 @@ impl Translator {
     /// Drops a trace, of which [`Translator::forget_dropped`] is to be told.
     pub(super) fn drop_trace(&mut self, trace: TraceId) {
         let Some(record) = self.parts.take_trace(trace) else { return };
-        self.dropped.insert(record.start);
+        self.dropped.insert(self.parts.arena.address_of(record.entry));
         self.unlink_incoming(record.incoming);
         for edge in record.first_edge..record.first_edge + u32::from(record.edges) {
             if let Some(to) = self.parts.edge_mut(edge).to.take() {

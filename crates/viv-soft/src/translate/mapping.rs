@@ -59,7 +59,7 @@ impl Translator {
     /// is for this mode.
     pub fn map(&mut self, id: TraceId, linear: u64, global: bool, mode: Mode) {
         let Some(record) = self.parts.trace(id) else { return };
-        let (slot, start) = (record.slot, record.start);
+        let (slot, start) = (record.slot, self.parts.arena.address_of(record.entry));
         self.map_page(slot, linear, global);
         // SAFETY: as for `map_page`.
         let tables = unsafe { &mut *self.tables };

@@ -37,9 +37,7 @@ pub struct Record {
     pub slot: Slot,
     /// The page that it runs into.
     pub second: Option<Slot>,
-    /// Where its code is for indirect branches.
-    pub start: u64,
-    /// Where it is for other branches from other pages, and for those from its own page.
+    /// Where its code is, for branches from other pages and indirect ones, and where it is for those from its own page.
     pub entry: u32,
     pub entry_in_page: u32,
     /// The first edge that leads to it; 0 if none does.
@@ -223,8 +221,7 @@ impl Parts {
         part.traces.push(Some(Record {
             slot,
             second,
-            start: arena.address_of(offsets[0] as u32),
-            entry: arena.offset_of(emitted.entry),
+            entry: offsets[0] as u32,
             entry_in_page: arena.offset_of(emitted.entry_in_page),
             incoming: 0,
             first_edge,
