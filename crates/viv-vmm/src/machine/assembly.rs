@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::i8042::I8042;
 use viv_devices::layout;
+use viv_devices::pci::Placing;
 use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
@@ -17,7 +18,7 @@ use viv_engine::{Clock, GuestMemory, Vm};
 use vm_memory::GuestMemoryBackend;
 
 use super::agent::Agent;
-use super::board::{Board, slot_gsi};
+use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
 use super::notify::Notify;
@@ -50,8 +51,8 @@ pub(crate) struct Assembly<'a> {
 
 impl<'a> Assembly<'a> {
     /// A board with nothing but interrupt controllers and PCI.
-    pub(crate) fn new(around: Surroundings, fds: &'a Fds) -> Result<Self, MachineError> {
-        let board = Board::new(&around.vm, ram_end(&around.memory))?;
+    pub(crate) fn new(around: Surroundings, placing: Placing, fds: &'a Fds) -> Result<Self, MachineError> {
+        let board = Board::new(&around.vm, ram_end(&around.memory), placing)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
         Ok(Self { around, fds, board, sources, streams: Vec::new(), drained })
@@ -162,8 +163,7 @@ impl<'a> Assembly<'a> {
                 memory: memory.clone(),
                 msi: vm.clone(),
                 line,
-                // The interrupt line register has 8 bits, and the lines are below 24.
-                line_number: slot_gsi(slot) as u8,
+                line_number: layout::slot_gsi(slot),
             };
             let function = VirtioPci::new(name, device, connections)?;
             worker = Some(function.worker());

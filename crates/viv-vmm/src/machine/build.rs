@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_devices::pci::Placing;
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
 
@@ -44,6 +45,7 @@ impl Machine {
         let cpuid = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
+            rom: None,
             vcpus: config.vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
@@ -59,6 +61,7 @@ impl Machine {
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
             },
+            Placing::Machine,
             fds,
         )?;
         let power = assembly.add_chipset()?;

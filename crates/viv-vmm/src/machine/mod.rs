@@ -51,7 +51,6 @@ use vm_memory::{Bytes, GuestAddress};
 
 pub use self::core::Notice;
 
-use self::assembly::ram_end;
 use self::board::Board;
 use self::boot::BootFiles;
 use self::console::ConsoleHandle;
@@ -247,7 +246,7 @@ impl Machine {
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
         let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let first = self.boot.load(&self.memory, acpi::parameters(cpus, ram_end(&self.memory)))?;
+        let first = self.boot.load(&self.memory, acpi::parameters(cpus, self.board.pci()))?;
         // Firmware sets MSRs alike on all of them.
         let msrs = first.msrs.clone();
         let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };
