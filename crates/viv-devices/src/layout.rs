@@ -45,6 +45,11 @@ pub const MOUSE_IRQ: u32 = 12;
 /// System control port A: bit 0 resets, bit 1 is the A20 gate.
 pub const PORT_A: u16 = 0x92;
 
+/// The firmware configuration device's selector port; the data port follows.
+pub const FW_CFG: u16 = 0x510;
+/// Its DMA address register, 8 ports.
+pub const FW_CFG_DMA: u16 = 0x514;
+
 /// The real-time clock's index port.
 pub const RTC_INDEX: u16 = 0x70;
 /// The real-time clock's data port.

@@ -8,6 +8,7 @@
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
 //! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
 //!   [`i8042`], [`acpi_pm`], [`reset`].
+//! - What firmware asks for: [`fw_cfg`].
 //!
 //! The guest is hostile: register writes come in any order, with any value and size, and rings and
 //! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
@@ -27,6 +28,7 @@
 pub mod acpi_pm;
 pub mod bus;
 pub mod device;
+pub mod fw_cfg;
 pub mod i8042;
 pub mod irq;
 pub mod irqchip;
