@@ -20,8 +20,10 @@ const IMAGE_END: u64 = 1 << 32;
 const SHADOW_END: u64 = 1 << 20;
 /// How much of an image real mode sees.
 const SHADOW_SIZE: u64 = 128 << 10;
-/// The sizes that an image can have.
-const IMAGE_SIZES: Range<u64> = (64 << 10)..(16 << 20) + 1;
+/// The least that an image can have.
+const MIN_IMAGE: u64 = 64 << 10;
+/// The most bytes that an image can have.
+pub const MAX_IMAGE: u64 = 16 << 20;
 /// Images are made of pages.
 const PAGE: u64 = 4096;
 
@@ -39,7 +41,7 @@ pub const E820: &str = "etc/e820";
 /// # Errors
 /// When no firmware has this size.
 pub fn image_start(size: u64) -> Result<u64, BootError> {
-    if IMAGE_SIZES.contains(&size) && size.is_multiple_of(PAGE) {
+    if (MIN_IMAGE..=MAX_IMAGE).contains(&size) && size.is_multiple_of(PAGE) {
         Ok(IMAGE_END - size)
     } else {
         Err(BootError::FirmwareSize { size })

@@ -94,16 +94,16 @@ impl Board {
         Ok(self.routes.bus.map_memory(range.start, range.end - range.start, device)?)
     }
 
-    /// Puts a function that `make` builds into the next slot of PCI.
+    /// Puts a function that `make` builds into the next slot of PCI, and gives the slot.
     pub(crate) fn add_pci<D: PciDevice + 'static>(
         &mut self,
         make: impl FnOnce(u8, Arc<dyn IntxLine>) -> Result<D, MachineError>,
-    ) -> Result<(), MachineError> {
+    ) -> Result<u8, MachineError> {
         let slot = self.next_slot;
         self.next_slot = self.next_slot.saturating_add(1);
         let line = Arc::new(PinLine(self.pirqs.line(slot)));
         self.pci.add(slot, Box::new(make(slot, line)?))?;
-        Ok(())
+        Ok(slot)
     }
 
     /// A new source of an interrupt line.

@@ -28,6 +28,7 @@ mod build;
 mod console;
 mod core;
 mod disks;
+mod firmware;
 mod gate;
 pub(crate) mod notify;
 mod reactor;
@@ -52,7 +53,7 @@ use vm_memory::{Bytes, GuestAddress};
 pub use self::core::Notice;
 
 use self::board::Board;
-use self::boot::BootFiles;
+use self::boot::BootSource;
 use self::console::ConsoleHandle;
 use self::core::Core;
 use self::notify::Notify;
@@ -82,7 +83,7 @@ pub struct Machine {
     core: Arc<Core>,
     /// Dropped to stop the device thread.
     reactor: Option<Reactor>,
-    boot: BootFiles,
+    boot: BootSource,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
