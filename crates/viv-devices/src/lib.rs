@@ -8,7 +8,7 @@
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
 //! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
 //!   [`i8042`], [`acpi_pm`], [`reset`].
-//! - What firmware asks for: [`fw_cfg`].
+//! - What firmware asks for: [`fw_cfg`], [`pflash`].
 //!
 //! The guest is hostile: register writes come in any order, with any value and size, and rings and
 //! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
@@ -34,6 +34,7 @@ pub mod irq;
 pub mod irqchip;
 pub mod layout;
 pub mod pci;
+pub mod pflash;
 pub mod pit;
 mod portio;
 pub mod reset;
