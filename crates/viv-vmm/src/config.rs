@@ -92,10 +92,22 @@ pub struct KernelConfig {
 pub struct FirmwareConfig {
     /// The image, whose last byte lies below 4 GiB.
     pub image: FileSource,
+    /// The flash memory below it, in which it keeps its variables.
+    pub variables: Option<VariablesConfig>,
     /// Where messages go that it writes to its debug port (0x402).
     pub log: Option<FdSlot>,
     /// From what it tries to start, first to last. What is not named comes after.
     pub boot_order: Vec<BootDevice>,
+}
+
+/// Flash memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariablesConfig {
+    /// What it holds.
+    pub path: PathBuf,
+    /// Whether what the guest writes goes there; otherwise it is forgotten at the end.
+    pub keep: bool,
 }
 
 /// A kind of device to start from.

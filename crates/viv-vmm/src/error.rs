@@ -9,6 +9,7 @@ use viv_devices::DeviceError;
 use viv_devices::bus::BusError;
 use viv_devices::fw_cfg::FwCfgError;
 use viv_devices::pci::PciError;
+use viv_devices::pflash::FlashError;
 use viv_disk::DiskError;
 use viv_engine::EngineError;
 
@@ -70,6 +71,9 @@ pub enum MachineError {
     /// Something does not fit what firmware can be told.
     #[error(transparent)]
     FirmwareFile(#[from] FwCfgError),
+    /// The firmware's variables cannot be kept in flash memory.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
     /// A device finds no place among ports or addresses.
     #[error(transparent)]
     Bus(#[from] BusError),

@@ -140,6 +140,10 @@ The soft engine has:
     #[arg(value_parser = FirmwareArg::parse, help_heading = "Firmware")]
     pub firmware: Option<FirmwareArg>,
 
+    /// File in which UEFI keeps its variables, made if it is not there; without it they are forgotten
+    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
+    pub uefi_vars: Option<PathBuf>,
+
     /// File for the messages that firmware writes to its debug port
     #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
     pub firmware_log: Option<PathBuf>,

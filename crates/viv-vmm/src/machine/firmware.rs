@@ -1,5 +1,6 @@
 //! Machines that start with firmware.
 
+use std::fs::OpenOptions;
 use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -7,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use viv_arch::VcpuState;
 use viv_boot::firmware::{self, FirmwareTables};
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
+use viv_devices::pflash::{FileStore, FlashStore, MemoryStore, Pflash};
 use viv_devices::{Device, DeviceError, SavedState};
 use viv_engine::{GuestMemory, memory};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::assembly::Assembly;
 use super::{acpi, boot};
-use crate::config::{BootDevice, Fds, FirmwareConfig};
+use crate::config::{BootDevice, Fds, FirmwareConfig, VariablesConfig};
 use crate::error::MachineError;
 
 /// How much room the ACPI tables can grow by once firmware has placed what they describe.
@@ -116,8 +118,27 @@ impl Assembly<'_> {
         let port = viv_devices::layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
         self.add_tables(&mut device, cpus)?;
+        if let Some(variables) = &config.variables {
+            self.add_variables(variables, firmware.place.start)?;
+        }
         self.board.add(Arc::new(Mutex::new(device)), &FwCfg::PORTS)?;
         self.board.add(Arc::new(Mutex::new(firmware.clone())), &[])
+    }
+
+    /// Flash memory for variables, which ends at `end`.
+    fn add_variables(&mut self, config: &VariablesConfig, end: u64) -> Result<(), MachineError> {
+        let path = &config.path;
+        let failed = |source| MachineError::Open { what: "firmware's variables", path: path.clone(), source };
+        let file = OpenOptions::new().read(true).write(config.keep).open(path).map_err(failed)?;
+        let mut store: Box<dyn FlashStore> = Box::new(FileStore::new(file));
+        if !config.keep {
+            store = Box::new(MemoryStore::new(store.load().map_err(failed)?));
+        }
+        let flash = Pflash::new(0, store)?;
+        let place = end.saturating_sub(flash.size())..end;
+        let flash = Arc::new(Mutex::new(flash));
+        self.board.add(flash.clone(), &[])?;
+        self.board.map_memory(place, flash)
     }
 
     /// The ACPI tables, which are made once firmware has placed what they describe.
