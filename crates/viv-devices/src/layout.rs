@@ -63,6 +63,13 @@ pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 pub const IOAPIC_SIZE: u64 = 0x1000;
 /// How many pins it has; pin n is GSI n, but for the PIT.
 pub const IOAPIC_PINS: u32 = 24;
+/// The registers of the HPET.
+pub const HPET_BASE: u64 = 0xfed0_0000;
+/// How much room they take.
+pub const HPET_SIZE: u64 = 0x400;
+/// The GSIs that the HPET's comparators can be routed to, as on an ICH9. PCI devices use them too: see
+/// [`PCI_INTX`].
+pub const HPET_ROUTES: Range<u32> = 20..24;
 /// The registers of the local APICs, which engines answer.
 pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 
@@ -136,7 +143,8 @@ mod tests {
         let ecam = PCI_ECAM_BASE..PCI_ECAM_BASE + PCI_ECAM_SIZE;
         assert_eq!(PCI_MMIO32.start, HOLE_START);
         assert_eq!(PCI_MMIO32.end, ecam.start);
-        assert!(ecam.end <= IOAPIC_BASE && IOAPIC_BASE + IOAPIC_SIZE <= LOCAL_APIC_BASE);
+        assert!(ecam.end <= IOAPIC_BASE && IOAPIC_BASE + IOAPIC_SIZE <= HPET_BASE);
+        const { assert!(HPET_BASE + HPET_SIZE <= LOCAL_APIC_BASE) };
         const { assert!(LOCAL_APIC_BASE < HOLE_END) };
     }
 

@@ -6,7 +6,7 @@
 //!
 //! - [`device`]: what a device is; [`bus`]: which device answers where; [`irq`]: interrupt lines; [`system`]:
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
-//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
+//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`hpet`], [`uart`] (16550A),
 //!   [`i8042`], [`acpi_pm`], [`reset`].
 //! - What firmware asks for: [`fw_cfg`], [`pflash`].
 //!
@@ -29,6 +29,7 @@ pub mod acpi_pm;
 pub mod bus;
 pub mod device;
 pub mod fw_cfg;
+pub mod hpet;
 pub mod i8042;
 pub mod irq;
 pub mod irqchip;
