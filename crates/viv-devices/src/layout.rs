@@ -50,6 +50,13 @@ pub const FW_CFG: u16 = 0x510;
 /// Its DMA address register, 8 ports.
 pub const FW_CFG_DMA: u16 = 0x514;
 
+/// Takes text from test programs, as Bochs's port does.
+pub const DEBUG_PORT: u16 = 0xe9;
+/// Takes the logs of SeaBIOS and OVMF.
+pub const FIRMWARE_LOG: u16 = 0x402;
+/// Ends the machine with a status, 4 ports.
+pub const EXIT_PORT: u16 = 0xf4;
+
 /// The real-time clock's index port.
 pub const RTC_INDEX: u16 = 0x70;
 /// The real-time clock's data port.
