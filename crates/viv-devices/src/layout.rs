@@ -50,6 +50,13 @@ pub const FW_CFG: u16 = 0x510;
 /// Its DMA address register, 8 ports.
 pub const FW_CFG_DMA: u16 = 0x514;
 
+/// Takes text from test programs, as Bochs's port does.
+pub const DEBUG_PORT: u16 = 0xe9;
+/// Takes the logs of SeaBIOS and OVMF.
+pub const FIRMWARE_LOG: u16 = 0x402;
+/// Ends the machine with a status, 4 ports.
+pub const EXIT_PORT: u16 = 0xf4;
+
 /// The real-time clock's index port.
 pub const RTC_INDEX: u16 = 0x70;
 /// The real-time clock's data port.
@@ -63,6 +70,13 @@ pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 pub const IOAPIC_SIZE: u64 = 0x1000;
 /// How many pins it has; pin n is GSI n, but for the PIT.
 pub const IOAPIC_PINS: u32 = 24;
+/// The registers of the HPET.
+pub const HPET_BASE: u64 = 0xfed0_0000;
+/// How much room they take.
+pub const HPET_SIZE: u64 = 0x400;
+/// The GSIs that the HPET's comparators can be routed to, as on an ICH9. PCI devices use them too: see
+/// [`PCI_INTX`].
+pub const HPET_ROUTES: Range<u32> = 20..24;
 /// The registers of the local APICs, which engines answer.
 pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 
@@ -150,7 +164,8 @@ mod tests {
         let ecam = PCI_ECAM_BASE..PCI_ECAM_BASE + PCI_ECAM_SIZE;
         assert_eq!(PCI_MMIO32, HOLE_START..IOAPIC_BASE);
         assert!(PCI_MMIO32.contains(&ecam.start) && ecam.end <= IOAPIC_BASE);
-        const { assert!(IOAPIC_BASE + IOAPIC_SIZE <= LOCAL_APIC_BASE) };
+        const { assert!(IOAPIC_BASE + IOAPIC_SIZE <= HPET_BASE) };
+        const { assert!(HPET_BASE + HPET_SIZE <= LOCAL_APIC_BASE) };
         const { assert!(LOCAL_APIC_BASE < HOLE_END) };
     }
 

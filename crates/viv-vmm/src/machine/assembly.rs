@@ -41,7 +41,7 @@ pub(crate) struct Surroundings {
 /// A board on which devices are being put, with what the device thread will wait for.
 pub(crate) struct Assembly<'a> {
     pub(crate) around: Surroundings,
-    fds: &'a Fds,
+    pub(crate) fds: &'a Fds,
     pub(crate) board: Board,
     pub(crate) sources: Vec<Box<dyn Source>>,
     pub(crate) streams: Vec<Arc<HostStream>>,

@@ -1,15 +1,16 @@
 //! Machines that start with firmware.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Seek};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use viv_arch::VcpuState;
 use viv_boot::firmware::{self, FirmwareTables};
+use viv_devices::debug_port::DebugPort;
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
 use viv_devices::pflash::{FileStore, FlashStore, MemoryStore, Pflash};
-use viv_devices::{Device, DeviceError, SavedState};
+use viv_devices::{Device, DeviceError, SavedState, layout};
 use viv_engine::{GuestMemory, memory};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -115,9 +116,16 @@ impl Assembly<'_> {
         device.add_file(firmware::E820, Content::Bytes(firmware::e820(memory)))?;
         device.add_file("bootorder", Content::Bytes(self.boot_order(&config.boot_order)))?;
         // SeaBIOS shows its screen, and what starts from it, on this serial port too.
-        let port = viv_devices::layout::UART0.to_le_bytes().to_vec();
+        let port = layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
         self.add_tables(&mut device, cpus)?;
+        if let Some(log) = config.log {
+            let mut log = File::from(self.fds.get(log)?);
+            // A log that cannot be written must not stop the guest.
+            let sink = Box::new(move |text: &[u8]| drop(log.write_all(text)));
+            let port = DebugPort::new(layout::FIRMWARE_LOG, sink);
+            self.board.add(Arc::new(Mutex::new(port)), &DebugPort::ports(layout::FIRMWARE_LOG))?;
+        }
         if let Some(variables) = &config.variables {
             self.add_variables(variables, firmware.place.start)?;
         }
