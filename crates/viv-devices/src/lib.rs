@@ -27,6 +27,7 @@
 pub mod acpi_pm;
 pub mod bus;
 pub mod device;
+pub mod doorbell;
 pub mod i8042;
 pub mod irq;
 pub mod irqchip;

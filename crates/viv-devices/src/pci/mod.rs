@@ -12,6 +12,7 @@
 //! - [`PciBus`]: the bus. [`PciBus::host`] is its [`Device`](crate::Device) for configuration mechanism #1 (ports 0xcf8
 //!   and 0xcfc), for ECAM, for the window below 4 GiB and for ports; [`PciBus::high_window`] the one for the window
 //!   above 4 GiB.
+//! - [`MsiCapability`]: the MSI capability, with one message.
 //! - [`MsiX`]: the MSI-X capability, its table and its pending bits.
 //! - [`IntxLine`]: a function's INTA#.
 //!
@@ -26,6 +27,7 @@ mod bus;
 mod config;
 mod device;
 mod host;
+mod msi;
 mod msix;
 pub mod regs;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod window;
 
 pub use bus::{PciBus, PciError, Windows};
 pub use config::{Bar, BarKind, ConfigSpace, ConfigState, Identity};
-pub use device::{IntxLine, PciDevice};
+pub use device::{Connections, IntxLine, PciDevice};
 pub use host::{HighWindow, PciHost};
+pub use msi::MsiCapability;
 pub use msix::{MsiX, MsiXState};

@@ -8,10 +8,10 @@ use viv_engine::{GuestMemory, Msi, MsiTarget};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::device::{Shared, VirtioDevice};
-use super::doorbell::Worker;
 use super::regs::{feature, status};
-use super::transport::{Connections, VirtioPci};
-use crate::pci::{IntxLine, PciBus, PciHost, Windows};
+use super::transport::VirtioPci;
+use crate::doorbell::Worker;
+use crate::pci::{Connections, IntxLine, PciBus, PciHost, Windows};
 use crate::{Device, MemoryIo, SavedState};
 
 const MMIO: u64 = 0xc000_0000;
