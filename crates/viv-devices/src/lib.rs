@@ -1,4 +1,4 @@
-//! The devices of the machine: chipset, PCI, virtio.
+//! The devices of the machine: chipset, PCI, virtio, SATA.
 //!
 //! A device is a state machine behind [`Device`]: a list of questions with optional answers. It knows guest
 //! RAM, interrupt lines, messages and timers by the traits of `viv-engine`, so it is driven in tests with no
@@ -8,6 +8,7 @@
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
 //! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
 //!   [`i8042`], [`acpi_pm`], [`reset`].
+//! - On PCI ([`pci`]): [`virtio`], [`ahci`]; [`doorbell`]: how their work gets to the thread for devices.
 //!
 //! The guest is hostile: register writes come in any order, with any value and size, and rings and
 //! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
@@ -25,6 +26,7 @@
 )]
 
 pub mod acpi_pm;
+pub mod ahci;
 pub mod bus;
 pub mod device;
 pub mod doorbell;
