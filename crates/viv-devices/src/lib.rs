@@ -7,8 +7,10 @@
 //! - [`device`]: what a device is; [`bus`]: which device answers where; [`irq`]: interrupt lines; [`system`]:
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
 //! - [`vga`]: the display.
-//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
-//!   [`i8042`], [`acpi_pm`], [`reset`].
+//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`hpet`], [`uart`]
+//!   (16550A), [`i8042`], [`acpi_pm`], [`reset`].
+//! - What firmware asks for: [`fw_cfg`], [`pflash`]. For its log and for test programs: [`debug_port`],
+//!   [`exit_port`].
 //!
 //! The guest is hostile: register writes come in any order, with any value and size, and rings and
 //! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
@@ -27,12 +29,17 @@
 
 pub mod acpi_pm;
 pub mod bus;
+pub mod debug_port;
 pub mod device;
+pub mod exit_port;
+pub mod fw_cfg;
+pub mod hpet;
 pub mod i8042;
 pub mod irq;
 pub mod irqchip;
 pub mod layout;
 pub mod pci;
+pub mod pflash;
 pub mod pit;
 mod portio;
 pub mod reset;

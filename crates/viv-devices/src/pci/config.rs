@@ -307,14 +307,16 @@ impl ConfigSpace {
         }
     }
 
-    fn define(&mut self, offset: u8, data: &[u8]) {
+    /// What is at `offset` after a reset and now.
+    pub(super) fn define(&mut self, offset: u8, data: &[u8]) {
         self.set(offset, data);
         for (byte, new) in self.initial.iter_mut().skip(usize::from(offset)).zip(data) {
             *byte = *new;
         }
     }
 
-    fn allow(&mut self, offset: u8, mask: &[u8]) {
+    /// The bits at `offset` that the guest can write.
+    pub(super) fn allow(&mut self, offset: u8, mask: &[u8]) {
         for (byte, new) in self.writable.iter_mut().skip(usize::from(offset)).zip(mask) {
             *byte = *new;
         }
