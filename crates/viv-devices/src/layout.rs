@@ -45,6 +45,13 @@ pub const MOUSE_IRQ: u32 = 12;
 /// System control port A: bit 0 resets, bit 1 is the A20 gate.
 pub const PORT_A: u16 = 0x92;
 
+/// The display's ports, as those of all its kind.
+pub const VGA: Range<u16> = 0x3b0..0x3e0;
+/// The ports of its interface for other modes: two registers of 16 bits, the second in two places.
+pub const VGA_DISPI: Range<u16> = 0x1ce..0x1d2;
+/// Its window.
+pub const VGA_MEMORY: Range<u64> = 0xa_0000..0xc_0000;
+
 /// The firmware configuration device's selector port; the data port follows.
 pub const FW_CFG: u16 = 0x510;
 /// Its DMA address register, 8 ports.

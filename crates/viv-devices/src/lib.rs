@@ -6,6 +6,7 @@
 //!
 //! - [`device`]: what a device is; [`bus`]: which device answers where; [`irq`]: interrupt lines; [`system`]:
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
+//! - [`vga`]: the display.
 //! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`hpet`], [`uart`]
 //!   (16550A), [`i8042`], [`acpi_pm`], [`reset`].
 //! - What firmware asks for: [`fw_cfg`], [`pflash`]. For its log and for test programs: [`debug_port`],
@@ -51,6 +52,7 @@ pub mod system;
 mod testing;
 mod ticks;
 pub mod uart;
+pub mod vga;
 pub mod virtio;
 
 pub use bus::{IoBus, SharedDevice};

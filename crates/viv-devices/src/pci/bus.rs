@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bridge;
 use super::bridge::HostBridge;
-use super::config::{BARS, Bar, BarKind};
+use super::config::{BARS, Bar, BarKind, ConfigSpace};
 use super::device::PciDevice;
 use super::host::{HighWindow, PciHost};
 use super::window::Window;
@@ -35,6 +35,22 @@ pub enum PciError {
         name: String,
         /// The BAR's size.
         size: u64,
+    },
+    /// No window has room for an expansion ROM.
+    #[error("no room for the expansion ROM of {name}: {size:#x} bytes")]
+    NoRoomForRom {
+        /// The function.
+        name: String,
+        /// The size of its place.
+        size: u32,
+    },
+    /// An expansion ROM is not the function's.
+    #[error("the expansion ROM of {name} cannot be used: {reason}; give the file that was made for it")]
+    Rom {
+        /// The function.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The function's configuration space has no room for what it should hold.
     #[error("the configuration space of {name} cannot hold its {what}")]
@@ -108,7 +124,7 @@ impl Places {
 
     fn take(&mut self, bar: Bar) -> Option<u64> {
         match bar.kind {
-            BarKind::Memory32 => self.memory32.take(bar.size),
+            BarKind::Memory32 | BarKind::Prefetchable32 => self.memory32.take(bar.size),
             BarKind::Memory64 => self.memory64.take(bar.size).or_else(|| self.memory32.take(bar.size)),
             BarKind::Io => self.ports.take(bar.size),
         }
@@ -120,6 +136,29 @@ impl Places {
 pub(super) enum Space {
     Memory,
     Io,
+}
+
+/// The part of a function that an access reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Region {
+    Bar(usize),
+    Rom,
+}
+
+/// The part of a function that claims the addresses from `first` to `last`, and the offset of `first` in it.
+fn claimed(config: &ConfigSpace, space: Space, first: u64, last: u64) -> Option<(Region, u64)> {
+    let within = |start: u64, size: u64| {
+        let offset = first.checked_sub(start)?;
+        (last.checked_sub(start)? < size).then_some(offset)
+    };
+    let bars = (0..BARS).find_map(|index| {
+        let bar = config.bar(index).filter(|bar| (bar.kind == BarKind::Io) == (space == Space::Io))?;
+        Some((Region::Bar(index), within(config.bar_address(index)?, bar.size)?))
+    });
+    bars.or_else(|| {
+        let size = config.rom_size().filter(|_| space == Space::Memory)?;
+        Some((Region::Rom, within(config.rom_address()?, size.into())?))
+    })
 }
 
 impl PciBus {
@@ -155,6 +194,13 @@ impl PciBus {
                     size: bar.size,
                 })?;
                 function.config_mut().assign_bar(index, address);
+            }
+            if let Some(size) = function.config().rom_size() {
+                let address = places
+                    .memory32
+                    .take(size.into())
+                    .ok_or_else(|| PciError::NoRoomForRom { name: function.name().to_owned(), size })?;
+                function.config_mut().assign_rom(address);
             }
         }
         inner.functions.insert(slot, function);
@@ -243,37 +289,31 @@ impl Inner {
     /// Reads `data.len()` bytes at an address in a BAR.
     pub(super) fn read(&mut self, space: Space, address: u64, data: &mut [u8]) {
         match self.route(space, address, data.len()) {
-            Some((device, bar, offset)) => device.bar_read(bar, offset, data),
+            Some((device, Region::Bar(bar), offset)) => device.bar_read(bar, offset, data),
+            Some((device, Region::Rom, offset)) => device.rom_read(offset, data),
             None => data.fill(0xff),
         }
     }
 
     /// Writes them.
     pub(super) fn write(&mut self, space: Space, address: u64, data: &[u8]) {
-        if let Some((device, bar, offset)) = self.route(space, address, data.len()) {
+        if let Some((device, Region::Bar(bar), offset)) = self.route(space, address, data.len()) {
             device.bar_write(bar, offset, data);
         }
     }
 
-    /// The function and BAR that claim `length` bytes at `address`, and the offset in it. Where BARs overlap,
-    /// the first wins.
+    /// The function and the part of it that claim `length` bytes at `address`, and the offset in it. Where they
+    /// overlap, the first wins.
     fn route(
         &mut self,
         space: Space,
         address: u64,
         length: usize,
-    ) -> Option<(&mut Box<dyn PciDevice>, usize, u64)> {
+    ) -> Option<(&mut Box<dyn PciDevice>, Region, u64)> {
         let last = address.checked_add(u64::try_from(length).ok()?.checked_sub(1)?)?;
         self.functions.values_mut().find_map(|device| {
-            let (bar, offset) = (0..BARS).find_map(|index| {
-                let config = device.config();
-                let bar =
-                    config.bar(index).filter(|bar| (bar.kind == BarKind::Io) == (space == Space::Io))?;
-                let start = config.bar_address(index)?;
-                let offset = address.checked_sub(start)?;
-                (last.checked_sub(start)? < bar.size).then_some((index, offset))
-            })?;
-            Some((device, bar, offset))
+            let (region, offset) = claimed(device.config(), space, address, last)?;
+            Some((device, region, offset))
         })
     }
 

@@ -8,7 +8,7 @@
 //!
 //! - [`ConfigSpace`]: the 256 bytes of a function: which are writable, BARs (which answer sizing writes
 //!   because only their address bits are), the list of capabilities.
-//! - [`PciDevice`]: a function.
+//! - [`PciDevice`]: a function. [`ExpansionRom`]: the content of its ROM, if it has one.
 //! - [`PciBus`]: the bus. [`PciBus::host`] is its [`Device`](crate::Device) for configuration mechanism #1 (ports 0xcf8
 //!   and 0xcfc), for ECAM, for the window below 4 GiB and for ports; [`PciBus::high_window`] the one for the window
 //!   above 4 GiB.
@@ -34,6 +34,7 @@ mod msi;
 mod msix;
 mod pirq;
 pub mod regs;
+mod rom;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -46,3 +47,4 @@ pub use lpc::Lpc;
 pub use msi::MsiCapability;
 pub use msix::{MsiX, MsiXState};
 pub use pirq::{PIRQS, Pirqs};
+pub use rom::ExpansionRom;

@@ -33,6 +33,9 @@ impl PciDevice for Probe {
     fn bar_write(&mut self, bar: usize, offset: u64, data: &[u8]) {
         *self.last.lock().unwrap() = Some((bar, offset, data.to_vec()));
     }
+    fn rom_read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0xa0 | offset as u8);
+    }
     fn reset(&mut self) {
         self.config.reset();
     }
@@ -66,6 +69,9 @@ fn bus() -> (PciBus, LastWrite) {
     assert!(config.add_bar(3, Bar { kind: BarKind::Io, size: 32 }));
     assert!(!config.add_bar(4, Bar { kind: BarKind::Memory32, size: 48 }), "no power of two");
     assert!(!config.add_bar(5, Bar { kind: BarKind::Memory64, size: 32 }), "no register for the upper half");
+    assert!(!config.add_rom(1 << 10) && !config.add_rom(3 << 12), "no size of a ROM");
+    assert!(config.add_rom(1 << 16));
+    assert!(!config.add_rom(1 << 16), "there is one");
     let last = LastWrite::default();
     bus.add(3, Box::new(Probe { config, last: last.clone() })).unwrap();
     (bus, last)
@@ -126,7 +132,7 @@ fn both_ways_to_configuration_space_lead_to_the_same() {
 fn only_writable_bits_change() {
     let mut host = bus().0.host();
     for register in (0..=0xfc).step_by(4) {
-        let bar = (regs::BAR0..regs::BAR0 + 24).contains(&register);
+        let bar = (regs::BAR0..regs::BAR0 + 24).contains(&register) || register == regs::ROM;
         if !bar && register != regs::COMMAND && register != regs::INTERRUPT_LINE && register != 0x0c {
             let before = read32(&mut host, 3, register);
             write32(&mut host, 3, register, !before);
@@ -171,6 +177,24 @@ fn routing_follows_the_bars() {
     assert_eq!(memory_read(&mut host, 0xd765_4008), u32::MAX);
     host.reset();
     assert_eq!(memory_read(&mut host, MMIO32 + 8), 0x0808_0808);
+}
+
+#[test]
+fn a_rom_answers_when_it_is_enabled() {
+    let mut host = bus().0.host();
+    let place = MMIO32 + 0x1_0000;
+    assert_eq!(read32(&mut host, 3, regs::ROM), place as u32, "it has a place and is off");
+    assert_eq!(memory_read(&mut host, place + 4), u32::MAX);
+    write32(&mut host, 3, regs::ROM, 0xffff_fffe);
+    assert_eq!(read32(&mut host, 3, regs::ROM), 0xffff_0000);
+    write32(&mut host, 3, regs::ROM, place as u32 | 1);
+    assert_eq!(memory_read(&mut host, place + 4), 0xa4a4_a4a4);
+    MemoryIo::write(&mut host, place + 4 - MMIO32, &[0]);
+    assert_eq!(memory_read(&mut host, place + 0xfffe), u32::MAX, "half of it is outside");
+    write32(&mut host, 3, regs::COMMAND, 0);
+    assert_eq!(memory_read(&mut host, place + 4), u32::MAX);
+    host.reset();
+    assert_eq!(read32(&mut host, 3, regs::ROM), place as u32);
 }
 
 #[test]
