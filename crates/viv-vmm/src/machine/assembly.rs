@@ -4,14 +4,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::acpi_pm::AcpiPm;
+use viv_devices::ahci::{Ahci, Drive};
+use viv_devices::doorbell::Worker;
 use viv_devices::i8042::I8042;
 use viv_devices::layout;
-use viv_devices::pci::Placing;
+use viv_devices::pci::{Connections, PciDevice, PciError, Placing};
 use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Block, Connections, Entropy, VirtioDevice, VirtioPci, Worker};
+use viv_devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
@@ -159,8 +161,45 @@ impl<'a> Assembly<'a> {
         Ok([self.stream(stdin, None)?, self.stream(None, stdout)?, self.stream(None, stderr)?])
     }
 
+    /// Adds a SATA controller with these drives, if there are any.
+    pub(crate) fn add_sata(&mut self, drives: Vec<Drive>) -> Result<(), MachineError> {
+        if drives.is_empty() {
+            return Ok(());
+        }
+        let kinds: Vec<_> = drives
+            .iter()
+            .map(|drive| match drive {
+                Drive::Disk(_) => BootDevice::Disk,
+                Drive::Cdrom(_) => BootDevice::Cdrom,
+            })
+            .collect();
+        let mut drives = drives.into_iter();
+        let ports = std::array::from_fn(|_| drives.next());
+        let slot = self.add_function(|connections| {
+            let controller = Ahci::new("ahci0", ports, connections)?;
+            let worker = controller.worker();
+            Ok((controller, worker))
+        })?;
+        self.boot_paths.extend((0..).zip(kinds).map(|(port, kind): (u8, _)| {
+            (kind, format!("/pci@i0cf8/pci8086,2922@{slot:x}/drive@{port:x}/disk@0"))
+        }));
+        Ok(())
+    }
+
     /// Adds a virtio device and gives its slot.
     fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<u8, MachineError> {
+        self.add_function(|connections| {
+            let function = VirtioPci::new(name, device, connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })
+    }
+
+    /// Adds a PCI function that has work for the thread for devices, and gives its slot.
+    fn add_function<D: PciDevice + 'static>(
+        &mut self,
+        make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
+    ) -> Result<u8, MachineError> {
         let Surroundings { vm, memory, .. } = &self.around;
         let mut worker = None;
         let slot = self.board.add_pci(|slot, line| {
@@ -170,8 +209,8 @@ impl<'a> Assembly<'a> {
                 line,
                 line_number: layout::slot_gsi(slot),
             };
-            let function = VirtioPci::new(name, device, connections)?;
-            worker = Some(function.worker());
+            let (function, work) = make(connections)?;
+            worker = Some(work);
             Ok(function)
         })?;
         self.sources.extend(worker.map(|worker| Box::new(WorkerSource(worker)) as Box<dyn Source>));
@@ -191,7 +230,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// A virtio device's doorbell as a source of events.
+/// A function's doorbell as a source of events.
 struct WorkerSource(Worker);
 
 impl Source for WorkerSource {

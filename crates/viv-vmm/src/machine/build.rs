@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::pci::Placing;
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
@@ -16,7 +17,7 @@ use super::disks;
 use super::reactor::Reactor;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
-use crate::config::{Boot, ConfigError, Fds, MachineConfig};
+use crate::config::{Boot, ConfigError, DiskBus, Fds, MachineConfig};
 use crate::error::MachineError;
 use crate::host::host_memory;
 use crate::protocol::MachineState;
@@ -37,6 +38,8 @@ impl Machine {
         check_host_memory(config.memory_bytes)?;
         let boot = BootSource::open(&config.boot, fds)?;
         let disks = config.disks.iter().map(disks::open).collect::<Result<Vec<_>, _>>()?;
+        let cdroms =
+            config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
 
         let memory = memory::allocate(config.memory_bytes)
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
@@ -70,9 +73,19 @@ impl Machine {
         )?;
         let power = assembly.add_chipset()?;
         assembly.add_serial(config.serial.unwrap_or_default())?;
-        for (index, disk) in disks.into_iter().enumerate() {
-            assembly.add_disk(index, disk)?;
+        let mut sata = Vec::new();
+        for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
+            match told.bus {
+                DiskBus::Virtio => assembly.add_disk(index, disk)?,
+                DiskBus::Sata => sata.push(Drive::Disk(AtaDisk::new(disk, &format!("viv-disk{index}")))),
+            }
         }
+        sata.extend(
+            (0..)
+                .zip(cdroms)
+                .map(|(index, medium)| Drive::Cdrom(Cdrom::new(Some(medium), &format!("viv-cdrom{index}")))),
+        );
+        assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {

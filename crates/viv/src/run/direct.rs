@@ -43,6 +43,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         path: disk.path.clone(),
         readonly: disk.readonly,
         overlay: Overlay::None,
+        bus: disk.bus,
     });
     let config = MachineConfig {
         name,
@@ -52,6 +53,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         engine_options: args.engine_opt.clone(),
         boot,
         disks: disks.collect(),
+        cdroms: args.cdrom.clone(),
         serial: Some(serial),
         console: None,
         agent: None,
@@ -67,6 +69,7 @@ pub fn option_given(args: &RunArgs) -> Option<&'static str> {
         ("--initrd", args.initrd.is_some()),
         ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
+        ("--cdrom", !args.cdrom.is_empty()),
         ("--no-reboot", args.no_reboot),
     ];
     given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)
