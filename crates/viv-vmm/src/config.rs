@@ -75,6 +75,26 @@ pub enum Boot {
     Firmware(FirmwareConfig),
 }
 
+impl Boot {
+    /// What the machine has.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self {
+            Self::Kernel(_) => Profile::Micro,
+            Self::Firmware(_) => Profile::Pc,
+        }
+    }
+}
+
+/// What a machine has, disks and consoles apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What a kernel that is started directly needs.
+    Micro,
+    /// All that systems for PCs look for.
+    Pc,
+}
+
 /// A kernel that is started directly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
-use viv_devices::pci::Placing;
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
 
@@ -46,10 +45,11 @@ impl Machine {
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let cpuid = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
-        let (rom, placing) = match &boot {
-            BootSource::Kernel(_) => (None, Placing::Machine),
-            BootSource::Firmware(firmware) => (Some(firmware.memory().clone()), Placing::Firmware),
+        let rom = match &boot {
+            BootSource::Kernel(_) => None,
+            BootSource::Firmware(firmware) => Some(firmware.memory().clone()),
         };
+        let profile = config.boot.profile();
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
             rom,
@@ -68,10 +68,10 @@ impl Machine {
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
             },
-            placing,
+            profile,
             fds,
         )?;
-        let power = assembly.add_chipset()?;
+        let power = assembly.add_chipset(profile)?;
         assembly.add_serial(config.serial.unwrap_or_default())?;
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
@@ -120,6 +120,7 @@ impl Machine {
             core,
             reactor: Some(reactor),
             boot,
+            profile,
             streams,
             drained,
             power,
