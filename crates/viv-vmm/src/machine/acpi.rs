@@ -9,8 +9,8 @@ use viv_devices::pci::PciBus;
 const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
 
-/// The tables' parameters for a machine with `cpus` vCPUs and this PCI bus.
-pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
+/// The tables' parameters for a machine with `cpus` vCPUs and this PCI bus, with or without a display.
+pub(crate) fn parameters(cpus: u32, pci: &PciBus, display: bool) -> AcpiParameters {
     let windows = pci.windows();
     // Firmware has switched it on before it asks for the tables.
     let ecam = pci.ecam().unwrap_or(layout::PCI_ECAM_BASE..layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE);
@@ -54,7 +54,7 @@ pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
         rtc: Some(IoWindow { ports: layout::RTC_INDEX..layout::RTC_DATA + 1, gsi: layout::RTC_IRQ }),
         board_ports: vec![layout::ACPI_PM, layout::PIC_ELCR..layout::PIC_ELCR + 2],
         i8042: true,
-        vga: false,
+        vga: display,
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for placing in [Placing::Machine, Placing::Firmware] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(&parameters(cpus, &pci), 0xe_0000..0x10_0000).unwrap();
+                viv_boot::acpi::build(&parameters(cpus, &pci, true), 0xe_0000..0x10_0000).unwrap();
             }
         }
     }

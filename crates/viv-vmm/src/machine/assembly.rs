@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::acpi_pm::AcpiPm;
-use viv_devices::i8042::I8042;
 use viv_devices::layout;
 use viv_devices::pci::Placing;
 use viv_devices::pit::Pit;
@@ -75,8 +74,6 @@ impl<'a> Assembly<'a> {
         let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
         board.add(rtc, &Rtc::PORTS)?;
 
-        let line = board.line(layout::KEYBOARD_IRQ);
-        board.add(Arc::new(Mutex::new(I8042::new(line, core.clone()))), &I8042::PORTS)?;
         board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone()))), &ResetPorts::PORTS)?;
 
         let line = board.line(layout::SCI_IRQ);
