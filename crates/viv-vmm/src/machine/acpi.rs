@@ -12,8 +12,8 @@ const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
 const HPET_BASE: u32 = layout::HPET_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
 
-/// The tables' parameters for a machine of this profile with `cpus` vCPUs and this PCI bus.
-pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus) -> AcpiParameters {
+/// The tables' parameters for a machine of this profile with `cpus` vCPUs and this PCI bus, with or without a display.
+pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus, display: bool) -> AcpiParameters {
     let windows = pci.windows();
     // Firmware has switched it on before it asks for the tables.
     let ecam = pci.ecam().unwrap_or(layout::PCI_ECAM_BASE..layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE);
@@ -64,7 +64,7 @@ pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus) -> AcpiParam
         hpet: is_pc.then_some(Hpet { address: HPET_BASE, block_id: hpet::Hpet::BLOCK_ID }),
         board_ports: vec![layout::ACPI_PM, layout::PIC_ELCR..layout::PIC_ELCR + 2],
         i8042: true,
-        vga: false,
+        vga: display,
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(&parameters(profile, cpus, &pci), 0xe_0000..0x10_0000).unwrap();
+                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0x10_0000).unwrap();
             }
         }
     }

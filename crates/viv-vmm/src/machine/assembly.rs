@@ -7,7 +7,6 @@ use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
 use viv_devices::doorbell::Worker;
 use viv_devices::hpet::Hpet;
-use viv_devices::i8042::I8042;
 use viv_devices::irq::Gate;
 use viv_devices::layout;
 use viv_devices::pci::{Connections, PciDevice, PciError};
@@ -86,9 +85,6 @@ impl<'a> Assembly<'a> {
             board.add(hpet.clone(), &[])?;
             board.map_memory(layout::HPET_BASE..layout::HPET_BASE + layout::HPET_SIZE, hpet)?;
         }
-
-        let line = board.line(layout::KEYBOARD_IRQ);
-        board.add(Arc::new(Mutex::new(I8042::new(line, core.clone()))), &I8042::PORTS)?;
         board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone()))), &ResetPorts::PORTS)?;
 
         let line = board.line(layout::SCI_IRQ);
