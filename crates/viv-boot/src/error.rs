@@ -6,6 +6,7 @@ use vm_memory::GuestMemoryError;
 
 use crate::acpi::AcpiError;
 use crate::load::Protocol;
+use crate::smbios::SmbiosError;
 
 /// Why a kernel that was understood cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,9 @@ pub enum BootError {
     /// The ACPI tables cannot be made.
     #[error("cannot describe the machine to the guest")]
     Acpi(#[from] AcpiError),
+    /// The SMBIOS tables cannot be made.
+    #[error("cannot describe the machine to the guest")]
+    Smbios(#[from] SmbiosError),
     /// What the kernel must be told does not fit into the guest's memory.
     #[error("cannot write the {what} at {address:#x} in the guest's memory")]
     Write {

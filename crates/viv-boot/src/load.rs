@@ -11,6 +11,7 @@ use crate::error::BootError;
 use crate::initrd::Initrd;
 use crate::kernel::{ElfClass, Kernel, Segment};
 use crate::map::{self, MemoryRange};
+use crate::smbios::{self, SmbiosParameters, SystemIdentity};
 use crate::{layout, linux, pvh};
 
 /// The longest command line of a kernel that does not say: Linux's COMMAND_LINE_SIZE on x86, less the zero.
@@ -85,6 +86,8 @@ pub struct BootParameters {
     pub protocol: Option<Protocol>,
     /// What the ACPI tables say.
     pub acpi: AcpiParameters,
+    /// Who the machine is, to the SMBIOS tables.
+    pub identity: SystemIdentity,
 }
 
 /// What either protocol passes on to the kernel.
@@ -119,6 +122,7 @@ pub fn load(
     for table in tables.iter() {
         map::write(memory, "ACPI tables", table.address, &table.bytes)?;
     }
+    load_smbios(memory, machine)?;
     let map = map::memory_map(memory, &[machine.acpi.pci.ecam()]);
     let loaded = Loaded { entry, initrd, rsdp: tables.rsdp(), map };
     let mut state = match protocol {
@@ -162,6 +166,16 @@ fn load_cmdline(memory: &GuestMemory, kernel: &Kernel, cmdline: &str) -> Result<
     }
     let bytes = [cmdline.as_bytes(), &[0]].concat();
     map::write(memory, "command line", layout::CMDLINE.start, &bytes)
+}
+
+fn load_smbios(memory: &GuestMemory, machine: &BootParameters) -> Result<(), BootError> {
+    let tables = smbios::build(&SmbiosParameters {
+        identity: machine.identity.clone(),
+        cpus: machine.acpi.cpus,
+        memory: map::ram(memory).collect(),
+    })?;
+    let place = layout::SMBIOS_TABLES;
+    map::write(memory, "SMBIOS tables", place.start, &tables.placed(&place)?)
 }
 
 /// Where an initrd can lie: above the kernel, below the hole.

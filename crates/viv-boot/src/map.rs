@@ -35,7 +35,7 @@ impl MemoryRange {
 }
 
 /// The ranges of RAM there are, in ascending order.
-fn ram(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
+pub fn ram(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
     memory.iter().map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()))
 }
 

@@ -9,14 +9,14 @@ use super::fixtures::{
 };
 use super::*;
 use crate::acpi::tests::parameters;
-use crate::{BootParameters, Initrd, load};
+use crate::{BootParameters, Initrd, SystemIdentity, load};
 
 fn refuse(content: Vec<u8>) -> KernelError {
     Kernel::from_bytes(content).map(|kernel| panic!("{kernel:?} was taken")).unwrap_err()
 }
 
 fn machine() -> BootParameters {
-    BootParameters { protocol: None, acpi: parameters() }
+    BootParameters { protocol: None, acpi: parameters(), identity: SystemIdentity::default() }
 }
 
 fn assert_is_the_fixture(kernel: &Kernel) {

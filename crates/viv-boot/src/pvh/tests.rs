@@ -8,13 +8,13 @@ use super::*;
 use crate::acpi::tests::parameters;
 use crate::kernel::fixtures::{PVH_ENTRY, bzimage, elf32, elf64};
 use crate::kernel::{Kernel, Packing};
-use crate::{BootParameters, Initrd, Protocol, load};
+use crate::{BootParameters, Initrd, Protocol, SystemIdentity, load};
 
 const RAM: u64 = 16 << 20;
 
 fn boot(content: Vec<u8>, protocol: Option<Protocol>, initrd: &[u8]) -> (GuestMemory, VcpuState) {
     let memory = allocate(RAM).unwrap();
-    let machine = BootParameters { protocol, acpi: parameters() };
+    let machine = BootParameters { protocol, acpi: parameters(), identity: SystemIdentity::default() };
     let kernel = Kernel::from_bytes(content).unwrap();
     let state = load(&memory, &machine, &kernel, Some(Initrd::Bytes(initrd)), "quiet").unwrap();
     (memory, state)

@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn the_tables_can_express_every_machine() {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
-            viv_boot::acpi::build(&parameters(cpus, ram_end), 0xe_0000..0x10_0000).unwrap();
+            viv_boot::acpi::build(&parameters(cpus, ram_end), 0xe_0000..0xf_0000).unwrap();
         }
     }
 }

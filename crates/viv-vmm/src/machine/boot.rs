@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use viv_arch::VcpuState;
-use viv_boot::{AcpiParameters, BootParameters, Initrd, Kernel, Protocol};
+use viv_boot::{AcpiParameters, BootParameters, Initrd, Kernel, Protocol, SystemIdentity};
 use viv_engine::GuestMemory;
 
 use crate::config::{BootConfig, BootProtocol, Fds, FileSource};
@@ -60,7 +60,8 @@ impl BootFiles {
                 Some(Initrd::Bytes(&joined))
             }
         };
-        let parameters = BootParameters { protocol: self.protocol, acpi };
+        let parameters =
+            BootParameters { protocol: self.protocol, acpi, identity: SystemIdentity::default() };
         Ok(viv_boot::load(memory, &parameters, &kernel, initrd, &self.cmdline)?)
     }
 }
