@@ -12,7 +12,9 @@ use crate::smbios::SmbiosError;
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The kernel is an ELF image that announces no way to start it.
-    #[error("not a kernel: an ELF image that has no PVH entry note and is no 64-bit Linux")]
+    #[error(
+        "not a kernel: an ELF image that has no PVH entry note, no Multiboot header and is no 64-bit Linux"
+    )]
     NoProtocol,
     /// The kernel cannot be started in the way that was asked for.
     #[error("the kernel cannot be started by the {0} protocol: {1}")]
@@ -41,6 +43,16 @@ pub enum BootError {
         /// Its size.
         size: u64,
         /// How large it could be.
+        room: u64,
+    },
+    /// There are more modules, or longer strings with them, than there is room for.
+    #[error(
+        "the kernel's modules with their command lines need {size} bytes of description, there is room for {room}"
+    )]
+    ModulesTooMany {
+        /// How much they need.
+        size: u64,
+        /// How much there is.
         room: u64,
     },
     /// The initrd cannot be read.

@@ -24,7 +24,7 @@ fn try_boot(
     let memory = allocate(RAM).unwrap();
     let machine = BootParameters { protocol, acpi: parameters(), identity: SystemIdentity::default() };
     let kernel = Kernel::from_bytes(content).unwrap();
-    let state = load(&memory, &machine, &kernel, initrd, cmdline)?;
+    let state = load(&memory, &machine, &kernel, initrd.map(Into::into).as_slice(), cmdline)?;
     Ok(Guest { memory, state })
 }
 
