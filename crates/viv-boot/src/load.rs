@@ -186,11 +186,8 @@ fn load_cmdline(memory: &GuestMemory, kernel: &Kernel, cmdline: &str) -> Result<
 }
 
 fn load_smbios(memory: &GuestMemory, machine: &BootParameters) -> Result<(), BootError> {
-    let tables = smbios::build(&SmbiosParameters {
-        identity: machine.identity.clone(),
-        cpus: machine.acpi.cpus,
-        memory: map::ram(memory).collect(),
-    })?;
+    let parameters = SmbiosParameters::new(machine.identity.clone(), machine.acpi.cpus, memory);
+    let tables = smbios::build(&parameters)?;
     let place = layout::SMBIOS_TABLES;
     map::write(memory, "SMBIOS tables", place.start, &tables.placed(&place)?)
 }

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use viv_devices::ahci::Ahci;
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -35,10 +36,12 @@ pub struct MachineConfig {
     pub engine: EngineChoice,
     /// Options of the engine that is used, each of the form `key=value`.
     pub engine_options: Vec<String>,
-    /// What it starts with.
-    pub boot: BootConfig,
+    /// What it starts with, and by that its profile.
+    pub boot: Boot,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// CD-ROM drives, each with the image of its medium.
+    pub cdroms: Vec<PathBuf>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
@@ -64,8 +67,18 @@ pub enum EngineChoice {
 
 /// What the machine starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// A kernel, on a machine with what a kernel needs (the `micro` profile).
+    Kernel(KernelConfig),
+    /// Firmware, on a machine with all that any system for PCs looks for (the `pc` profile).
+    Firmware(FirmwareConfig),
+}
+
+/// A kernel that is started directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BootConfig {
+pub struct KernelConfig {
     /// The kernel: bzImage or ELF.
     pub kernel: FileSource,
     /// Initial RAM disks, laid one after the other, each at a multiple of four bytes. To a kernel that is entered by
@@ -91,6 +104,40 @@ impl From<FileSource> for InitrdConfig {
     fn from(source: FileSource) -> Self {
         Self { source, cmdline: String::new() }
     }
+}
+
+/// Firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareConfig {
+    /// The image, whose last byte lies below 4 GiB.
+    pub image: FileSource,
+    /// The flash memory below it, in which it keeps its variables.
+    pub variables: Option<VariablesConfig>,
+    /// Where messages go that it writes to its debug port (0x402).
+    pub log: Option<FdSlot>,
+    /// From what it tries to start, first to last. What is not named comes after.
+    pub boot_order: Vec<BootDevice>,
+}
+
+/// Flash memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariablesConfig {
+    /// What it holds.
+    pub path: PathBuf,
+    /// Whether what the guest writes goes there; otherwise it is forgotten at the end.
+    pub keep: bool,
+}
+
+/// A kind of device to start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootDevice {
+    /// The disks, in their order.
+    Disk,
+    /// The CD-ROM drives, in their order.
+    Cdrom,
 }
 
 /// A file to read.
@@ -128,6 +175,19 @@ pub struct DiskConfig {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: Overlay,
+    /// What it is attached to.
+    pub bus: DiskBus,
+}
+
+/// What a disk is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// A virtio function of its own: the fastest, for systems that know virtio.
+    #[default]
+    Virtio,
+    /// A port of a SATA controller, for all others.
+    Sata,
 }
 
 /// Where a disk's writes go.
@@ -292,6 +352,15 @@ pub enum ConfigError {
         /// What was asked for.
         disks: usize,
     },
+    /// Too many drives for the SATA controller.
+    #[error(
+        "a machine cannot have {drives} SATA disks and CD-ROM drives: give at most {}, or virtio disks",
+        Ahci::PORTS
+    )]
+    SataDrives {
+        /// What was asked for.
+        drives: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -331,12 +400,18 @@ impl MachineConfig {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks { disks: self.disks.len() });
         }
+        let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() + self.cdroms.len();
+        if sata > Ahci::PORTS {
+            return Err(ConfigError::SataDrives { drives: sata });
+        }
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
-        let cmdline = self.boot.cmdline.as_bytes();
-        if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
-            return Err(ConfigError::Cmdline { length: cmdline.len() });
+        if let Boot::Kernel(kernel) = &self.boot {
+            let cmdline = kernel.cmdline.as_bytes();
+            if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
+                return Err(ConfigError::Cmdline { length: cmdline.len() });
+            }
         }
         let wants_console =
             self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console { .. }));
@@ -359,17 +434,26 @@ pub(crate) mod tests {
             vcpus: 1,
             engine: EngineChoice::Soft,
             engine_options: Vec::new(),
-            boot: BootConfig {
+            boot: Boot::Kernel(KernelConfig {
                 kernel: FileSource::Path("kernel".into()),
                 initrds: Vec::new(),
                 cmdline: String::new(),
                 protocol: BootProtocol::Auto,
-            },
+            }),
             disks: Vec::new(),
+            cdroms: Vec::new(),
             serial: None,
             console: None,
             agent: None,
             no_reboot: false,
+        }
+    }
+
+    /// The kernel of a machine that has one.
+    pub(crate) fn kernel(config: &mut MachineConfig) -> &mut KernelConfig {
+        match &mut config.boot {
+            Boot::Kernel(kernel) => kernel,
+            Boot::Firmware(_) => panic!("it has firmware"),
         }
     }
 
@@ -385,7 +469,7 @@ pub(crate) mod tests {
             assert_eq!(config.validate(), Err(ConfigError::Vcpus { vcpus }));
         }
         let mut config = plain();
-        config.boot.cmdline = "a\0b".into();
+        kernel(&mut config).cmdline = "a\0b".into();
         assert_eq!(config.validate(), Err(ConfigError::Cmdline { length: 3 }));
         let agent = AgentConfig {
             command: Vec::new(),
@@ -405,6 +489,7 @@ pub(crate) mod tests {
             path: "/disk".into(),
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
+            bus: DiskBus::Sata,
         });
         config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
         let json = serde_json::to_string(&config).unwrap();

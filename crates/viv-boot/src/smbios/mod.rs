@@ -12,6 +12,15 @@ mod tests;
 
 use std::ops::Range;
 
+use viv_engine::GuestMemory;
+
+use crate::map;
+
+/// The file of QEMU's firmware configuration device with the anchor.
+pub const ANCHOR_FILE: &str = "etc/smbios/smbios-anchor";
+/// The file with the structures.
+pub const STRUCTURES_FILE: &str = "etc/smbios/smbios-tables";
+
 /// Where a guest that finds no other way looks for an anchor (5.2.1): at multiples of 16 from here to 1 MiB.
 pub const ANCHOR_AREA: Range<u64> = 0xf_0000..0x10_0000;
 
@@ -102,6 +111,12 @@ pub struct SmbiosParameters {
 }
 
 impl SmbiosParameters {
+    /// Those of a machine with `memory`.
+    #[must_use]
+    pub fn new(identity: SystemIdentity, cpus: u32, memory: &GuestMemory) -> Self {
+        Self { identity, cpus, memory: map::ram(memory).collect() }
+    }
+
     fn check(&self) -> Result<(), SmbiosError> {
         let SystemIdentity { manufacturer, product, version, serial, uuid: _, sku, family } = &self.identity;
         for (what, text) in [
@@ -146,14 +161,14 @@ pub fn build(parameters: &SmbiosParameters) -> Result<Tables, SmbiosError> {
 }
 
 impl Tables {
-    /// The structures, one after the other: `etc/smbios/smbios-tables` to firmware that asks for it.
+    /// The structures, one after the other: [`STRUCTURES_FILE`] to firmware.
     #[must_use]
     pub fn structures(&self) -> &[u8] {
         &self.structures
     }
 
-    /// The 64-bit anchor (5.2.2) of structures at `address`: `etc/smbios/smbios-anchor` to firmware that asks for it,
-    /// which puts in another address.
+    /// The 64-bit anchor (5.2.2) of structures at `address`: [`ANCHOR_FILE`] to firmware, which puts in another
+    /// address.
     #[must_use]
     pub fn anchor_64(&self, address: u64) -> [u8; ANCHOR_64_SIZE] {
         let mut anchor = [0; ANCHOR_64_SIZE];

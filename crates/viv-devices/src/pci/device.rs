@@ -34,6 +34,11 @@ pub trait PciDevice: Send {
     /// The guest writes them.
     fn bar_write(&mut self, bar: usize, offset: u64, data: &[u8]);
 
+    /// The guest reads 1 to 8 bytes at `offset` in the expansion ROM's place, all within it. Writes to it are dropped.
+    fn rom_read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
     /// Puts it in the state after power-on, BARs where the machine put them.
     fn reset(&mut self);
 
