@@ -156,8 +156,7 @@ impl Assembly<'_> {
 
     /// The ACPI tables, which are made once firmware has placed what they describe.
     fn add_tables(&self, device: &mut FwCfg, cpus: u32) -> Result<(), MachineError> {
-        let sizes =
-            firmware::tables(&acpi::parameters(cpus, self.board.pci())).map_err(viv_boot::BootError::from)?;
+        let sizes = firmware::tables(&acpi::parameters(cpus, self.board.pci())).map_err(BootError::from)?;
         let files: [(&str, usize, fn(FirmwareTables) -> Vec<u8>); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
             (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
