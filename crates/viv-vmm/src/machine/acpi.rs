@@ -80,7 +80,7 @@ mod tests {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0x10_0000).unwrap();
+                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0xf_0000).unwrap();
             }
         }
     }
