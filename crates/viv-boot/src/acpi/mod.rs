@@ -22,7 +22,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt, SerialLine,
+    AcpiParameters, FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SerialLine,
 };
 
 const OEM_ID: [u8; 6] = *b"VIVARI";

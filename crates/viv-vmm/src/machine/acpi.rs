@@ -1,7 +1,7 @@
 //! What the firmware tables say, taken from where the devices are.
 
 use viv_boot::AcpiParameters;
-use viv_boot::acpi::{FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt};
+use viv_boot::acpi::{FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt, Ps2};
 use viv_devices::layout;
 use viv_devices::pci::PciBus;
 
@@ -54,6 +54,11 @@ pub(crate) fn parameters(cpus: u32, pci: &PciBus, display: bool) -> AcpiParamete
         rtc: Some(IoWindow { ports: layout::RTC_INDEX..layout::RTC_DATA + 1, gsi: layout::RTC_IRQ }),
         board_ports: vec![layout::ACPI_PM, layout::PIC_ELCR..layout::PIC_ELCR + 2],
         i8042: true,
+        ps2: display.then_some(Ps2 {
+            ports: [layout::I8042_DATA, layout::I8042_COMMAND],
+            keyboard_gsi: layout::KEYBOARD_IRQ,
+            mouse_gsi: layout::MOUSE_IRQ,
+        }),
         vga: display,
     }
 }
