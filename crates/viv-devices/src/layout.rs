@@ -87,8 +87,9 @@ pub const HPET_ROUTES: Range<u32> = 20..24;
 /// The registers of the local APICs, which engines answer.
 pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 
-/// ACPI's fixed registers: [`PM1_EVENT`], [`PM1_CONTROL`], [`PM_TIMER`] and [`GPE0`] lie in here.
-pub const ACPI_PM: Range<u16> = 0x600..0x628;
+/// ACPI's fixed registers: [`PM1_EVENT`], [`PM1_CONTROL`], [`PM_TIMER`], [`GPE0`] and [`SMI_ENABLE`] lie in here,
+/// as in the block of an ICH9.
+pub const ACPI_PM: Range<u16> = 0x600..0x680;
 /// PM1a event block: status, then enable, 2 bytes each (ACPI 6.5, 4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
 /// Length of the PM1a event block.
@@ -105,10 +106,21 @@ pub const PM_TIMER_LENGTH: u8 = 4;
 pub const GPE0: u16 = 0x620;
 /// Length of GPE block 0.
 pub const GPE0_LENGTH: u8 = 8;
+/// Which events make system management interrupts (SMI_EN; ICH9 data sheet, 13.8.3), 4 bytes.
+pub const SMI_ENABLE: u16 = 0x630;
+/// The APM control port, where a machine with a legacy mode leaves and enters it (FADT SMI_CMD); the APM status
+/// port follows.
+pub const APM_CONTROL: u16 = 0xb2;
+/// What written there enters ACPI mode (FADT ACPI_ENABLE).
+pub const ACPI_ENABLE: u8 = 2;
+/// What written there leaves it (FADT ACPI_DISABLE).
+pub const ACPI_DISABLE: u8 = 3;
 /// The system control interrupt, level-triggered and active high.
 pub const SCI_IRQ: u32 = 9;
 /// The sleep type (SLP_TYP) that means power off: the value for `\_S5`.
 pub const SLEEP_TYPE_S5: u8 = 5;
+/// The sleep type by which SeaBIOS and OVMF switch a Q35 off, whatever its tables say.
+pub const SLEEP_TYPE_FIRMWARE_OFF: u8 = 0;
 /// The reset register (FADT RESET_REG).
 pub const RESET_PORT: u16 = 0xcf9;
 /// What written there resets (FADT RESET_VALUE).
@@ -190,6 +202,7 @@ mod tests {
             (PM1_CONTROL, PM1_CONTROL_LENGTH),
             (PM_TIMER, PM_TIMER_LENGTH),
             (GPE0, GPE0_LENGTH),
+            (SMI_ENABLE, 4),
         ] {
             assert!(ACPI_PM.contains(&start) && start + u16::from(length) <= ACPI_PM.end);
         }

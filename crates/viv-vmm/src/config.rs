@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use viv_devices::ahci::Ahci;
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -39,6 +40,8 @@ pub struct MachineConfig {
     pub boot: Boot,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// CD-ROM drives, each with the image of its medium.
+    pub cdroms: Vec<PathBuf>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
@@ -74,6 +77,26 @@ pub enum Boot {
     Kernel(KernelConfig),
     /// Firmware, on a machine with all that any system for PCs looks for (the `pc` profile).
     Firmware(FirmwareConfig),
+}
+
+impl Boot {
+    /// What the machine has.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self {
+            Self::Kernel(_) => Profile::Micro,
+            Self::Firmware(_) => Profile::Pc,
+        }
+    }
+}
+
+/// What a machine has, disks and consoles apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What a kernel that is started directly needs.
+    Micro,
+    /// All that systems for PCs look for.
+    Pc,
 }
 
 /// A kernel that is started directly.
@@ -159,6 +182,19 @@ pub struct DiskConfig {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: Overlay,
+    /// What it is attached to.
+    pub bus: DiskBus,
+}
+
+/// What a disk is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// A virtio function of its own: the fastest, for systems that know virtio.
+    #[default]
+    Virtio,
+    /// A port of a SATA controller, for all others.
+    Sata,
 }
 
 /// Where a disk's writes go.
@@ -323,6 +359,15 @@ pub enum ConfigError {
         /// What was asked for.
         disks: usize,
     },
+    /// Too many drives for the SATA controller.
+    #[error(
+        "a machine cannot have {drives} SATA disks and CD-ROM drives: give at most {}, or virtio disks",
+        Ahci::PORTS
+    )]
+    SataDrives {
+        /// What was asked for.
+        drives: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -365,6 +410,10 @@ impl MachineConfig {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks { disks: self.disks.len() });
         }
+        let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() + self.cdroms.len();
+        if sata > Ahci::PORTS {
+            return Err(ConfigError::SataDrives { drives: sata });
+        }
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
@@ -405,6 +454,7 @@ pub(crate) mod tests {
                 protocol: BootProtocol::Auto,
             }),
             disks: Vec::new(),
+            cdroms: Vec::new(),
             serial: None,
             console: None,
             display: false,
@@ -456,6 +506,7 @@ pub(crate) mod tests {
             path: "/disk".into(),
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
+            bus: DiskBus::Sata,
         });
         config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
         let json = serde_json::to_string(&config).unwrap();

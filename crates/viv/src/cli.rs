@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_vmm::config::MAX_VCPUS;
+use viv_vmm::config::{DiskBus, MAX_VCPUS};
 use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
@@ -169,10 +169,14 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     #[arg(long, value_name = "FILE", help_heading = "Firmware")]
     pub screenshot_on_exit: Option<PathBuf>,
 
-    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it
-    #[arg(long, value_name = "FILE[,readonly]", help_heading = "Direct boot and firmware")]
+    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,sata` is for systems without virtio
+    #[arg(long, value_name = "FILE[,readonly][,sata]", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
+
+    /// Image of a CD-ROM or DVD, the medium of the guest's next drive
+    #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
+    pub cdrom: Vec<PathBuf>,
 
     /// End when the guest resets instead of starting it again
     #[arg(long, help_heading = "Direct boot and firmware")]
@@ -251,26 +255,37 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// What it is attached to.
+    pub bus: DiskBus,
 }
 
 impl DiskArg {
-    /// Reads `FILE` or `FILE,readonly`. A file whose name holds a comma is given with one of the two words
-    /// behind it: `a,b,readonly` or `a,b,writable`.
+    /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
+    /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let (path, readonly) = match text.rsplit_once(',') {
-            Some((path, "readonly")) => (path, true),
-            Some((path, "writable")) => (path, false),
-            Some((_, option)) => {
-                return Err(format!(
-                    "the disk option '{option}' is not known; only 'readonly' is, or 'writable'"
-                ));
+        let mut disk = Self { path: PathBuf::new(), readonly: false, bus: DiskBus::Virtio };
+        let mut rest = text;
+        while let Some((before, option)) = rest.rsplit_once(',') {
+            match option {
+                "readonly" => disk.readonly = true,
+                "writable" => disk.readonly = false,
+                "sata" => disk.bus = DiskBus::Sata,
+                "virtio" => disk.bus = DiskBus::Virtio,
+                // A part of the name, if an option is behind it.
+                _ if rest.len() < text.len() => break,
+                _ => {
+                    return Err(format!(
+                        "the disk option '{option}' is not known; 'readonly', 'writable', 'sata' and 'virtio' are"
+                    ));
+                }
             }
-            None => (text, false),
-        };
-        if path.is_empty() {
-            return Err("no file is named; give FILE or FILE,readonly".to_owned());
+            rest = before;
         }
-        Ok(Self { path: path.into(), readonly })
+        if rest.is_empty() {
+            return Err("no file is named; give FILE, or FILE,readonly".to_owned());
+        }
+        disk.path = rest.into();
+        Ok(disk)
     }
 }
 
@@ -366,12 +381,13 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk = |path: &str, readonly| DiskArg { path: path.into(), readonly };
-        assert_eq!(DiskArg::parse("a.img"), Ok(disk("a.img", false)));
-        assert_eq!(DiskArg::parse("a.img,readonly"), Ok(disk("a.img", true)));
-        assert_eq!(DiskArg::parse("a,b.img,writable"), Ok(disk("a,b.img", false)));
-        assert!(DiskArg::parse("a.img,ro").is_err());
-        assert!(DiskArg::parse(",readonly").is_err());
-        assert!(DiskArg::parse("").is_err());
+        let disk = |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, bus });
+        assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
+        assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
+        assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
+        assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
+        for bad in ["a.img,ro", ",readonly", ""] {
+            assert!(DiskArg::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use vm_memory::Bytes;
 use super::*;
 use crate::testing::{Places, Random, hostile_accesses, inb, outb, reset_gives_power_on_state};
 
-const RAM: u64 = 1 << 20;
+const RAM: u64 = 1 << 19;
 const FACTS: MachineFacts = MachineFacts {
     uuid: *b"0123456789abcdef",
     ram_size: 5 << 30,

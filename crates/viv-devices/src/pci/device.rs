@@ -1,5 +1,9 @@
 //! What a PCI function is.
 
+use std::sync::Arc;
+
+use viv_engine::{GuestMemory, MsiTarget};
+
 use super::config::ConfigSpace;
 use crate::{DeviceError, SavedState};
 
@@ -43,6 +47,18 @@ pub trait PciDevice: Send {
 
     /// See [`Device::restore`](crate::Device::restore).
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError>;
+}
+
+/// What the machine connects a function to that accesses memory and interrupts.
+pub struct Connections {
+    /// Guest memory.
+    pub memory: GuestMemory,
+    /// Where its messages go.
+    pub msi: Arc<dyn MsiTarget>,
+    /// Its INTA#.
+    pub line: Arc<dyn IntxLine>,
+    /// The interrupt of the system that INTA# is connected to, for the interrupt line register.
+    pub line_number: u8,
 }
 
 /// A function's INTA#, as connected to the interrupt controllers. Level-triggered; the last word counts.

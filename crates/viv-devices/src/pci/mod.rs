@@ -12,6 +12,7 @@
 //! - [`PciBus`]: the bus. [`PciBus::host`] is its [`Device`](crate::Device) for configuration mechanism #1 (ports 0xcf8
 //!   and 0xcfc), for ECAM, for the window below 4 GiB and for ports; [`PciBus::high_window`] the one for the window
 //!   above 4 GiB.
+//! - [`MsiCapability`]: the MSI capability, with one message.
 //! - [`MsiX`]: the MSI-X capability, its table and its pending bits.
 //! - [`IntxLine`]: a function's INTA#; [`Pirqs`]: the wires from these to the interrupt controllers.
 //! - [`Lpc`]: the bridge to the ISA devices.
@@ -29,6 +30,7 @@ mod config;
 mod device;
 mod host;
 mod lpc;
+mod msi;
 mod msix;
 mod pirq;
 pub mod regs;
@@ -39,9 +41,10 @@ mod window;
 
 pub use bus::{PciBus, PciError, Placing, Windows};
 pub use config::{Bar, BarKind, ConfigSpace, ConfigState, Identity};
-pub use device::{IntxLine, PciDevice};
+pub use device::{Connections, IntxLine, PciDevice};
 pub use host::{HighWindow, PciHost};
 pub use lpc::Lpc;
+pub use msi::MsiCapability;
 pub use msix::{MsiX, MsiXState};
 pub use pirq::{PIRQS, Pirqs};
 pub use rom::ExpansionRom;

@@ -56,6 +56,8 @@ pub mod status {
 
 /// Capability ids.
 pub mod capability {
+    /// MSI.
+    pub const MSI: u8 = 0x05;
     /// Vendor-specific.
     pub const VENDOR: u8 = 0x09;
     /// MSI-X.

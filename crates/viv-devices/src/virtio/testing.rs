@@ -8,11 +8,11 @@ use viv_engine::{GuestMemory, Msi, MsiTarget};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::device::{Shared, VirtioDevice};
-use super::doorbell::Worker;
 use super::regs::{feature, status};
-use super::transport::{Connections, VirtioPci};
+use super::transport::VirtioPci;
+use crate::doorbell::Worker;
 use crate::layout;
-use crate::pci::{IntxLine, PciBus, PciHost, Placing, Windows};
+use crate::pci::{Connections, IntxLine, PciBus, PciHost, Placing, Windows};
 use crate::{Device, MemoryIo, SavedState};
 
 const MMIO: u64 = 0xc000_0000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
-use viv_devices::pci::Placing;
+use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
 
@@ -18,7 +18,7 @@ use super::reactor::Reactor;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
-use crate::config::{Boot, ConfigError, Fds, FirmwareConfig, MachineConfig};
+use crate::config::{Boot, ConfigError, DiskBus, Fds, FirmwareConfig, MachineConfig};
 use crate::error::MachineError;
 use crate::host::host_memory;
 use crate::protocol::MachineState;
@@ -45,16 +45,19 @@ impl Machine {
             Boot::Firmware(_) | Boot::Kernel(_) => None,
         };
         let disks = config.disks.iter().map(disks::open).collect::<Result<Vec<_>, _>>()?;
+        let cdroms =
+            config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
 
         let memory = memory::allocate(config.memory_bytes)
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let cpuid = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
-        let (rom, placing) = match &boot {
-            BootSource::Kernel(_) => (None, Placing::Machine),
-            BootSource::Firmware(firmware) => (Some(firmware.memory().clone()), Placing::Firmware),
+        let rom = match &boot {
+            BootSource::Kernel(_) => None,
+            BootSource::Firmware(firmware) => Some(firmware.memory().clone()),
         };
+        let profile = config.boot.profile();
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
             rom,
@@ -73,10 +76,10 @@ impl Machine {
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
             },
-            placing,
+            profile,
             fds,
         )?;
-        let power = assembly.add_chipset()?;
+        let power = assembly.add_chipset(profile)?;
         let typist = if config.display {
             Some(assembly.add_keyboard()?)
         } else {
@@ -84,9 +87,19 @@ impl Machine {
             None
         };
         assembly.add_serial(config.serial.unwrap_or_default())?;
-        for (index, disk) in disks.into_iter().enumerate() {
-            assembly.add_disk(index, disk)?;
+        let mut sata = Vec::new();
+        for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
+            match told.bus {
+                DiskBus::Virtio => assembly.add_disk(index, disk)?,
+                DiskBus::Sata => sata.push(Drive::Disk(AtaDisk::new(disk, &format!("viv-disk{index}")))),
+            }
         }
+        sata.extend(
+            (0..)
+                .zip(cdroms)
+                .map(|(index, medium)| Drive::Cdrom(Cdrom::new(Some(medium), &format!("viv-cdrom{index}")))),
+        );
+        assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
         let seat = match typist {
@@ -129,6 +142,7 @@ impl Machine {
             core,
             reactor: Some(reactor),
             boot,
+            profile,
             streams,
             drained,
             power,

@@ -16,7 +16,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::assembly::Assembly;
 use super::{acpi, boot};
-use crate::config::{BootDevice, Fds, FirmwareConfig, VariablesConfig};
+use crate::config::{BootDevice, Fds, FirmwareConfig, Profile, VariablesConfig};
 use crate::error::MachineError;
 
 /// How much room the ACPI tables can grow by once firmware has placed what they describe.
@@ -152,7 +152,7 @@ impl Assembly<'_> {
 
     /// The ACPI tables, which are made once firmware has placed what they describe.
     fn add_tables(&self, device: &mut FwCfg, cpus: u32, display: bool) -> Result<(), MachineError> {
-        let sizes = firmware::tables(&acpi::parameters(cpus, self.board.pci(), display))
+        let sizes = firmware::tables(&acpi::parameters(Profile::Pc, cpus, self.board.pci(), display))
             .map_err(viv_boot::BootError::from)?;
         let files: [(&str, usize, fn(FirmwareTables) -> Vec<u8>); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
@@ -163,7 +163,9 @@ impl Assembly<'_> {
             let pci = self.board.pci().clone();
             let make = move || {
                 // They could be expressed before; if firmware has made that impossible, it gets none.
-                firmware::tables(&acpi::parameters(cpus, &pci, display)).map(part).unwrap_or_default()
+                firmware::tables(&acpi::parameters(Profile::Pc, cpus, &pci, display))
+                    .map(part)
+                    .unwrap_or_default()
             };
             let size = u32::try_from(size).unwrap_or(u32::MAX);
             device.add_file(name, Content::Made { size, make: Box::new(make) })?;

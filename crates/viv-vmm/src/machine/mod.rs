@@ -63,7 +63,7 @@ use self::reactor::Reactor;
 use self::seat::Seat;
 use self::timers::Timers;
 use self::vcpu::VcpuThread;
-use crate::config::WindowSize;
+use crate::config::{Profile, WindowSize};
 use crate::error::MachineError;
 use crate::protocol::{Figures, MachineState, Status};
 use crate::snapshot::PageSet;
@@ -87,6 +87,7 @@ pub struct Machine {
     /// Dropped to stop the device thread.
     reactor: Option<Reactor>,
     boot: BootSource,
+    profile: Profile,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
@@ -251,8 +252,8 @@ impl Machine {
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
         let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let first =
-            self.boot.load(&self.memory, acpi::parameters(cpus, self.board.pci(), self.seat.is_some()))?;
+        let acpi = acpi::parameters(self.profile, cpus, self.board.pci(), self.seat.is_some());
+        let first = self.boot.load(&self.memory, acpi)?;
         // Firmware sets MSRs alike on all of them.
         let msrs = first.msrs.clone();
         let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };

@@ -50,6 +50,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         path: disk.path.clone(),
         readonly: disk.readonly,
         overlay: Overlay::None,
+        bus: disk.bus,
     });
     let config = MachineConfig {
         name,
@@ -59,6 +60,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         engine_options: args.engine_opt.clone(),
         boot,
         disks: disks.collect(),
+        cdroms: args.cdrom.clone(),
         serial: Some(serial),
         console: None,
         display,
@@ -84,6 +86,7 @@ pub fn option_given(args: &RunArgs) -> Option<&'static str> {
         ("--initrd", args.initrd.is_some()),
         ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
+        ("--cdrom", !args.cdrom.is_empty()),
         ("--no-reboot", args.no_reboot),
     ];
     given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)

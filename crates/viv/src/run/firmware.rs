@@ -13,9 +13,9 @@ use crate::failure::Failure;
 const VGA_BIOS: (&str, &str) = ("/usr/share/seabios/vgabios-stdvga.bin", "seabios");
 /// Where Debian's packages put it: the file and the package.
 const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
-const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
+const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
 /// The variables that OVMF begins with.
-const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf");
+const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS.fd", "ovmf");
 
 /// What `args` say of it.
 pub fn config(args: &RunArgs, firmware: &FirmwareArg, fds: &mut Fds) -> Result<FirmwareConfig, Failure> {
