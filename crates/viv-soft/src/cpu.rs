@@ -274,7 +274,8 @@ impl Cpu {
         let code = &self.segments[1];
         self.bitness = if self.long_mode() && code.attributes & Segment::LONG != 0 {
             Bitness::Bits64
-        } else if self.cr0.contains(Cr0::PE) && code.attributes & Segment::DEFAULT_BIG != 0 {
+        } else if code.attributes & Segment::DEFAULT_BIG != 0 {
+            // Leaving protected mode does not touch CS: its width stays until something else does.
             Bitness::Bits32
         } else {
             Bitness::Bits16

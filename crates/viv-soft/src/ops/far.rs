@@ -10,8 +10,6 @@ use crate::ram::Int;
 
 const CS: usize = SegmentRegister::Cs as usize;
 const SS: usize = SegmentRegister::Ss as usize;
-/// Attributes of CS in real mode: those of data that may be written.
-const REAL_CODE: u32 = 0x93;
 
 impl Cpu {
     /// Reads and checks a code segment for a far transfer; sets its accessed bit.
@@ -67,28 +65,19 @@ impl Cpu {
         self.update_mode();
     }
 
-    /// CS as a far transfer in real mode loads it: code there may be written. The limit stays as it is.
-    fn real_code(&self, selector: u16) -> Segment {
-        Segment {
-            selector,
-            attributes: REAL_CODE,
-            limit: self.segments[CS].limit,
-            base: u64::from(selector) << 4,
-        }
-    }
-
     /// Loads CS and RIP in real mode.
     pub fn enter_real_code(&mut self, selector: u16, rip: u64) {
-        self.segments[CS] = self.real_code(selector);
+        self.segments[CS] = self.real_segment(SegmentRegister::Cs as u8, selector);
         self.exec.rip = rip;
     }
 
     /// The code segment that a far JMP or CALL goes to, checked.
     fn far_target(&mut self, selector: u16, offset: u64) -> Result<Segment, Fault> {
-        if !self.cr0.contains(Cr0::PE) {
-            return Ok(self.real_code(selector));
-        }
-        let segment = self.code_segment(selector, false)?;
+        let segment = if self.cr0.contains(Cr0::PE) {
+            self.code_segment(selector, false)?
+        } else {
+            self.real_segment(SegmentRegister::Cs as u8, selector)
+        };
         self.check_rip(&segment, offset)?;
         Ok(segment)
     }
@@ -271,7 +260,7 @@ fn iret_real<T: Int>(cpu: &mut Cpu) -> Exec {
     let rip = cpu.peek::<T>(0)?.to_u64();
     let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
     let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
-    let segment = cpu.real_code(selector);
+    let segment = cpu.real_segment(SegmentRegister::Cs as u8, selector);
     cpu.check_rip(&segment, rip)?;
     cpu.release(3 * T::SIZE);
     cpu.enter_real_code(selector, rip);
@@ -367,9 +356,8 @@ pub fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 pub fn sysenter(cpu: &mut Cpu, _: &Op) -> Exec {
-    cpu.require_protected()?;
     let selector = cpu.msrs.sysenter_cs as u16 & !3;
-    if selector == 0 {
+    if !cpu.cr0.contains(Cr0::PE) || selector == 0 {
         return cpu.gp0();
     }
     cpu.exec.rflags &= !(Rflags::IF | Rflags::RF | Rflags::VM).bits();

@@ -5,6 +5,7 @@
 //! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
 
 mod alignment;
+mod big_real;
 mod compatibility;
 mod control;
 mod debug;
