@@ -35,6 +35,8 @@ pub type Exec = Result<(), Fault>;
 pub enum Pending {
     /// It raised an exception.
     Exception(Exception),
+    /// It switched tasks, and the new task raised an exception before its first instruction.
+    InNewTask(Exception),
     /// It is to be started again after events were looked at: a repeated string instruction between two
     /// iterations.
     Restart,
@@ -153,13 +155,6 @@ impl Cpu {
         self.raise(Exception::ud())
     }
 
-    /// Ends the guest: it needs `what`, which this CPU does not have.
-    #[cold]
-    pub fn unsupported<T>(&mut self, what: &str) -> Result<T, Fault> {
-        self.pending = Some(Pending::Unsupported(what.to_owned()));
-        Err(Fault)
-    }
-
     /// Reads the register part at byte `offset` of the register file.
     #[inline(always)]
     pub fn get<T: Int>(&self, offset: u8) -> T {
@@ -240,6 +235,9 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub fn stop_at(&mut self, op: &Op) {
+        if matches!(self.pending, Some(Pending::InNewTask(_))) {
+            return;
+        }
         self.exec.rip = self.this_rip(op);
         if !matches!(self.pending, Some(Pending::Restart)) {
             // A trap comes only after an instruction that completes.

@@ -244,10 +244,12 @@ impl SoftVcpu {
     fn resolve(&mut self) -> Option<Exit> {
         let cpu = &mut *self.cpu;
         match cpu.pending.take()? {
-            Pending::Exception(exception) => match cpu.deliver_exception(exception) {
-                Ok(()) => None,
-                Err(Fault) => self.resolve(),
-            },
+            Pending::Exception(exception) | Pending::InNewTask(exception) => {
+                match cpu.deliver_exception(exception) {
+                    Ok(()) => None,
+                    Err(Fault) => self.resolve(),
+                }
+            }
             Pending::Restart => {
                 // Its breakpoint has been dealt with; handlers see RF set.
                 cpu.exec.rflags |= Rflags::RF.bits();

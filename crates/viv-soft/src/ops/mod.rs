@@ -19,4 +19,5 @@ pub mod stack;
 pub mod string;
 pub mod system;
 pub mod vector;
+pub mod virtual86;
 pub mod xstate;

@@ -1,9 +1,10 @@
 //! Segment registers and descriptor tables (SDM vol. 3, chapters 3 and 5).
 
-use viv_arch::{Cr0, Exception, Segment, SegmentRegister, Vector};
+use viv_arch::{Exception, Segment, SegmentRegister, Vector};
 
 use crate::cpu::{Cpu, Exec, Fault, Shadow};
 use crate::op::Op;
+use crate::ops::virtual86::v86_segment;
 use crate::ram::Int;
 
 /// Bit of a descriptor: the segment was accessed.
@@ -46,9 +47,13 @@ impl Cpu {
         Ok(())
     }
 
-    /// Segment register `number` with `selector` loaded in real mode. That changes neither limit nor attributes, so that
-    /// what protected mode left there stays in force ("big real mode"), but makes a segment of one that was null.
+    /// Segment register `number` with `selector` loaded in real mode or virtual-8086 mode. Real mode changes neither limit
+    /// nor attributes, so that what protected mode left there stays in force ("big real mode"), but makes a segment of
+    /// one that was null.
     pub fn real_segment(&self, number: u8, selector: u16) -> Segment {
+        if self.is_v86() {
+            return v86_segment(selector);
+        }
         let old = self.segments[number as usize];
         let (attributes, limit) = if old.is_usable() && old.is_present() {
             (old.attributes, old.limit)
@@ -60,7 +65,7 @@ impl Cpu {
 
     /// Loads ES, SS, DS, FS or GS as MOV and POP do.
     pub fn load_segment(&mut self, number: u8, selector: u16) -> Exec {
-        if !self.cr0.contains(Cr0::PE) {
+        if self.has_real_segments() {
             self.segments[number as usize] = self.real_segment(number, selector);
             return Ok(());
         }
@@ -376,9 +381,9 @@ impl Cpu {
         if ops.first().is_some_and(fits) { Ok(false) } else { self.gp0() }
     }
 
-    /// Fails with #UD in real mode.
+    /// Fails with #UD in real mode and virtual-8086 mode.
     pub fn require_protected(&mut self) -> Exec {
-        if self.cr0.contains(Cr0::PE) { Ok(()) } else { self.ud() }
+        if self.has_real_segments() { self.ud() } else { Ok(()) }
     }
 
     /// Fails with #GP(0) where UMIP keeps user mode from system registers.

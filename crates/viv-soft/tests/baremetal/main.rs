@@ -25,5 +25,7 @@ mod segments;
 mod selfmod;
 mod state;
 mod strings;
+mod tasks;
 mod tlb;
 mod torture;
+mod virtual86;
