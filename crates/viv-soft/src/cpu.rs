@@ -125,8 +125,7 @@ pub struct Cpu {
     pub counts: Translations,
     /// Whoever does the torture that was asked for.
     pub torturer: Option<Torturer>,
-    /// PAE paging's page-directory-pointer-table entries, once they were loaded (SDM vol. 3, 4.4.1). A saved state has
-    /// no place for them.
+    /// PAE paging's page-directory-pointer-table entries, once they were loaded (SDM vol. 3, 4.4.1).
     pub pdptes: Option<[u64; 4]>,
 }
 

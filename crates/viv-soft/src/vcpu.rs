@@ -464,7 +464,7 @@ impl SoftVcpu {
         cpu.cpl = state.segments[SegmentRegister::Ss as usize].dpl();
         (cpu.ldtr, cpu.tr, cpu.gdtr, cpu.idtr) = (state.ldtr, state.tr, state.gdtr, state.idtr);
         (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
-        cpu.pdptes = None;
+        cpu.pdptes = state.pdptes;
         cpu.xcr0 = state.xcr0 & xsave::SUPPORTED | xsave::X87;
         cpu.efer = state.efer;
         cpu.msrs = Msrs::reset();
@@ -604,6 +604,7 @@ impl Vcpu for SoftVcpu {
             } else {
                 RunState::Running
             },
+            pdptes: cpu.present_pdptes(),
         })
     }
 
