@@ -64,6 +64,8 @@ pub struct VcpuState {
     /// The page-directory-pointer-table entries, where PAE paging is on: the processor keeps them however memory changes
     /// (SDM vol. 3, 4.4.1). `None` there: they are read where CR3 says.
     pub pdptes: Option<[u64; 4]>,
+    /// Another vCPU asked for this one to leave HLT (KVM_HC_KICK_CPU): the next HLT ends at once.
+    pub woken: bool,
 }
 
 /// Events on their way to a vCPU.
@@ -127,6 +129,7 @@ impl VcpuState {
             pending: PendingEvents::default(),
             run_state: RunState::Running,
             pdptes: None,
+            woken: false,
         }
     }
 }

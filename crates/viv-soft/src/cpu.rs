@@ -17,6 +17,7 @@ use crate::msr::Msrs;
 use crate::op::Op;
 use crate::ops::host::HostCode;
 use crate::ram::{Int, Ram};
+use crate::steal::StealClock;
 use crate::tlb::Tlb;
 use crate::torture::Torturer;
 use crate::translate::Frame;
@@ -103,6 +104,8 @@ pub struct Cpu {
     /// The present instruction is followed by a single-step trap: TF was set when it began.
     pub stepping: bool,
     pub halted: bool,
+    /// Another vCPU wants this one out of HLT: the next one ends at once.
+    pub woken: bool,
     pub nmi_blocked: bool,
     pub nmi_pending: bool,
     /// Waiting for a start-up IPI.
@@ -110,6 +113,7 @@ pub struct Cpu {
 
     pub apic: LocalApic,
     pub tsc: GuestTsc,
+    pub steal: StealClock,
     /// What the alarm was last set to.
     pub armed: Option<u64>,
     /// The host-executed instructions of decoded blocks.

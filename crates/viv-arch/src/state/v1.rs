@@ -7,7 +7,8 @@ use crate::control::{Cr0, Cr4, Efer};
 use crate::flags::Rflags;
 use crate::segment::{DescriptorTable, Segment};
 
-/// A [`VcpuState`] that was saved in version 1, which had no place for [`VcpuState::pdptes`].
+/// A [`VcpuState`] that was saved in version 1, which had no place for [`VcpuState::pdptes`] and
+/// [`VcpuState::woken`].
 #[derive(Debug, Deserialize)]
 pub struct VcpuStateV1(#[serde(with = "Fields")] pub VcpuState);
 
@@ -38,4 +39,6 @@ struct Fields {
     run_state: RunState,
     #[serde(skip)]
     pdptes: Option<[u64; 4]>,
+    #[serde(skip)]
+    woken: bool,
 }

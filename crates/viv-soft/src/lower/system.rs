@@ -6,7 +6,7 @@ use super::Choice;
 use super::operand::{bits, for_size, for_wide_size, immediate, is_memory, register, segment_number};
 use crate::cpu::Bitness;
 use crate::op::{Handler, Op};
-use crate::ops::{io, mov, segment, system, xstate};
+use crate::ops::{hypercall, io, mov, segment, system, xstate};
 
 /// Lowers instructions of this group.
 pub fn lower(op: &mut Op, i: &Instruction, bitness: Bitness) -> Option<Choice> {
@@ -23,6 +23,7 @@ pub fn lower(op: &mut Op, i: &Instruction, bitness: Bitness) -> Option<Choice> {
         | Mnemonic::Prefetchw => Choice::plain(mov::nop),
         Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence => Choice::plain(mov::fence),
         Mnemonic::Pause => Choice::plain(system::pause),
+        Mnemonic::Vmcall | Mnemonic::Vmmcall => Choice::serializing(hypercall::hypercall),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => Choice::plain(system::flush_line),
         Mnemonic::In => {
             op.aux = u8::from(i.op1_kind() == OpKind::Register);

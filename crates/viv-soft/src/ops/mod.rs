@@ -10,6 +10,7 @@ pub mod branch;
 pub mod far;
 pub mod gate;
 pub mod host;
+pub mod hypercall;
 pub mod io;
 pub mod legacy;
 pub mod mov;

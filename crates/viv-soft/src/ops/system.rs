@@ -493,9 +493,11 @@ pub fn write_base<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// PAUSE: lets another thread of the host run now and then, for the lock's holder may be waiting for this core.
+/// PAUSE. Now and then it lets another thread of the host run, for the lock's holder may be waiting for this core.
 pub fn pause(cpu: &mut Cpu, _: &Op) -> Exec {
-    if cpu.shared.vcpus() > 1 {
+    cpu.frame.pauses -= 1;
+    if cpu.frame.pauses < 0 {
+        cpu.frame.pauses = cpu.shared.patience();
         std::thread::yield_now();
     }
     Ok(())

@@ -18,6 +18,7 @@ mod legacy_paging;
 mod loops;
 mod machine;
 mod paging;
+mod paravirtual;
 mod privilege;
 mod protected;
 mod real;
