@@ -6,6 +6,7 @@
 
 mod alignment;
 mod big_real;
+mod bits16;
 mod compatibility;
 mod control;
 mod debug;
