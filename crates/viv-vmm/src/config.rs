@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use viv_devices::ahci::Ahci;
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -35,14 +36,20 @@ pub struct MachineConfig {
     pub engine: EngineChoice,
     /// Options of the engine that is used, each of the form `key=value`.
     pub engine_options: Vec<String>,
-    /// What it starts with.
-    pub boot: BootConfig,
+    /// What it starts with, and by that its profile.
+    pub boot: Boot,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// CD-ROM drives, each with the image of its medium.
+    pub cdroms: Vec<PathBuf>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
     pub console: Option<Console>,
+    /// Whether there are a display, a keyboard and a mouse.
+    pub display: bool,
+    /// Where a picture of the display goes when the machine is over, as PNG. [`MachineConfig::display`] must be there.
+    pub screenshot: Option<FdSlot>,
     /// What the guest's own agent is asked to run. `None`: the guest has no agent.
     pub agent: Option<AgentConfig>,
     /// Whether a reset that the guest asks for ends the machine.
@@ -64,8 +71,38 @@ pub enum EngineChoice {
 
 /// What the machine starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// A kernel, on a machine with what a kernel needs (the `micro` profile).
+    Kernel(KernelConfig),
+    /// Firmware, on a machine with all that any system for PCs looks for (the `pc` profile).
+    Firmware(FirmwareConfig),
+}
+
+impl Boot {
+    /// What the machine has.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self {
+            Self::Kernel(_) => Profile::Micro,
+            Self::Firmware(_) => Profile::Pc,
+        }
+    }
+}
+
+/// What a machine has, disks and consoles apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What a kernel that is started directly needs.
+    Micro,
+    /// All that systems for PCs look for.
+    Pc,
+}
+
+/// A kernel that is started directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BootConfig {
+pub struct KernelConfig {
     /// The kernel: bzImage or ELF.
     pub kernel: FileSource,
     /// Initial RAM disks, laid one after the other, each at a multiple of four bytes.
@@ -74,6 +111,42 @@ pub struct BootConfig {
     pub cmdline: String,
     /// How the kernel is entered.
     pub protocol: BootProtocol,
+}
+
+/// Firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareConfig {
+    /// The image, whose last byte lies below 4 GiB.
+    pub image: FileSource,
+    /// The flash memory below it, in which it keeps its variables.
+    pub variables: Option<VariablesConfig>,
+    /// Where messages go that it writes to its debug port (0x402).
+    pub log: Option<FdSlot>,
+    /// The VGA BIOS, for firmware that knows no displays but those that have one.
+    pub vga_bios: Option<FileSource>,
+    /// From what it tries to start, first to last. What is not named comes after.
+    pub boot_order: Vec<BootDevice>,
+}
+
+/// Flash memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariablesConfig {
+    /// What it holds.
+    pub path: PathBuf,
+    /// Whether what the guest writes goes there; otherwise it is forgotten at the end.
+    pub keep: bool,
+}
+
+/// A kind of device to start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootDevice {
+    /// The disks, in their order.
+    Disk,
+    /// The CD-ROM drives, in their order.
+    Cdrom,
 }
 
 /// A file to read.
@@ -109,6 +182,19 @@ pub struct DiskConfig {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: Overlay,
+    /// What it is attached to.
+    pub bus: DiskBus,
+}
+
+/// What a disk is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// A virtio function of its own: the fastest, for systems that know virtio.
+    #[default]
+    Virtio,
+    /// A port of a SATA controller, for all others.
+    Sata,
 }
 
 /// Where a disk's writes go.
@@ -273,6 +359,15 @@ pub enum ConfigError {
         /// What was asked for.
         disks: usize,
     },
+    /// Too many drives for the SATA controller.
+    #[error(
+        "a machine cannot have {drives} SATA disks and CD-ROM drives: give at most {}, or virtio disks",
+        Ahci::PORTS
+    )]
+    SataDrives {
+        /// What was asked for.
+        drives: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -288,6 +383,9 @@ pub enum ConfigError {
     /// An agent is to use a console that is not there.
     #[error("the agent's command is to use the console, but the machine has none")]
     NoConsole,
+    /// There is nothing to take a picture of.
+    #[error("a picture of the display is asked for, but the machine has none")]
+    NoDisplay,
     /// A slot names no descriptor, or one that cannot be duplicated.
     #[error("descriptor {slot} of the config was not passed, or cannot be duplicated")]
     Slot {
@@ -312,17 +410,26 @@ impl MachineConfig {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks { disks: self.disks.len() });
         }
+        let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() + self.cdroms.len();
+        if sata > Ahci::PORTS {
+            return Err(ConfigError::SataDrives { drives: sata });
+        }
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
-        let cmdline = self.boot.cmdline.as_bytes();
-        if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
-            return Err(ConfigError::Cmdline { length: cmdline.len() });
+        if let Boot::Kernel(kernel) = &self.boot {
+            let cmdline = kernel.cmdline.as_bytes();
+            if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
+                return Err(ConfigError::Cmdline { length: cmdline.len() });
+            }
         }
         let wants_console =
             self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console { .. }));
         if wants_console && self.console.is_none() {
             return Err(ConfigError::NoConsole);
+        }
+        if self.screenshot.is_some() && !self.display {
+            return Err(ConfigError::NoDisplay);
         }
         Ok(())
     }
@@ -340,17 +447,28 @@ pub(crate) mod tests {
             vcpus: 1,
             engine: EngineChoice::Soft,
             engine_options: Vec::new(),
-            boot: BootConfig {
+            boot: Boot::Kernel(KernelConfig {
                 kernel: FileSource::Path("kernel".into()),
                 initrds: Vec::new(),
                 cmdline: String::new(),
                 protocol: BootProtocol::Auto,
-            },
+            }),
             disks: Vec::new(),
+            cdroms: Vec::new(),
             serial: None,
             console: None,
+            display: false,
+            screenshot: None,
             agent: None,
             no_reboot: false,
+        }
+    }
+
+    /// The kernel of a machine that has one.
+    pub(crate) fn kernel(config: &mut MachineConfig) -> &mut KernelConfig {
+        match &mut config.boot {
+            Boot::Kernel(kernel) => kernel,
+            Boot::Firmware(_) => panic!("it has firmware"),
         }
     }
 
@@ -366,7 +484,7 @@ pub(crate) mod tests {
             assert_eq!(config.validate(), Err(ConfigError::Vcpus { vcpus }));
         }
         let mut config = plain();
-        config.boot.cmdline = "a\0b".into();
+        kernel(&mut config).cmdline = "a\0b".into();
         assert_eq!(config.validate(), Err(ConfigError::Cmdline { length: 3 }));
         let agent = AgentConfig {
             command: Vec::new(),
@@ -377,6 +495,8 @@ pub(crate) mod tests {
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoConsole));
+        let config = MachineConfig { screenshot: Some(FdSlot(0)), ..plain() };
+        assert_eq!(config.validate(), Err(ConfigError::NoDisplay));
     }
 
     #[test]
@@ -386,6 +506,7 @@ pub(crate) mod tests {
             path: "/disk".into(),
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
+            bus: DiskBus::Sata,
         });
         config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
         let json = serde_json::to_string(&config).unwrap();

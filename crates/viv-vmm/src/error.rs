@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use viv_boot::{BootError, KernelError};
 use viv_devices::DeviceError;
 use viv_devices::bus::BusError;
+use viv_devices::fw_cfg::FwCfgError;
 use viv_devices::pci::PciError;
+use viv_devices::pflash::FlashError;
 use viv_disk::DiskError;
 use viv_engine::EngineError;
 
 use crate::config::ConfigError;
 use crate::engine::ChoiceError;
+use crate::keys::KeysError;
 use crate::protocol::MachineState;
 use crate::snapshot::SnapshotError;
 
@@ -66,6 +69,12 @@ pub enum MachineError {
     /// A device cannot be made, saved or restored.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Something does not fit what firmware can be told.
+    #[error(transparent)]
+    FirmwareFile(#[from] FwCfgError),
+    /// The firmware's variables cannot be kept in flash memory.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
     /// A device finds no place among ports or addresses.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -102,6 +111,18 @@ pub enum MachineError {
         /// The version asked for.
         found: u32,
     },
+    /// The machine has nothing that somebody could sit at.
+    #[error("cannot {action} a machine that has no display: give it one")]
+    NoDisplay {
+        /// What was asked.
+        action: &'static str,
+    },
+    /// What is to be typed makes no sense.
+    #[error("cannot type that")]
+    Keys(#[from] KeysError),
+    /// More is to be typed than the machine keeps in mind.
+    #[error("too many keys wait to be typed: send them once the guest has read those before")]
+    TooManyKeys,
     /// The machine is in no state for this.
     #[error("cannot {action} a machine that is {state}")]
     State {

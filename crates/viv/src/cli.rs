@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_vmm::config::MAX_VCPUS;
+use viv_vmm::config::{DiskBus, MAX_VCPUS};
+use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
 
@@ -34,8 +35,8 @@ in it as root, or a shell. The image is built first if this host does not have i
 session is interactive; otherwise standard input, output and error are passed through apart from each \
 other, and end of input is passed on.
 
-With --kernel, the machine boots that kernel directly, and its first serial port is the standard input \
-and output of viv.")]
+With --kernel, the machine boots that kernel directly; with --firmware, it starts as a PC does, from a disk or \
+CD-ROM. Its first serial port is the standard input and output of viv.")]
     Run(Box<RunArgs>),
     /// List, build and remove images
     #[command(subcommand, arg_required_else_help = true)]
@@ -53,7 +54,7 @@ and output of viv.")]
 /// What `viv run` takes.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "viv run [OPTIONS] IMAGE [-- COMMAND…]\n       viv run [OPTIONS] --kernel FILE",
+    override_usage = "viv run [OPTIONS] IMAGE [-- COMMAND…]\n       viv run [OPTIONS] --kernel FILE\n       viv run [OPTIONS] --firmware bios|uefi|FILE",
     after_long_help = "Leaving:
   exit, Ctrl-D, poweroff   as on any machine; everything typed, Ctrl-C included, goes to the guest
   Ctrl-] Ctrl-] Ctrl-]     within a second: powers the guest off; once more ends it at once
@@ -62,7 +63,7 @@ The terminal is restored on every way out.
 
 Exit status:
   with IMAGE      that of the command; 126 if it cannot be executed, 127 if it is not found
-  with --kernel   0 when the guest powers off or, with --no-reboot, resets
+  with --kernel or --firmware   0 when the guest powers off or, with --no-reboot, resets
   125             viv itself failed; one line on standard error says why
   128 + N         stopped by signal N before the guest reported a status
 
@@ -72,11 +73,13 @@ Examples:
   echo 'cat /etc/os-release' | viv run debian  a shell fed from a pipe
   viv run --keep web --memory 1G debian        a machine whose disk is kept, by name
   viv run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+  viv run --firmware uefi --disk debian.img    a system that boots from its disk
+  viv run --firmware bios --disk dos.img --send-keys '<wait 3>dir<enter><wait 1>' --screenshot-on-exit dir.png
   viv run --kernel vmlinuz --disk root.img --append 'console=ttyS0 root=/dev/vda'"
 )]
 pub struct RunArgs {
     /// Image to run, like `debian` or `debian:trixie` (see `viv image ls`)
-    #[arg(value_name = "IMAGE", required_unless_present = "kernel")]
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["kernel", "firmware"])]
     pub image: Option<String>,
 
     /// Command to run in the guest instead of a shell
@@ -111,7 +114,7 @@ The soft engine has:
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run
-    #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
     /// Say on standard error at the end what the machine did: time, translated code, ways out of it
@@ -134,14 +137,86 @@ The soft engine has:
     #[arg(allow_hyphen_values = true)]
     pub append: Option<String>,
 
-    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it
-    #[arg(long, value_name = "FILE[,readonly]", help_heading = "Direct boot")]
+    /// Firmware to start with: SeaBIOS, OVMF, or the image in a file
+    #[arg(long, value_name = "bios|uefi|FILE", conflicts_with_all = ["image", "command", "kernel"])]
+    #[arg(value_parser = FirmwareArg::parse, help_heading = "Firmware")]
+    pub firmware: Option<FirmwareArg>,
+
+    /// File in which UEFI keeps its variables, made if it is not there; without it they are forgotten
+    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
+    pub uefi_vars: Option<PathBuf>,
+
+    /// File for the messages that firmware writes to its debug port
+    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
+    pub firmware_log: Option<PathBuf>,
+
+    /// What firmware starts from first: `disk`, `cdrom`, or both with a comma between
+    #[arg(long, value_name = "LIST", requires = "firmware", help_heading = "Firmware")]
+    #[arg(value_enum, value_delimiter = ',')]
+    pub boot_order: Vec<BootDeviceArg>,
+
+    /// Type this on the guest's keyboard; keys have names like <enter>, <wait 2> waits
+    #[arg(long, value_name = "KEYS", help_heading = "Firmware", value_parser = parse_keys)]
+    #[arg(allow_hyphen_values = true)]
+    #[arg(long_help = "Type this on the guest's keyboard
+
+Characters are typed as they are, on a keyboard of the US layout. What is in angle brackets is a key by its name, like \
+<enter>, <esc>, <f12> or <pgdn>; keys that are pressed together, like <ctrl-alt-del> or <alt-f4>; a pause in seconds \
+of the guest's time, like <wait 2>; or the character itself, <lt>.")]
+    pub send_keys: Option<String>,
+
+    /// Write a picture of the guest's display to this file, as PNG, when the machine ends
+    #[arg(long, value_name = "FILE", help_heading = "Firmware")]
+    pub screenshot_on_exit: Option<PathBuf>,
+
+    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,sata` is for systems without virtio
+    #[arg(long, value_name = "FILE[,readonly][,sata]", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
+    /// Image of a CD-ROM or DVD, the medium of the guest's next drive
+    #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
+    pub cdrom: Vec<PathBuf>,
+
     /// End when the guest resets instead of starting it again
-    #[arg(long, help_heading = "Direct boot")]
+    #[arg(long, help_heading = "Direct boot and firmware")]
     pub no_reboot: bool,
+}
+
+/// `--firmware`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirmwareArg {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
+    /// This image.
+    File(PathBuf),
+}
+
+impl FirmwareArg {
+    #[allow(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "bios" => Self::Bios,
+            "uefi" => Self::Uefi,
+            file => Self::File(file.into()),
+        })
+    }
+}
+
+/// One of `--boot-order`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BootDeviceArg {
+    /// The disks
+    Disk,
+    /// The CD-ROMs
+    Cdrom,
+}
+
+/// Checks `--send-keys`.
+fn parse_keys(text: &str) -> Result<String, KeysError> {
+    text.parse::<Keystrokes>().map(|_| text.to_owned())
 }
 
 /// Reads `--cpus`.
@@ -180,26 +255,37 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// What it is attached to.
+    pub bus: DiskBus,
 }
 
 impl DiskArg {
-    /// Reads `FILE` or `FILE,readonly`. A file whose name holds a comma is given with one of the two words
-    /// behind it: `a,b,readonly` or `a,b,writable`.
+    /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
+    /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let (path, readonly) = match text.rsplit_once(',') {
-            Some((path, "readonly")) => (path, true),
-            Some((path, "writable")) => (path, false),
-            Some((_, option)) => {
-                return Err(format!(
-                    "the disk option '{option}' is not known; only 'readonly' is, or 'writable'"
-                ));
+        let mut disk = Self { path: PathBuf::new(), readonly: false, bus: DiskBus::Virtio };
+        let mut rest = text;
+        while let Some((before, option)) = rest.rsplit_once(',') {
+            match option {
+                "readonly" => disk.readonly = true,
+                "writable" => disk.readonly = false,
+                "sata" => disk.bus = DiskBus::Sata,
+                "virtio" => disk.bus = DiskBus::Virtio,
+                // A part of the name, if an option is behind it.
+                _ if rest.len() < text.len() => break,
+                _ => {
+                    return Err(format!(
+                        "the disk option '{option}' is not known; 'readonly', 'writable', 'sata' and 'virtio' are"
+                    ));
+                }
             }
-            None => (text, false),
-        };
-        if path.is_empty() {
-            return Err("no file is named; give FILE or FILE,readonly".to_owned());
+            rest = before;
         }
-        Ok(Self { path: path.into(), readonly })
+        if rest.is_empty() {
+            return Err("no file is named; give FILE, or FILE,readonly".to_owned());
+        }
+        disk.path = rest.into();
+        Ok(disk)
     }
 }
 
@@ -295,12 +381,13 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk = |path: &str, readonly| DiskArg { path: path.into(), readonly };
-        assert_eq!(DiskArg::parse("a.img"), Ok(disk("a.img", false)));
-        assert_eq!(DiskArg::parse("a.img,readonly"), Ok(disk("a.img", true)));
-        assert_eq!(DiskArg::parse("a,b.img,writable"), Ok(disk("a,b.img", false)));
-        assert!(DiskArg::parse("a.img,ro").is_err());
-        assert!(DiskArg::parse(",readonly").is_err());
-        assert!(DiskArg::parse("").is_err());
+        let disk = |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, bus });
+        assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
+        assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
+        assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
+        assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
+        for bad in ["a.img,ro", ",readonly", ""] {
+            assert!(DiskArg::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -27,6 +27,8 @@ pub struct AcpiParameters {
     pub pci: PciHost,
     /// The serial lines, COM1 first.
     pub serial: Vec<SerialLine>,
+    /// The high precision event timer.
+    pub hpet: Option<Hpet>,
     /// The real-time clock, with its interrupt.
     pub rtc: Option<IoWindow>,
     /// Ports that belong to the board, and to no device of those described here.
@@ -69,6 +71,28 @@ pub struct FixedHardware {
     pub reset_value: u8,
     /// The sleep type (SLP_TYP) that means power off.
     pub sleep_type_s5: u8,
+    /// How the system changes from legacy to ACPI mode; without, the machine is in ACPI mode from the start.
+    pub smi: Option<SmiCommands>,
+}
+
+/// The SMI command port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SmiCommands {
+    /// The port, 1 byte.
+    pub port: u16,
+    /// What written there turns ACPI mode on.
+    pub acpi_enable: u8,
+    /// What written there turns it off.
+    pub acpi_disable: u8,
+}
+
+/// The high precision event timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hpet {
+    /// The address of its registers.
+    pub address: u32,
+    /// Its hardware id: the low half of its capability register.
+    pub block_id: u32,
 }
 
 /// A general-purpose event block: status bytes, then as many enable bytes.
@@ -92,7 +116,7 @@ pub struct PciHost {
     /// The ports that BARs can use.
     pub io: Range<u16>,
     /// The addresses below 4 GiB that BARs can use.
-    pub mmio32: Range<u64>,
+    pub mmio32: Vec<Range<u64>>,
     /// The addresses that 64-bit BARs can use, if any.
     pub mmio64: Option<Range<u64>>,
     /// Where the interrupt pins of bus 0 lead.
@@ -143,7 +167,9 @@ impl AcpiParameters {
         let base = pci.ecam_base;
         in_range("address of the ECAM", base, base.is_multiple_of(ECAM_BUS_SIZE), "a multiple of 1 MiB")?;
         window("ECAM", &pci.ecam(), FOUR_GIB)?;
-        window("PCI window below 4 GiB", &pci.mmio32, FOUR_GIB)?;
+        for mmio32 in &pci.mmio32 {
+            window("PCI window below 4 GiB", mmio32, FOUR_GIB)?;
+        }
         if let Some(mmio64) = &pci.mmio64 {
             window("PCI window above 4 GiB", mmio64, u64::MAX)?;
         }

@@ -1,49 +1,83 @@
-//! A kernel from a file, its first serial port joined to standard input and output.
+//! A kernel or firmware, the first serial port joined to standard input and output.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use viv_vmm::config::{
-    BootConfig, BootProtocol, DiskConfig, Fds, FileSource, MachineConfig, Overlay, Stream,
+    Boot, BootProtocol, DiskConfig, Fds, FileSource, KernelConfig, MachineConfig, Overlay, Stream,
 };
 
-use crate::cli::RunArgs;
+use super::firmware;
+use crate::cli::{FirmwareArg, RunArgs};
 use crate::failure::Failure;
 use crate::session::{Plan, Sink};
 use crate::terminal;
 
 /// The session for `viv run --kernel`.
-pub fn plan(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
+pub fn kernel(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
+    let boot = Boot::Kernel(KernelConfig {
+        kernel: FileSource::Path(kernel.to_owned()),
+        initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),
+        cmdline: args.append.clone().unwrap_or_default(),
+        protocol: BootProtocol::Auto,
+    });
+    let name = kernel.file_name().unwrap_or(kernel.as_os_str()).to_string_lossy().into_owned();
+    plan(args, name, boot, Fds::default())
+}
+
+/// The session for `viv run --firmware`.
+pub fn firmware(args: &RunArgs, firmware: &FirmwareArg) -> Result<Plan, Failure> {
+    let mut fds = Fds::default();
+    let boot = Boot::Firmware(firmware::config(args, firmware, &mut fds)?);
+    let first = args.disk.first().map_or("firmware".into(), |disk| disk.path.to_string_lossy());
+    let name = first.rsplit('/').next().unwrap_or_default().to_owned();
+    plan(args, name, boot, fds)
+}
+
+fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, Failure> {
     let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);
     let (from_user, input) = io::pipe().map_err(failed)?;
     let (output, to_user) = io::pipe().map_err(failed)?;
-    let mut fds = Fds::default();
     let serial = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
+    let display = matches!(boot, Boot::Firmware(_));
+    let screenshot = args.screenshot_on_exit.as_ref().map(|path| {
+        let failed = |error| Failure::of(format!("--screenshot-on-exit {}", path.display()), &error);
+        File::create(path).map(|file| fds.add(file)).map_err(failed)
+    });
+    let screenshot = screenshot.transpose()?;
     let disks = args.disk.iter().map(|disk| DiskConfig {
         path: disk.path.clone(),
         readonly: disk.readonly,
         overlay: Overlay::None,
+        bus: disk.bus,
     });
     let config = MachineConfig {
-        name: kernel.file_name().unwrap_or(kernel.as_os_str()).to_string_lossy().into_owned(),
+        name,
         memory_bytes: args.memory.0,
         vcpus: args.cpus,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
-        boot: BootConfig {
-            kernel: FileSource::Path(kernel.to_owned()),
-            initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),
-            cmdline: args.append.clone().unwrap_or_default(),
-            protocol: BootProtocol::Auto,
-        },
+        boot,
         disks: disks.collect(),
+        cdroms: args.cdrom.clone(),
         serial: Some(serial),
         console: None,
+        display,
+        screenshot,
         agent: None,
         no_reboot: args.no_reboot,
     };
     let outputs = vec![(output, Sink::Stdout)];
-    Ok(Plan { config, fds, input, outputs, serial: None, interactive: terminal::is_interactive() })
+    Ok(Plan {
+        config,
+        fds,
+        input,
+        outputs,
+        serial: None,
+        interactive: terminal::is_interactive(),
+        keys: args.send_keys.clone(),
+    })
 }
 
 /// The first option given that only a direct boot has.
@@ -52,6 +86,7 @@ pub fn option_given(args: &RunArgs) -> Option<&'static str> {
         ("--initrd", args.initrd.is_some()),
         ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
+        ("--cdrom", !args.cdrom.is_empty()),
         ("--no-reboot", args.no_reboot),
     ];
     given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)
