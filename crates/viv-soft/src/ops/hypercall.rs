@@ -51,9 +51,9 @@ pub fn hypercall(cpu: &mut Cpu, _: &Op) -> Exec {
 
 /// Sends an interrupt to many; gives the number of those that exist.
 fn send_ipi(cpu: &Cpu, destinations: u128, first: u64, icr: u64) -> i64 {
-    let mode = match DeliveryMode::from_bits((icr >> 8) as u8) {
-        Some(mode @ (DeliveryMode::Fixed | DeliveryMode::Nmi)) => mode,
-        _ => return NO_SUCH_CALL,
+    let Some(mode @ (DeliveryMode::Fixed | DeliveryMode::Nmi)) = DeliveryMode::from_bits((icr >> 8) as u8)
+    else {
+        return NO_SUCH_CALL;
     };
     let mut sent = 0;
     let mut left = destinations;

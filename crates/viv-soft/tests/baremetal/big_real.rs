@@ -162,7 +162,7 @@ fn wide_operands_in_narrow_code() {
     });
     let outcome = machine.run_to_stop();
     assert!(outcome.events.is_empty(), "{outcome:?}");
-    assert_eq!(outcome.gpr(Gpr::Rdx), 0x8765_4321u64 * 3 + 0x1111 & 0xffff_ffff);
+    assert_eq!(outcome.gpr(Gpr::Rdx), (0x8765_4321u64 * 3 + 0x1111) & 0xffff_ffff);
     assert_eq!((outcome.gpr(Gpr::Rsi), outcome.gpr(Gpr::Rsp)), (call + 6, REAL_STACK_TOP));
     assert!(outcome.state.rflags.contains(Rflags::ID | Rflags::AC));
     // Beyond the limit of the code segment.

@@ -258,7 +258,7 @@ fn privilege_is_that_of_the_tss_or_the_gate() {
         machine.write_bytes(USER_CODE, &far(JMP, selector | 3));
         machine.code_of(32, NEW_CODE, &stop);
         let outcome = machine.run_to_stop();
-        outcome.events.first().map(|event| event.brief())
+        outcome.events.first().map(Event::brief)
     };
     assert_eq!(user(3, 0, false), None);
     assert_eq!(user(0, 3, false), Some((GP, NEW.into(), USER_CODE)));
@@ -475,7 +475,7 @@ fn page_faults_come_before_anything_changes() {
         machine.state.cr0 |= Cr0::PG;
         machine.state.cr3 = directory;
         machine.write(NEW_TSS + 0x1c, directory as u32);
-        machine.write(directory, directory as u32 + 0x1000 | KERNEL as u32);
+        machine.write(directory, (directory as u32 + 0x1000) | KERNEL as u32);
         for n in 0..1024u64 {
             machine.write(directory + 0x1000 + n * 4, (n << 12 | KERNEL) as u32);
         }
@@ -490,7 +490,7 @@ fn page_faults_come_before_anything_changes() {
         // With all of it there, the new task has its own address space.
         machine.write(directory + 0x1000 + (page >> 12) * 4, (page | KERNEL) as u32);
         let second = directory + 0x2000;
-        machine.write(second, directory as u32 + 0x1000 | KERNEL as u32);
+        machine.write(second, (directory as u32 + 0x1000) | KERNEL as u32);
         machine.write(NEW_TSS + 0x1c, second as u32);
         machine.code_of(32, NEW_CODE, &stop);
         let outcome = machine.run_to_stop();
