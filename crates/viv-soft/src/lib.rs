@@ -47,6 +47,7 @@ mod ram;
 mod region;
 mod signals;
 mod spaces;
+mod steal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tlb;

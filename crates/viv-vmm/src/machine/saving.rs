@@ -97,7 +97,7 @@ impl Machine {
         // The frequency is among what CPUID answers.
         let vcpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
         let model = ModelParameters { vcpus, tsc_khz: saved.tsc_khz };
-        if saved.cpuid != CpuidTable::x86_64_v3(model) {
+        if saved.cpuid != CpuidTable::x86_64_v3(model).with_paravirtual_features_of(&saved.cpuid) {
             return misfit("its processor has other features; restore it on a host like its own".into());
         }
         Ok(())

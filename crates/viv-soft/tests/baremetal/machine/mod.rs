@@ -109,22 +109,28 @@ impl Machine {
     pub fn new() -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
         let clock = Arc::new(ManualClock::default());
-        Self::on_engine(&engine(), memory, clock)
+        Self::on_engine(&engine(), memory, clock, 1)
+    }
+
+    /// The same with more processors, of which only the first is run.
+    pub fn with_processors(vcpus: u32) -> Self {
+        let memory = memory::allocate(RAM_SIZE).unwrap();
+        Self::on_engine(&engine(), memory, Arc::new(ManualClock::default()), vcpus)
     }
 
     /// The same on an engine with options.
     pub fn with_options(options: &str) -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
-        Self::on_engine(&engine_with(options), memory, Arc::new(ManualClock::default()))
+        Self::on_engine(&engine_with(options), memory, Arc::new(ManualClock::default()), 1)
     }
 
-    fn on_engine(engine: &impl Engine, memory: GuestMemory, clock: Arc<ManualClock>) -> Self {
-        let parameters = ModelParameters { vcpus: 1, tsc_khz: engine.tsc_khz() };
+    fn on_engine(engine: &impl Engine, memory: GuestMemory, clock: Arc<ManualClock>, vcpus: u32) -> Self {
+        let parameters = ModelParameters { vcpus, tsc_khz: engine.tsc_khz() };
         let vm = engine
             .create_vm(VmParameters {
                 memory: memory.clone(),
                 rom: None,
-                vcpus: 1,
+                vcpus,
                 cpuid: CpuidTable::x86_64_v3(parameters),
                 clock: clock.clone(),
             })
