@@ -225,6 +225,11 @@ impl CpuidTable {
         self.rows.push(Row { function, index, leaf });
     }
 
+    /// All answers: function, subleaf where it has any, registers.
+    pub fn rows(&self) -> impl Iterator<Item = (u32, Option<u32>, CpuidLeaf)> + '_ {
+        self.rows.iter().map(|row| (row.function, row.index, row.leaf))
+    }
+
     /// The answer to CPUID with EAX = `function` and ECX = `index`.
     ///
     /// Functions beyond the highest answer like the highest basic one, as Intel processors do.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Cr0, Cr4, Efer};
+use crate::exception::Exception;
 use crate::flags::Rflags;
 use crate::segment::{DescriptorTable, Segment};
 use crate::xsave;
@@ -68,6 +69,17 @@ pub struct PendingEvents {
     pub nmi_blocked: bool,
     /// The next instruction runs in the shadow of STI or MOV SS: no interrupt before it.
     pub interrupt_shadow: bool,
+    /// What is delivered before the next instruction, whatever RFLAGS.IF says.
+    pub accepted: Option<AcceptedEvent>,
+}
+
+/// An event that the processor has taken from its source and not delivered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AcceptedEvent {
+    /// An external interrupt with this vector: the local APIC has it in service, or the 8259 has been acknowledged.
+    Interrupt(u8),
+    /// An exception. RIP is where its handler returns to.
+    Exception(Exception),
 }
 
 /// What a vCPU is doing.
@@ -84,7 +96,7 @@ pub enum RunState {
 
 impl VcpuState {
     /// Version of the saved form.
-    pub const VERSION: u16 = 1;
+    pub const VERSION: u16 = 2;
 
     /// The state after power-on or INIT (SDM vol. 3, table 10-1).
     #[must_use]

@@ -101,6 +101,11 @@ pub trait Engine: Send + Sync {
     /// Frequency of the time-stamp counter that guests will see, in kHz.
     fn tsc_khz(&self) -> u32;
 
+    /// What of the processor model `wanted` guests can have: what the engine lacks is left out, nothing is added.
+    fn offered(&self, wanted: &CpuidTable) -> CpuidTable {
+        wanted.clone()
+    }
+
     /// Makes a virtual machine with no vCPU yet.
     fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError>;
 }

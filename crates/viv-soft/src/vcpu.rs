@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use viv_arch::state::{PendingEvents, RunState};
+use viv_arch::state::{AcceptedEvent, PendingEvents, RunState};
 use viv_arch::{Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
 use viv_engine::{EngineError, Exit, Kick, Platform, Translations, Vcpu};
 
@@ -110,6 +110,7 @@ impl SoftVcpu {
             nmi_blocked: false,
             nmi_pending: false,
             wait_for_sipi: false,
+            accepted: None,
             apic,
             tsc: shared.tsc.get(),
             armed: None,
@@ -336,6 +337,9 @@ impl SoftVcpu {
             cpu.shared.inbox(cpu.index).wait(None);
             return Next::Look;
         }
+        if let Some(event) = cpu.accepted.take() {
+            return self.deliver(|cpu| deliver_accepted(cpu, event));
+        }
         if cpu.shadow != Shadow::None {
             cpu.attend();
             return Next::Step;
@@ -483,6 +487,7 @@ impl SoftVcpu {
         cpu.nmi_blocked = state.pending.nmi_blocked;
         // Debug exceptions that MOV SS holds back do not travel.
         cpu.shadow = if state.pending.interrupt_shadow { Shadow::Interrupts } else { Shadow::None };
+        cpu.accepted = state.pending.accepted;
         cpu.halted = state.run_state == RunState::Halted;
         cpu.wait_for_sipi = state.run_state == RunState::WaitForSipi;
         cpu.tlb.flush_all();
@@ -514,6 +519,14 @@ fn start_up(cpu: &mut Cpu, vector: u8) {
     cpu.exec.rip = 0;
     cpu.wait_for_sipi = false;
     cpu.update_mode();
+}
+
+/// Delivers what another engine had accepted.
+fn deliver_accepted(cpu: &mut Cpu, event: AcceptedEvent) -> Result<(), Fault> {
+    match event {
+        AcceptedEvent::Interrupt(vector) => cpu.deliver_interrupt(vector),
+        AcceptedEvent::Exception(exception) => cpu.deliver_exception(exception),
+    }
 }
 
 /// Whether there is an interrupt to take as soon as IF is set.
@@ -594,6 +607,7 @@ impl Vcpu for SoftVcpu {
                 nmi: cpu.nmi_pending,
                 nmi_blocked: cpu.nmi_blocked,
                 interrupt_shadow: cpu.shadow != Shadow::None,
+                accepted: cpu.accepted,
             },
             run_state: if cpu.wait_for_sipi {
                 RunState::WaitForSipi

@@ -118,13 +118,14 @@ impl Machine {
         Self::on_engine(&engine_with(options), memory, Arc::new(ManualClock::default()))
     }
 
-    fn on_engine(engine: &impl Engine, memory: GuestMemory, clock: Arc<ManualClock>) -> Self {
+    /// The same on any engine.
+    pub fn on_engine(engine: &dyn Engine, memory: GuestMemory, clock: Arc<ManualClock>) -> Self {
         let parameters = ModelParameters { vcpus: 1, tsc_khz: engine.tsc_khz() };
         let vm = engine
             .create_vm(VmParameters {
                 memory: memory.clone(),
                 vcpus: 1,
-                cpuid: CpuidTable::x86_64_v3(parameters),
+                cpuid: engine.offered(&CpuidTable::x86_64_v3(parameters)),
                 clock: clock.clone(),
             })
             .unwrap();
