@@ -19,6 +19,7 @@ mod clock;
 mod cpuid;
 mod engine;
 mod error;
+mod finish;
 mod interrupt;
 mod kick;
 mod memory;

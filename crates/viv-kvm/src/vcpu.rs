@@ -7,6 +7,7 @@ use viv_arch::VcpuState;
 use viv_arch::state::RunState;
 use viv_engine::{EngineError, Exit, Kick, Platform, Vcpu};
 
+use crate::finish::Finisher;
 use crate::kick::Kicker;
 use crate::run_page::RunPage;
 use crate::vm::KvmVm;
@@ -21,6 +22,7 @@ pub(crate) struct KvmVcpu {
     kicker: Arc<Kicker>,
     /// Whether what the shared page says of interrupts is of the present state: it is written when KVM_RUN returns.
     page_is_current: bool,
+    finisher: Finisher,
 }
 
 /// What is to be done after KVM_RUN.
@@ -39,7 +41,8 @@ impl KvmVcpu {
             .ok_or_else(|| error::invalid("tell KVM what CPUID answers", "there are too many rows"))?;
         fd.set_cpuid2(&entries).map_err(error::host("tell KVM what CPUID answers"))?;
         let kicker = Arc::new(Kicker::new(RunPage::new(&fd)?));
-        let mut vcpu = Self { fd, index, vm, platform, kicker, page_is_current: false };
+        let mut vcpu =
+            Self { fd, index, vm, platform, kicker, page_is_current: false, finisher: Finisher::new(index) };
         let run_state = if index == 0 { RunState::Running } else { RunState::WaitForSipi };
         state::load(&vcpu.vm, &vcpu.fd, index, &VcpuState { run_state, ..VcpuState::reset() })?;
         vcpu.page_is_current = false;
@@ -70,12 +73,27 @@ impl KvmVcpu {
             self.page_is_current = true;
             match next {
                 Next::Run => {}
-                Next::Finish(why) => {
-                    return Ok(Exit::Unsupported(format!("KVM's internal error {why}")));
+                Next::Finish(error) => {
+                    if let Some(exit) = self.finish(error)? {
+                        return Ok(exit);
+                    }
                 }
                 Next::Exit(exit) => return Ok(exit),
             }
         }
+    }
+
+    /// Has the software engine do what KVM has given up on with this internal error.
+    fn finish(&mut self, error: u32) -> Result<Option<Exit>, EngineError> {
+        let state = state::save(&self.vm, &self.fd)?;
+        if !Finisher::is_finishable(error) {
+            let text = format!("KVM cannot go on (internal error {error}) at RIP {:#x}", state.rip);
+            return Ok(Some(Exit::Unsupported(text)));
+        }
+        let (after, exit) = self.finisher.finish(&self.vm, &self.fd, &self.platform, error, &state)?;
+        state::load_changes(&self.fd, &state, &after)?;
+        self.page_is_current = false;
+        Ok(exit)
     }
 
     /// Gives the guest the 8259's interrupt if it takes one now, or has KVM_RUN return when it does.

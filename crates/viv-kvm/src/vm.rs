@@ -101,6 +101,10 @@ impl KvmVm {
         self.extint.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
     /// What another engine needs to run single instructions of this machine.
     pub(crate) fn parameters(&self) -> VmParameters {
         VmParameters {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use viv_arch::state::{AcceptedEvent, PendingEvents, RunState};
+use viv_arch::state::{PendingEvents, RunState};
 use viv_arch::{Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
 use viv_engine::{EngineError, Exit, Kick, Platform, Translations, Vcpu};
 
@@ -27,6 +27,7 @@ use translated::Translated;
 
 #[cfg(any(test, feature = "testing"))]
 mod single;
+mod step;
 mod translated;
 
 const JUMP_CACHE_SIZE: usize = 16384;
@@ -199,7 +200,7 @@ impl SoftVcpu {
     }
 
     /// Drops everything decoded.
-    fn drop_code(&mut self) {
+    pub(crate) fn drop_code(&mut self) {
         self.blocks.clear();
         self.translated.clear();
         self.cpu.host.clear();
@@ -319,15 +320,14 @@ impl SoftVcpu {
             cpu.apic.timer_tick(cpu.tsc.now());
             cpu.arm_timer();
         }
-        let hits = if cpu.shadow == Shadow::Everything { 0 } else { cpu.debug.take_hits() };
-        if hits != 0 {
+        if let Some(next) = self.deliver_hits() {
             if taken.kick {
                 // A saved state has no room for a trap that is due.
-                cpu.shared.inbox(cpu.index).kick();
+                self.cpu.shared.inbox(self.cpu.index).kick();
             }
-            let exception = cpu.debug_exception(hits);
-            return self.deliver(|cpu| cpu.deliver_exception(exception));
+            return next;
         }
+        let cpu = &mut *self.cpu;
         if taken.kick {
             // What else there was is still to be looked at when it runs again.
             cpu.attend();
@@ -338,7 +338,7 @@ impl SoftVcpu {
             return Next::Look;
         }
         if let Some(event) = cpu.accepted.take() {
-            return self.deliver(|cpu| deliver_accepted(cpu, event));
+            return self.deliver(|cpu| step::deliver_accepted(cpu, event));
         }
         if cpu.shadow != Shadow::None {
             cpu.attend();
@@ -392,32 +392,6 @@ impl SoftVcpu {
         cpu.armed = None;
         cpu.arm_timer();
         cpu.attend();
-    }
-
-    /// Runs one instruction under the debug facilities.
-    fn step(&mut self) -> Option<Exit> {
-        let cpu = &mut *self.cpu;
-        let shadow = std::mem::take(&mut cpu.shadow);
-        let resumes = cpu.flag(Rflags::RF) || shadow == Shadow::Everything;
-        if !resumes && cpu.debug.has_instruction_breakpoint() {
-            let hits = cpu.debug.instruction_hits(cpu.code_address());
-            if hits != 0 {
-                let exception = cpu.debug_exception(hits);
-                cpu.pending = Some(Pending::Exception(exception));
-                return self.resolve();
-            }
-        }
-        // RF is for this instruction alone. If it faults, its handler gets it back.
-        cpu.exec.rflags &= !Rflags::RF.bits();
-        cpu.stepping = cpu.flag(Rflags::TF);
-        let result = self.find().and_then(|id| self.execute(id, true));
-        let cpu = &mut *self.cpu;
-        let completed = result.is_ok() || matches!(cpu.pending, Some(Pending::Restart));
-        // After MOV SS there is no trap but that of the next instruction.
-        if std::mem::take(&mut cpu.stepping) && completed && cpu.shadow != Shadow::Everything {
-            cpu.debug.note_step();
-        }
-        if result.is_err() { self.resolve() } else { None }
     }
 
     /// INIT: registers as after power-on, waiting for a start-up IPI.
@@ -519,14 +493,6 @@ fn start_up(cpu: &mut Cpu, vector: u8) {
     cpu.exec.rip = 0;
     cpu.wait_for_sipi = false;
     cpu.update_mode();
-}
-
-/// Delivers what another engine had accepted.
-fn deliver_accepted(cpu: &mut Cpu, event: AcceptedEvent) -> Result<(), Fault> {
-    match event {
-        AcceptedEvent::Interrupt(vector) => cpu.deliver_interrupt(vector),
-        AcceptedEvent::Exception(exception) => cpu.deliver_exception(exception),
-    }
 }
 
 /// Whether there is an interrupt to take as soon as IF is set.

@@ -38,19 +38,36 @@ pub(crate) fn save(vm: &KvmVm, vcpu: &VcpuFd) -> Result<VcpuState, EngineError> 
     Ok(state)
 }
 
-/// Gives vCPU `index` a state, but for what an instruction does not change: TSC, local APIC and MSRs.
-pub(crate) fn load_registers(vcpu: &VcpuFd, state: &VcpuState, base: u64) -> Result<(), EngineError> {
+/// Gives a vCPU what an instruction has made of `before`. TSC and local APIC are left alone: they have moved on.
+pub(crate) fn load_changes(vcpu: &VcpuFd, before: &VcpuState, after: &VcpuState) -> Result<(), EngineError> {
+    let base = find_msr(before, numbers::IA32_APIC_BASE)
+        .ok_or_else(|| EngineError::BadState("it has no IA32_APIC_BASE".to_owned()))?;
+    load_registers(vcpu, after, base)?;
+    for &(number, value) in &before.msrs {
+        if let Some(new) = find_msr(after, number).filter(|&new| new != value)
+            && number != numbers::IA32_TSC_DEADLINE
+        {
+            msr::write(vcpu, number, new)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_registers(vcpu: &VcpuFd, state: &VcpuState, base: u64) -> Result<(), EngineError> {
     events::set_run_state(vcpu, state.run_state)?;
     registers::load(vcpu, state, base)?;
     xsave::load(vcpu, &state.xsave)?;
     events::set_pending(vcpu, state)
 }
 
+fn find_msr(state: &VcpuState, number: u32) -> Option<u64> {
+    state.msrs.iter().find(|entry| entry.0 == number).map(|entry| entry.1)
+}
+
 /// Gives vCPU `index` a whole state.
 pub(crate) fn load(vm: &KvmVm, vcpu: &VcpuFd, index: u32, state: &VcpuState) -> Result<(), EngineError> {
-    let find = |number: u32| state.msrs.iter().find(|(n, _)| *n == number).map(|&(_, value)| value);
-    let base = find(numbers::IA32_APIC_BASE).unwrap_or_else(|| apic::default_base(index));
-    let offset = vm.tsc().restore(state.tsc, find(numbers::IA32_TSC_ADJUST).unwrap_or(0)).offset();
+    let base = find_msr(state, numbers::IA32_APIC_BASE).unwrap_or_else(|| apic::default_base(index));
+    let offset = vm.tsc().restore(state.tsc, find_msr(state, numbers::IA32_TSC_ADJUST).unwrap_or(0)).offset();
     tsc::set_offset(vcpu, offset)?;
     load_registers(vcpu, state, base)?;
     apic::load(vcpu, index, state, base)?;

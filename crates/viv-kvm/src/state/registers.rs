@@ -111,6 +111,8 @@ mod shift {
 }
 
 fn segment(from: kvm_segment) -> Segment {
+    // One that is not present cannot be used, which not every KVM says.
+    let unusable = from.unusable | (from.present ^ 1);
     let attributes = u32::from(from.type_)
         | u32::from(from.s) << shift::S
         | u32::from(from.dpl) << shift::DPL
@@ -119,7 +121,7 @@ fn segment(from: kvm_segment) -> Segment {
         | u32::from(from.l) << shift::L
         | u32::from(from.db) << shift::DB
         | u32::from(from.g) << shift::G
-        | u32::from(from.unusable) << shift::UNUSABLE;
+        | u32::from(unusable) << shift::UNUSABLE;
     Segment { selector: from.selector, attributes, limit: from.limit, base: from.base }
 }
 

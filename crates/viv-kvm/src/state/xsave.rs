@@ -18,6 +18,10 @@ pub(super) fn save(vcpu: &VcpuFd) -> Result<Vec<u8>, EngineError> {
         present.copy_from_slice(header);
         header.copy_from_slice(&(u64::from_le_bytes(present) & xsave::SUPPORTED).to_le_bytes());
     }
+    // Left to software by processors, and used by Linux for its own.
+    if let Some(free) = bytes.get_mut(xsave::XMM0 + 16 * 16..xsave::XSTATE_BV) {
+        free.fill(0);
+    }
     Ok(bytes)
 }
 
