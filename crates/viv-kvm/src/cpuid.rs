@@ -53,10 +53,9 @@ impl Offer {
                     edx: leaf.edx & host.edx & !hidden,
                 }
             }
-            (7, _) => all_registers(leaf, host),
+            (7 | 0x4000_0001, _) => all_registers(leaf, host),
             // Which states there are, and which instructions for them; the rest are sizes.
             (0xd, 0 | 1) => CpuidLeaf { eax: leaf.eax & host.eax, ..leaf },
-            (0x4000_0001, _) => all_registers(leaf, host),
             (0x8000_0001, _) => CpuidLeaf { ecx: leaf.ecx & host.ecx, edx: leaf.edx & host.edx, ..leaf },
             (0x8000_0007, _) => CpuidLeaf { edx: leaf.edx & host.edx, ..leaf },
             (0x8000_0008, _) => {

@@ -1,32 +1,60 @@
 //! Guest RAM as KVM's memory slots.
+//!
+//! KVM records what the guest writes from the first question for it on, not before: the record costs every machine that
+//! has it large pages and a fault for each page written, and most machines are never asked. What was written until
+//! then is somewhere in the memory that the host has given, and all of that is the first answer.
 #![allow(unsafe_code, reason = "KVM is given addresses of this process")]
 
-use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
-use viv_engine::{EngineError, GuestMemory, memory};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use std::ops::Range;
 
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use kvm_ioctls::{VcpuFd, VmFd};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+use viv_engine::memory::{PageRecord, record, take_dirty_pages};
+use viv_engine::{EngineError, GuestMemory};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+
+use crate::dirty_ring::{self, DirtyRing};
 use crate::error;
 
-const PAGE_SHIFT: u64 = 12;
+const PAGE_SIZE: u64 = 4096;
+
+type Region = GuestRegionMmap<PageRecord>;
 
 /// The slots of a machine, one for each region of its RAM in ascending order, and what was written in them.
 pub(crate) struct Slots {
     memory: GuestMemory,
     /// Whether KVM records what the guest writes.
-    logged: bool,
+    recorded: bool,
+    /// Where it does: in a ring of each vCPU, or in a log of each slot.
+    rings: Option<Vec<DirtyRing>>,
 }
 
 impl Slots {
-    /// Gives `memory` to a machine.
+    /// Gives `memory` to a machine that has no vCPU yet.
     pub(crate) fn new(vm: &VmFd, memory: GuestMemory) -> Result<Self, EngineError> {
-        let slots = Self { memory, logged: false };
+        let rings = dirty_ring::enable(vm).then(Vec::new);
+        let slots = Self { memory, recorded: false, rings };
         slots.set(vm, 0)?;
         Ok(slots)
     }
 
+    /// A vCPU that the machine has got.
+    pub(crate) fn add_vcpu(&mut self, vcpu: &VcpuFd) -> Result<(), EngineError> {
+        if let Some(rings) = &mut self.rings {
+            rings.push(DirtyRing::new(vcpu)?);
+        }
+        Ok(())
+    }
+
+    /// The regions with the numbers of their slots.
+    fn regions(&self) -> impl Iterator<Item = (u32, &Region)> {
+        (0..).zip(self.memory.iter())
+    }
+
     fn set(&self, vm: &VmFd, flags: u32) -> Result<(), EngineError> {
-        for (slot, region) in (0..).zip(self.memory.iter()) {
+        for (slot, region) in self.regions() {
             let description = kvm_userspace_memory_region {
                 slot,
                 flags,
@@ -34,8 +62,8 @@ impl Slots {
                 memory_size: region.len(),
                 userspace_addr: (**region).as_ptr() as u64,
             };
-            // SAFETY: the region is mapped, and stays so as long as this handle to the memory, which its owner drops
-            // after the machine.
+            // SAFETY: the region is mapped, and stays so for as long as this handle to the memory lives, which is as
+            // long as the machine.
             unsafe { vm.set_user_memory_region(description) }
                 .map_err(error::host("give guest RAM to KVM"))?;
         }
@@ -44,40 +72,71 @@ impl Slots {
 
     /// The pages written since the last call, by the guest or by devices.
     pub(crate) fn take_dirty(&mut self, vm: &VmFd) -> Result<Vec<u64>, EngineError> {
-        if self.logged {
-            self.collect_log(vm)?;
+        if self.recorded {
+            self.collect(vm)?;
         } else {
-            // From now on. What was written before must be somewhere in what the host has given.
             self.set(vm, KVM_MEM_LOG_DIRTY_PAGES)?;
-            self.logged = true;
-            self.collect_present()?;
+            self.recorded = true;
+            for (_, region) in self.regions() {
+                note_present(region);
+            }
         }
-        Ok(memory::take_dirty_pages(&self.memory))
+        Ok(take_dirty_pages(&self.memory))
     }
 
-    /// Adds what KVM has recorded to the record.
-    fn collect_log(&self, vm: &VmFd) -> Result<(), EngineError> {
-        for (slot, region) in (0..).zip(self.memory.iter()) {
+    /// Moves what KVM has recorded to the record that devices write to.
+    pub(crate) fn collect(&mut self, vm: &VmFd) -> Result<(), EngineError> {
+        let Some(rings) = &mut self.rings else { return self.collect_logs(vm) };
+        let records: Vec<&PageRecord> = self.memory.iter().map(record).collect();
+        for written in rings.iter_mut().flat_map(DirtyRing::take) {
+            if let (Some(record), Ok(page)) =
+                (records.get(written.slot as usize), usize::try_from(written.page))
+            {
+                record.note_write(page);
+            }
+        }
+        dirty_ring::reset(vm)
+    }
+
+    fn collect_logs(&self, vm: &VmFd) -> Result<(), EngineError> {
+        for (slot, region) in self.regions() {
             let size = usize::try_from(region.len()).unwrap_or(usize::MAX);
             let log =
                 vm.get_dirty_log(slot, size).map_err(error::host("read KVM's record of written pages"))?;
-            let record = memory::record(region);
-            for (word, bits) in log.into_iter().enumerate() {
+            for (word, bits) in log.into_iter().enumerate().filter(|(_, bits)| *bits != 0) {
                 for bit in (0..64).filter(|bit| bits & (1 << bit) != 0) {
-                    record.note_write(word * 64 + bit);
+                    record(region).note_write(word * 64 + bit);
                 }
             }
         }
         Ok(())
     }
+}
 
-    /// Adds every page that the host has given any memory for to the record.
-    fn collect_present(&self) -> Result<(), EngineError> {
-        for region in self.memory.iter() {
-            let record = memory::record(region);
-            let pages = region.len() >> PAGE_SHIFT;
-            (0..pages).for_each(|page| record.note_write(page as usize));
+/// Notes every page that the host has given memory for as written.
+fn note_present(region: &Region) {
+    let mut from = 0;
+    while let Some(range) = next_present(region, from) {
+        for page in range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE) {
+            record(region).note_write(page as usize);
         }
-        Ok(())
+        from = range.end;
     }
+}
+
+/// The next range of bytes from `from` on, which the host has given memory for: all of them, if it does not say.
+fn next_present(region: &Region, from: u64) -> Option<Range<u64>> {
+    let len = region.len();
+    if from >= len {
+        return None;
+    }
+    let Some(file) = region.file_offset() else { return Some(from..len) };
+    let base = file.start();
+    let start = match seek(file.file(), SeekFrom::Data(base + from)) {
+        Ok(start) => start.saturating_sub(base),
+        Err(Errno::NXIO) => return None,
+        Err(_) => from,
+    };
+    let end = seek(file.file(), SeekFrom::Hole(base + start)).map_or(len, |end| end.saturating_sub(base));
+    (start < len).then(|| start..end.min(len))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use viv_arch::VcpuState;
 use viv_arch::state::RunState;
@@ -28,6 +29,8 @@ pub(crate) struct KvmVcpu {
 /// What is to be done after KVM_RUN.
 enum Next {
     Run,
+    /// The record of written pages is full.
+    Collect,
     /// An instruction that KVM does not do, for the reason given.
     Finish(u32),
     Exit(Exit),
@@ -49,6 +52,10 @@ impl KvmVcpu {
         Ok(vcpu)
     }
 
+    pub(crate) const fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
     /// What other threads hold of it.
     pub(crate) fn handle(&self) -> Arc<Kicker> {
         Arc::clone(&self.kicker)
@@ -64,6 +71,7 @@ impl KvmVcpu {
                     // In this order: a kick after it is seen by the next KVM_RUN.
                     self.kicker.clear();
                     if self.kicker.take() {
+                        self.tell_ends()?;
                         return Ok(Exit::Kicked);
                     }
                     continue;
@@ -73,6 +81,7 @@ impl KvmVcpu {
             self.page_is_current = true;
             match next {
                 Next::Run => {}
+                Next::Collect => self.vm.collect_dirty()?,
                 Next::Finish(error) => {
                     if let Some(exit) = self.finish(error)? {
                         return Ok(exit);
@@ -81,6 +90,21 @@ impl KvmVcpu {
                 Next::Exit(exit) => return Ok(exit),
             }
         }
+    }
+
+    /// Tells of ends of level-triggered interrupts that KVM would tell of when it next runs the guest: what is saved now
+    /// may run elsewhere. An IOAPIC that is told twice takes the line's level for a new interrupt at worst, which is what
+    /// it is while the line is asserted.
+    fn tell_ends(&self) -> Result<(), EngineError> {
+        let vectors = self.vm.routes().level_vectors(self.index);
+        if vectors.is_empty() {
+            return Ok(());
+        }
+        let page = state::apic::save(&self.fd)?;
+        for vector in vectors.into_iter().filter(|&vector| !state::apic::has(&page, vector)) {
+            self.platform.end_of_interrupt(vector);
+        }
+        Ok(())
     }
 
     /// Has the software engine do what KVM has given up on with this internal error.
@@ -146,6 +170,7 @@ fn handle(exit: VcpuExit<'_>, platform: &dyn Platform, page: &RunPage) -> Next {
             }
         }
         VcpuExit::IrqWindowOpen | VcpuExit::Intr => {}
+        VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL) => return Next::Collect,
         VcpuExit::Shutdown => return Next::Exit(Exit::TripleFault),
         VcpuExit::InternalError => return Next::Finish(page.internal_error()),
         VcpuExit::FailEntry(reason, cpu) => {

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use kvm_bindings::{
     KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_X86_USER_SPACE_MSR,
     KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN,
-    KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_msi,
+    KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap,
 };
 use kvm_ioctls::VmFd;
 use viv_arch::CpuidTable;
 use viv_engine::{
-    Clock, EngineError, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform, Vcpu, Vm, VmParameters,
+    Clock, EngineError, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform, Shortcuts, Vcpu, Vm,
+    VmParameters,
 };
 use viv_soft::tsc::{CommonTsc, Timebase};
 
@@ -19,11 +20,10 @@ use crate::clock::KvmClock;
 use crate::engine::Host;
 use crate::kick::Kicker;
 use crate::memory::Slots;
+use crate::routes::Routes;
 use crate::vcpu::KvmVcpu;
-use crate::{error, msr};
+use crate::{error, msr, routes};
 
-/// Pins of the IOAPIC, for which routes are kept.
-const IOAPIC_PINS: u64 = 24;
 /// Where KVM may have four pages of its own, which VT-x needs in real mode: below the flash, above every device.
 const IDENTITY_MAP: u64 = 0xfeff_c000;
 const TSS: usize = 0xfeff_d000;
@@ -33,6 +33,7 @@ pub(crate) struct KvmVm {
     pub(crate) fd: VmFd,
     host: Arc<Host>,
     slots: Mutex<Slots>,
+    routes: Mutex<Routes>,
     memory: GuestMemory,
     vcpus: u32,
     cpuid: CpuidTable,
@@ -52,7 +53,7 @@ impl KvmVm {
         let fd = host.kvm.create_vm().map_err(error::host("make a virtual machine with KVM"))?;
         fd.set_identity_map_address(IDENTITY_MAP).map_err(error::host("place KVM's page table"))?;
         fd.set_tss_address(TSS).map_err(error::host("place KVM's task state"))?;
-        enable(&fd, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS, "have KVM emulate local APICs alone")?;
+        enable(&fd, KVM_CAP_SPLIT_IRQCHIP, routes::PINS.into(), "have KVM emulate local APICs alone")?;
         enable(&fd, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS.into(), "have 32-bit APIC ids")?;
         let reasons = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER;
         enable(&fd, KVM_CAP_X86_USER_SPACE_MSR, reasons.into(), "be told of the guest's MSRs")?;
@@ -67,6 +68,7 @@ impl KvmVm {
             fd,
             host,
             slots,
+            routes: Mutex::default(),
             memory,
             vcpus,
             cpuid,
@@ -115,6 +117,16 @@ impl KvmVm {
         }
     }
 
+    /// The routing table.
+    pub(crate) fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room in the record of written pages.
+    pub(crate) fn collect_dirty(&self) -> Result<(), EngineError> {
+        self.slots().collect(&self.fd)
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,19 +139,20 @@ fn enable(vm: &VmFd, cap: u32, argument: u64, action: &'static str) -> Result<()
 
 impl MsiTarget for KvmVm {
     fn send_msi(&self, msi: Msi) {
-        if let Err(error) = self.fd.signal_msi(message(msi)) {
+        if let Err(error) = self.fd.signal_msi(routes::message(msi)) {
             tracing::debug!(?msi, %error, "an interrupt that KVM does not take");
         }
     }
-}
 
-/// The message in KVM's form, in which bits 8 to 31 of the destination lie in the address's upper half.
-fn message(msi: Msi) -> kvm_msi {
-    kvm_msi {
-        address_lo: (msi.address as u32) & !0xfe0,
-        address_hi: msi.destination() & 0xffff_ff00,
-        data: msi.data,
-        ..kvm_msi::default()
+    fn set_level_route(&self, pin: u8, message: Option<Msi>) {
+        if let Err(error) = self.routes().set_pin(&self.fd, pin, message) {
+            tracing::error!(
+                pin,
+                ?message,
+                error = &error as &dyn std::error::Error,
+                "an IOAPIC pin is not routed"
+            );
+        }
     }
 }
 
@@ -158,6 +171,7 @@ impl Vm for KvmVm {
             return Err(EngineError::BadState(format!("there is no vCPU {index}")));
         };
         let vcpu = KvmVcpu::new(index, this, platform)?;
+        self.slots().add_vcpu(vcpu.fd())?;
         if index == 0 {
             // A second vCPU 0 would have been refused.
             let _ = self.bootstrap.set(vcpu.handle());
@@ -167,5 +181,9 @@ impl Vm for KvmVm {
 
     fn take_dirty_pages(&self) -> Result<Vec<u64>, EngineError> {
         self.slots().take_dirty(&self.fd)
+    }
+
+    fn shortcuts(&self) -> Option<&dyn Shortcuts> {
+        Some(self)
     }
 }

@@ -22,9 +22,18 @@ pub(super) fn default_base(index: u32) -> u64 {
 }
 
 /// Reads the page.
-pub(super) fn save(vcpu: &VcpuFd) -> Result<Vec<u8>, EngineError> {
+pub(crate) fn save(vcpu: &VcpuFd) -> Result<Vec<u8>, EngineError> {
     let page = vcpu.get_lapic().map_err(error::host("read a vCPU's local APIC"))?;
     Ok(page.regs.iter().map(|&byte| byte as u8).collect())
+}
+
+/// Whether `vector` is requested or in service.
+pub(crate) fn has(page: &[u8], vector: u8) -> bool {
+    let is_set = |first: u32| {
+        let at = (first as usize + usize::from(vector) / 32) * 16 + usize::from(vector) % 32 / 8;
+        page.get(at).is_some_and(|byte| byte & (1 << (vector % 8)) != 0)
+    };
+    is_set(reg::IRR) || is_set(reg::ISR)
 }
 
 /// Writes the page of a state; an empty one stands for the registers after power-on.
@@ -57,4 +66,17 @@ fn after_power_on(index: u32, base: u64) -> Result<Vec<u8>, EngineError> {
         apic.set_virtual_wire();
     }
     Ok(apic.save(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_is_found_where_the_sdm_has_it() {
+        let mut page = vec![0; SIZE];
+        page[0x210 + 2] = 1 << 1;
+        page[0x110] = 1;
+        assert!(has(&page, 32 + 17) && has(&page, 32) && !has(&page, 33) && !has(&page, 17));
+    }
 }

@@ -1,6 +1,6 @@
 //! Everything of a vCPU to a [`VcpuState`] and back.
 
-mod apic;
+pub(crate) mod apic;
 mod events;
 mod registers;
 mod tsc;

@@ -5,4 +5,7 @@
 mod machine;
 
 mod both;
+mod host;
+mod moving;
 mod same;
+mod speed;

@@ -283,6 +283,27 @@ fn the_8259_gives_its_vector() {
 }
 
 #[test]
+fn the_end_of_a_level_triggered_interrupt_is_told() {
+    const LEVEL: u32 = VECTOR as u32 | 3 << 14;
+    for routed in [true, false] {
+        compare_order(|machine| {
+            messages_by_port(machine);
+            // What has no route is edge-triggered, and its end is nobody's business.
+            let message = Msi { address: 0xfee0_0000, data: LEVEL };
+            machine.vm.set_level_route(16, routed.then_some(message));
+            machine.code(CODE, &|a| {
+                enable(a)?;
+                hook(a, if routed { LEVEL } else { VECTOR.into() })?;
+                a.sti()?;
+                a.hlt()?;
+                a.cli()?;
+                stop(a)
+            });
+        });
+    }
+}
+
+#[test]
 fn system_calls() {
     if !on_hardware("SYSCALL") {
         return;
