@@ -10,6 +10,12 @@ use crate::load::Protocol;
 /// Why a kernel that was understood cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
+    /// A file that is no firmware image, by its size.
+    #[error("not a firmware image: it has {size} bytes; images have whole pages, from 64 KiB to 16 MiB")]
+    FirmwareSize {
+        /// Its size.
+        size: u64,
+    },
     /// The kernel is an ELF image that announces no way to start it.
     #[error("not a kernel: an ELF image that has no PVH entry note and is no 64-bit Linux")]
     NoProtocol,

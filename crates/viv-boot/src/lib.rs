@@ -5,6 +5,7 @@
 //! - [`load`]: puts kernel, initrd, command line and tables into guest memory and gives the state in which
 //!   vCPU 0 starts, by one of two [`Protocol`]s: the kernel's own 64-bit one (the `linux` module), or PVH
 //!   (`pvh`). It is called again after a reset, on memory that is zero again.
+//! - [`firmware`]: what firmware gets, where it starts the machine instead.
 //!
 //! Low memory is laid out in one place, the `layout` module; what RAM there is, and what of it a guest can
 //! use, is `map`'s to say.
@@ -19,6 +20,7 @@
 
 pub mod acpi;
 mod error;
+pub mod firmware;
 mod initrd;
 pub mod kernel;
 mod layout;

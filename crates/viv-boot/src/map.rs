@@ -35,7 +35,7 @@ impl MemoryRange {
 }
 
 /// The ranges of RAM there are, in ascending order.
-fn ram(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
+pub fn ram(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
     memory.iter().map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()))
 }
 
@@ -64,9 +64,9 @@ pub fn is_ram(memory: &GuestMemory, range: &Range<u64>) -> bool {
     ram(memory).any(|region| region.start <= range.start && range.end <= region.end)
 }
 
-/// Where the RAM that begins at 0 ends.
+/// Where the RAM ends in which kernels lie: that from 1 MiB on.
 pub fn low_ram_end(memory: &GuestMemory) -> u64 {
-    ram(memory).find(|region| region.start == 0).map_or(0, |region| region.end)
+    ram(memory).find(|region| region.contains(&HIGH_MEMORY)).map_or(0, |region| region.end)
 }
 
 /// What RAM there is, as text.
@@ -133,11 +133,12 @@ mod tests {
 
     #[test]
     fn ram_ends_where_its_region_ends() {
-        let memory = allocate(1 << 20).unwrap();
-        assert!(is_ram(&memory, &(0..1 << 20)));
-        assert!(!is_ram(&memory, &(0xf_0000..0x10_0001)));
-        assert_eq!(low_ram_end(&memory), 1 << 20);
-        assert_eq!(describe_ram(&memory), "0x0 to 0x100000");
+        let memory = allocate(2 << 20).unwrap();
+        assert!(is_ram(&memory, &(0xc_0000..2 << 20)));
+        assert!(!is_ram(&memory, &(0x1f_0000..0x20_0001)));
+        assert!(!is_ram(&memory, &(0x9_f000..0xc_1000)));
+        assert_eq!(low_ram_end(&memory), 2 << 20);
+        assert_eq!(describe_ram(&memory), "0x0 to 0xa0000 and 0xc0000 to 0x200000");
     }
 
     #[test]

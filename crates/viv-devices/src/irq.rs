@@ -1,7 +1,11 @@
 //! Interrupt lines.
 
+mod gate;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use gate::Gate;
 
 /// Where interrupt lines end.
 ///

@@ -45,6 +45,25 @@ pub const MOUSE_IRQ: u32 = 12;
 /// System control port A: bit 0 resets, bit 1 is the A20 gate.
 pub const PORT_A: u16 = 0x92;
 
+/// The display's ports, as those of all its kind.
+pub const VGA: Range<u16> = 0x3b0..0x3e0;
+/// The ports of its interface for other modes: two registers of 16 bits, the second in two places.
+pub const VGA_DISPI: Range<u16> = 0x1ce..0x1d2;
+/// Its window.
+pub const VGA_MEMORY: Range<u64> = 0xa_0000..0xc_0000;
+
+/// The firmware configuration device's selector port; the data port follows.
+pub const FW_CFG: u16 = 0x510;
+/// Its DMA address register, 8 ports.
+pub const FW_CFG_DMA: u16 = 0x514;
+
+/// Takes text from test programs, as Bochs's port does.
+pub const DEBUG_PORT: u16 = 0xe9;
+/// Takes the logs of SeaBIOS and OVMF.
+pub const FIRMWARE_LOG: u16 = 0x402;
+/// Ends the machine with a status, 4 ports.
+pub const EXIT_PORT: u16 = 0xf4;
+
 /// The real-time clock's index port.
 pub const RTC_INDEX: u16 = 0x70;
 /// The real-time clock's data port.
@@ -58,11 +77,19 @@ pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 pub const IOAPIC_SIZE: u64 = 0x1000;
 /// How many pins it has; pin n is GSI n, but for the PIT.
 pub const IOAPIC_PINS: u32 = 24;
+/// The registers of the HPET.
+pub const HPET_BASE: u64 = 0xfed0_0000;
+/// How much room they take.
+pub const HPET_SIZE: u64 = 0x400;
+/// The GSIs that the HPET's comparators can be routed to, as on an ICH9. PCI devices use them too: see
+/// [`PCI_INTX`].
+pub const HPET_ROUTES: Range<u32> = 20..24;
 /// The registers of the local APICs, which engines answer.
 pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 
-/// ACPI's fixed registers: [`PM1_EVENT`], [`PM1_CONTROL`], [`PM_TIMER`] and [`GPE0`] lie in here.
-pub const ACPI_PM: Range<u16> = 0x600..0x628;
+/// ACPI's fixed registers: [`PM1_EVENT`], [`PM1_CONTROL`], [`PM_TIMER`], [`GPE0`] and [`SMI_ENABLE`] lie in here,
+/// as in the block of an ICH9.
+pub const ACPI_PM: Range<u16> = 0x600..0x680;
 /// PM1a event block: status, then enable, 2 bytes each (ACPI 6.5, 4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
 /// Length of the PM1a event block.
@@ -79,10 +106,21 @@ pub const PM_TIMER_LENGTH: u8 = 4;
 pub const GPE0: u16 = 0x620;
 /// Length of GPE block 0.
 pub const GPE0_LENGTH: u8 = 8;
+/// Which events make system management interrupts (SMI_EN; ICH9 data sheet, 13.8.3), 4 bytes.
+pub const SMI_ENABLE: u16 = 0x630;
+/// The APM control port, where a machine with a legacy mode leaves and enters it (FADT SMI_CMD); the APM status
+/// port follows.
+pub const APM_CONTROL: u16 = 0xb2;
+/// What written there enters ACPI mode (FADT ACPI_ENABLE).
+pub const ACPI_ENABLE: u8 = 2;
+/// What written there leaves it (FADT ACPI_DISABLE).
+pub const ACPI_DISABLE: u8 = 3;
 /// The system control interrupt, level-triggered and active high.
 pub const SCI_IRQ: u32 = 9;
 /// The sleep type (SLP_TYP) that means power off: the value for `\_S5`.
 pub const SLEEP_TYPE_S5: u8 = 5;
+/// The sleep type by which SeaBIOS and OVMF switch a Q35 off, whatever its tables say.
+pub const SLEEP_TYPE_FIRMWARE_OFF: u8 = 0;
 /// The reset register (FADT RESET_REG).
 pub const RESET_PORT: u16 = 0xcf9;
 /// What written there resets (FADT RESET_VALUE).
@@ -92,21 +130,35 @@ pub const RESET_VALUE: u8 = 0x06;
 pub const PCI_CONFIG_ADDRESS: u16 = 0xcf8;
 /// PCI configuration mechanism 1: the data port.
 pub const PCI_CONFIG_DATA: u16 = 0xcfc;
-/// Configuration space in memory (ECAM) of segment 0, buses 0 to 255.
+/// Configuration space in memory (ECAM) of segment 0, buses 0 to 255, where no firmware moves it.
 pub const PCI_ECAM_BASE: u64 = 0xe000_0000;
 /// Size of the ECAM: 1 MiB a bus.
 pub const PCI_ECAM_SIZE: u64 = 0x1000_0000;
 /// The ports that BARs can use.
 pub const PCI_IO: Range<u16> = 0xc000..0xff00;
-/// The addresses below 4 GiB that BARs can use.
-pub const PCI_MMIO32: Range<u64> = 0xc000_0000..0xe000_0000;
+/// The addresses below 4 GiB that BARs and the ECAM can use.
+pub const PCI_MMIO32: Range<u64> = 0x8000_0000..0xfec0_0000;
 /// Where the addresses that 64-bit BARs can use begin, unless RAM reaches beyond: see [`pci_mmio64`].
 pub const PCI_MMIO64_BASE: u64 = 0x40_0000_0000;
 /// How many addresses 64-bit BARs can use.
 pub const PCI_MMIO64_SIZE: u64 = 0x40_0000_0000;
-/// The GSIs of the PCI interrupt pins: level-triggered, and active low to the firmware tables. (Lines here
-/// are asserted or not; which voltage that is, no device asks.)
-pub const PCI_INTX: Range<u32> = 16..24;
+/// The GSIs of PIRQA# to PIRQH#, to which PCI's interrupt pins are wired: level-triggered, and active low to the
+/// firmware tables. (Lines here are asserted or not; which voltage that is, no device asks.)
+pub const PIRQ: Range<u32> = 16..24;
+/// The slot of the bridge to the ISA devices (LPC) where there is firmware.
+pub const LPC_SLOT: u8 = 31;
+
+/// The PIRQ, from 0, of INTA# in a slot: PIRQE# to PIRQH# in turn below slot 25, as firmware for this chipset expects.
+#[must_use]
+pub const fn pirq(slot: u8) -> u8 {
+    if slot < 25 { 4 | (slot & 3) } else { 0 }
+}
+
+/// The GSI of INTA# in a slot.
+#[must_use]
+pub const fn slot_gsi(slot: u8) -> u8 {
+    (PIRQ.start as u8).saturating_add(pirq(slot))
+}
 
 /// The addresses above 4 GiB that BARs can use, where RAM ends at `ram_end`: [`PCI_MMIO64_BASE`] on, or the
 /// first multiple of the window's size that RAM leaves free.
@@ -129,9 +181,10 @@ mod tests {
     #[test]
     fn the_hole_below_4_gib_holds_everything_that_is_not_ram() {
         let ecam = PCI_ECAM_BASE..PCI_ECAM_BASE + PCI_ECAM_SIZE;
-        assert_eq!(PCI_MMIO32.start, HOLE_START);
-        assert_eq!(PCI_MMIO32.end, ecam.start);
-        assert!(ecam.end <= IOAPIC_BASE && IOAPIC_BASE + IOAPIC_SIZE <= LOCAL_APIC_BASE);
+        assert_eq!(PCI_MMIO32, HOLE_START..IOAPIC_BASE);
+        assert!(PCI_MMIO32.contains(&ecam.start) && ecam.end <= IOAPIC_BASE);
+        const { assert!(IOAPIC_BASE + IOAPIC_SIZE <= HPET_BASE) };
+        const { assert!(HPET_BASE + HPET_SIZE <= LOCAL_APIC_BASE) };
         const { assert!(LOCAL_APIC_BASE < HOLE_END) };
     }
 
@@ -149,6 +202,7 @@ mod tests {
             (PM1_CONTROL, PM1_CONTROL_LENGTH),
             (PM_TIMER, PM_TIMER_LENGTH),
             (GPE0, GPE0_LENGTH),
+            (SMI_ENABLE, 4),
         ] {
             assert!(ACPI_PM.contains(&start) && start + u16::from(length) <= ACPI_PM.end);
         }

@@ -1,4 +1,4 @@
-//! The devices of the machine: chipset, PCI, virtio.
+//! The devices of the machine: chipset, PCI, virtio, SATA.
 //!
 //! A device is a state machine behind [`Device`]: a list of questions with optional answers. It knows guest
 //! RAM, interrupt lines, messages and timers by the traits of `viv-engine`, so it is driven in tests with no
@@ -6,8 +6,12 @@
 //!
 //! - [`device`]: what a device is; [`bus`]: which device answers where; [`irq`]: interrupt lines; [`system`]:
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
-//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`uart`] (16550A),
-//!   [`i8042`], [`acpi_pm`], [`reset`].
+//! - [`vga`]: the display.
+//! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`hpet`], [`uart`]
+//!   (16550A), [`i8042`], [`acpi_pm`], [`reset`].
+//! - What firmware asks for: [`fw_cfg`], [`pflash`]. For its log and for test programs: [`debug_port`],
+//!   [`exit_port`].
+//! - On PCI ([`pci`]): [`virtio`], [`ahci`]; [`doorbell`]: how their work gets to the thread for devices.
 //!
 //! The guest is hostile: register writes come in any order, with any value and size, and rings and
 //! descriptors in guest RAM may change while they are read. Nothing here may panic, loop without bound or
@@ -25,13 +29,20 @@
 )]
 
 pub mod acpi_pm;
+pub mod ahci;
 pub mod bus;
+pub mod debug_port;
 pub mod device;
+pub mod doorbell;
+pub mod exit_port;
+pub mod fw_cfg;
+pub mod hpet;
 pub mod i8042;
 pub mod irq;
 pub mod irqchip;
 pub mod layout;
 pub mod pci;
+pub mod pflash;
 pub mod pit;
 mod portio;
 pub mod reset;
@@ -41,6 +52,7 @@ pub mod system;
 mod testing;
 mod ticks;
 pub mod uart;
+pub mod vga;
 pub mod virtio;
 
 pub use bus::{IoBus, SharedDevice};

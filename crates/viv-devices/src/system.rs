@@ -7,6 +7,8 @@ pub enum SystemRequest {
     Reset,
     /// Switch off.
     PowerOff,
+    /// Switch off, and give the machine's owner this status.
+    Exit(u8),
 }
 
 /// Takes requests to the machine.

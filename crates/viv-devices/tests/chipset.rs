@@ -4,8 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::bus::{PortRange, lock};
+use viv_devices::debug_port::DebugPort;
+use viv_devices::exit_port::ExitPort;
+use viv_devices::fw_cfg::{FwCfg, MachineFacts};
+use viv_devices::hpet::Hpet;
 use viv_devices::i8042::I8042;
+use viv_devices::irq::{Gate, InterruptController};
 use viv_devices::irqchip::{IrqChip, IrqChipDevice};
+use viv_devices::pflash::{MemoryStore, Pflash};
 use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
@@ -89,10 +95,11 @@ fn machine() -> Machine {
         device
     };
     let irqchip = add(Arc::new(Mutex::new(IrqChipDevice::new(chip.clone()))), &IrqChip::PORTS);
-    let pit = Pit::new(clock.clone(), pit_alarm.clone(), chip.line(layout::PIT_IRQ));
+    let legacy = Gate::new(chip.clone() as Arc<dyn InterruptController>);
+    let pit = Pit::new(clock.clone(), pit_alarm.clone(), legacy.line(layout::PIT_IRQ));
     let pit = add(Arc::new(Mutex::new(pit)), &Pit::PORTS);
     let memory = MemorySize { below_4_gib: 1 << 30, above_4_gib: 0 };
-    let rtc = Rtc::new(clock.clone(), Arc::new(Alarm::default()), chip.line(layout::RTC_IRQ), memory);
+    let rtc = Rtc::new(clock.clone(), Arc::new(Alarm::default()), legacy.line(layout::RTC_IRQ), memory);
     add(Arc::new(Mutex::new(rtc)), &Rtc::PORTS);
     let console = Box::new(Console(world.clone()));
     let uart = Uart::new(0, layout::UART0, chip.line(layout::UART0_IRQ), console);
@@ -102,8 +109,29 @@ fn machine() -> Machine {
     add(Arc::new(Mutex::new(ResetPorts::new(world.clone()))), &ResetPorts::PORTS);
     let alarm = Arc::new(Alarm::default());
     let pm = AcpiPm::new(clock.clone(), alarm, chip.line(layout::SCI_IRQ), world.clone());
-    add(Arc::new(Mutex::new(pm)), &AcpiPm::PORTS);
+    add(Arc::new(Mutex::new(pm.with_legacy_mode())), &[AcpiPm::PORTS, AcpiPm::APM_PORTS].concat());
+    for port in [layout::DEBUG_PORT, layout::FIRMWARE_LOG] {
+        add(Arc::new(Mutex::new(DebugPort::new(port, Box::new(|_| {})))), &DebugPort::ports(port));
+    }
+    add(Arc::new(Mutex::new(ExitPort::new(world.clone()))), &ExitPort::PORTS);
+    let ram = viv_engine::memory::allocate(1 << 20).unwrap();
+    let facts = MachineFacts {
+        uuid: [7; 16],
+        ram_size: 1 << 20,
+        cpus: 1,
+        max_cpus: 1,
+        display: false,
+        boot_menu: false,
+    };
+    add(Arc::new(Mutex::new(FwCfg::new(ram, &facts))), &FwCfg::PORTS);
+    let alarm = Arc::new(Alarm::default());
+    let hpet = Hpet::new(clock.clone(), alarm, |gsi| chip.line(gsi), legacy);
+    let hpet = add(Arc::new(Mutex::new(hpet)), &[]);
+    let variables = Pflash::new(0, Box::new(MemoryStore::new(vec![0xff; 0x2000]))).unwrap();
+    let variables = add(Arc::new(Mutex::new(variables)), &[]);
     bus.map_memory(layout::IOAPIC_BASE, layout::IOAPIC_SIZE, irqchip).unwrap();
+    bus.map_memory(layout::HPET_BASE, layout::HPET_SIZE, hpet).unwrap();
+    bus.map_memory(0x1_0000_0000 - 0x2000, 0x2000, variables).unwrap();
     Machine { world, clock, pit_alarm, bus, chip, pit, devices }
 }
 
@@ -173,6 +201,34 @@ fn the_console_interrupts_by_way_of_the_ioapic() {
     assert_eq!(*m.world.console.lock().unwrap(), b"login: ");
     let vectors: Vec<u8> = m.world.messages.lock().unwrap().iter().map(|msi| msi.vector()).collect();
     assert_eq!(vectors, [0x34, 0x34]);
+}
+
+#[test]
+fn the_hpet_takes_the_timers_place() {
+    let m = machine();
+    m.program_ioapic(layout::PIT_IOAPIC_PIN, 0x40);
+    m.out(&[(0x43, 0x34), (0x40, 0x9c), (0x40, 0x2e)]);
+    let vectors = || -> Vec<u8> {
+        std::mem::take(&mut *m.world.messages.lock().unwrap()).iter().map(|msi| msi.vector()).collect()
+    };
+    let ring_pit = || {
+        let deadline = m.pit_alarm.0.lock().unwrap().take().unwrap();
+        m.clock.advance(deadline - m.clock.now());
+        lock(&m.pit).timer_events().unwrap().on_timer(deadline);
+    };
+    ring_pit();
+    assert_eq!(vectors(), [0x40, 0x40], "the mode, and the first period");
+    // Legacy replacement, and comparator 0 by edge, 1000 ticks from now.
+    for (register, value) in [(0x10, 3), (0x100, 4), (0x108, 1000)] {
+        m.bus.memory_write(layout::HPET_BASE + register, &u32::to_le_bytes(value));
+    }
+    m.bus.memory_write(layout::HPET_BASE + 0x10c, &[0; 4]);
+    ring_pit();
+    assert_eq!(vectors(), [], "from the PIT");
+    let mut counter = [0; 8];
+    m.bus.memory_read(layout::HPET_BASE + 0xf0, &mut counter);
+    assert!(u64::from_le_bytes(counter) > 1000);
+    assert_eq!(vectors(), [0x40], "from the HPET");
 }
 
 #[test]

@@ -88,6 +88,9 @@ pub enum EngineError {
 pub struct VmParameters {
     /// Guest RAM.
     pub memory: GuestMemory,
+    /// Memory that the guest can read and execute but not write, such as firmware, if there is any. Writes go to the
+    /// [`Platform`].
+    pub rom: Option<GuestMemory>,
     /// How many vCPUs there can be; the local APIC id of each is its index.
     pub vcpus: u32,
     /// What CPUID answers.
@@ -180,10 +183,10 @@ pub trait Platform: Send + Sync {
     /// Writes 1, 2 or 4 bytes to a port.
     fn port_write(&self, port: u16, data: &[u8]);
 
-    /// Reads 1 to 8 bytes at a guest-physical address that is not RAM. What nothing answers reads as ones.
+    /// Reads 1 to 8 bytes at a guest-physical address that is not memory. What nothing answers reads as ones.
     fn memory_read(&self, address: u64, data: &mut [u8]);
 
-    /// Writes 1 to 8 bytes at a guest-physical address that is not RAM.
+    /// Writes 1 to 8 bytes at a guest-physical address that is not RAM, read-only memory included.
     fn memory_write(&self, address: u64, data: &[u8]);
 
     /// The 8259's interrupt acknowledge cycle: the vector, or `None` if its request has gone away.

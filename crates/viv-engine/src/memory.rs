@@ -7,13 +7,14 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
 
 /// Guest RAM as engines and devices share it. Clones are handles to the same memory.
@@ -137,29 +138,59 @@ impl NewBitmap for PageRecord {
     }
 }
 
+/// Where a PC's display memory begins, in which there is no RAM.
+pub const VGA_START: u64 = 0xa_0000;
+/// Where RAM continues after it.
+pub const VGA_END: u64 = 0xc_0000;
 /// Where the hole for devices below 4 GiB begins: RAM beyond this many bytes continues at 4 GiB.
-pub const HOLE_START: u64 = 0xc000_0000;
+pub const HOLE_START: u64 = 0x8000_0000;
 /// Where RAM continues.
 pub const HOLE_END: u64 = 0x1_0000_0000;
 
-/// RAM of `size` bytes in the machine's layout: from 0 to 3 GiB, and the rest from 4 GiB. It is a file in memory, so that
-/// engines can map a page of it at several places.
+/// RAM of `size` bytes in the machine's layout: from 0 to 2 GiB without the display's 128 KiB, which are lost, and the
+/// rest from 4 GiB. It is a file in memory, so that engines can map a page of it at several places.
 ///
 /// # Errors
 /// When the host gives no memory, or `size` is no multiple of a page.
 pub fn allocate(size: u64) -> std::io::Result<GuestMemory> {
-    let bytes = |n: u64| usize::try_from(n).map_err(std::io::Error::other);
-    let file = memfd_create("guest-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&file, size)?;
+    let low = [0..size.min(VGA_START), VGA_END..size.min(HOLE_START)];
+    let high = HOLE_END..HOLE_END.saturating_add(size.saturating_sub(HOLE_START));
+    let ranges: Vec<_> = low.into_iter().chain([high]).filter(|range| !range.is_empty()).collect();
+    from_ranges("guest-ram", &ranges)
+}
+
+/// Read-only memory with `content`, which is a multiple of a page, at `start`. What it holds can be exchanged by whoever
+/// has it, not by the guest.
+///
+/// # Errors
+/// When the host gives no memory, or the size is no multiple of a page.
+pub fn read_only(start: u64, content: &[u8]) -> std::io::Result<GuestMemory> {
+    let end = start.saturating_add(content.len() as u64);
+    let memory = from_ranges("guest-rom", std::slice::from_ref(&(start..end)))?;
+    memory.write_slice(content, GuestAddress(start)).map_err(std::io::Error::other)?;
+    Ok(memory)
+}
+
+/// Memory at these addresses, one after the other in a file.
+fn from_ranges(name: &str, ranges: &[Range<u64>]) -> std::io::Result<GuestMemory> {
+    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, ranges.iter().map(|range| range.end - range.start).sum())?;
     // What is mapped stays there whatever becomes of the file.
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let file = Arc::new(File::from(file));
-    let part = |start| Some(FileOffset::from_arc(Arc::clone(&file), start));
-    let mut ranges = vec![(GuestAddress(0), bytes(size.min(HOLE_START))?, part(0))];
-    if size > HOLE_START {
-        ranges.push((GuestAddress(HOLE_END), bytes(size - HOLE_START)?, part(HOLE_START)));
+    let mut offset = 0;
+    let mut parts = Vec::new();
+    for range in ranges {
+        let size = range.end - range.start;
+        let part = FileOffset::from_arc(Arc::clone(&file), offset);
+        parts.push((
+            GuestAddress(range.start),
+            usize::try_from(size).map_err(std::io::Error::other)?,
+            Some(part),
+        ));
+        offset += size;
     }
-    GuestMemory::from_ranges_with_files(&ranges).map_err(std::io::Error::other)
+    GuestMemory::from_ranges_with_files(&parts).map_err(std::io::Error::other)
 }
 
 /// The record of a region's pages.
@@ -185,13 +216,11 @@ pub fn take_dirty_pages(memory: &GuestMemory) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::Bytes;
-
     use super::*;
 
     #[test]
     fn a_write_by_a_device_is_recorded_and_outdates_code() {
-        let memory = allocate(1 << 20).unwrap();
+        let memory = allocate(2 << 20).unwrap();
         let region = memory.iter().next().unwrap();
         let record = record(region);
         record.note_code(3);
@@ -206,9 +235,23 @@ mod tests {
     }
 
     #[test]
-    fn large_memory_leaves_the_hole() {
-        let memory = allocate(HOLE_START + (16 << 20)).unwrap();
-        let ranges: Vec<_> = memory.iter().map(|r| (r.start_addr().0, r.len())).collect();
-        assert_eq!(ranges, [(0, HOLE_START), (HOLE_END, 16 << 20)]);
+    fn memory_leaves_the_holes() {
+        let ranges = |size| -> Vec<_> {
+            let memory = allocate(size).unwrap();
+            memory.iter().map(|r| (r.start_addr().0, r.start_addr().0 + r.len())).collect()
+        };
+        let high = (HOLE_END, HOLE_END + (16 << 20));
+        assert_eq!(ranges(HOLE_START + (16 << 20)), [(0, VGA_START), (VGA_END, HOLE_START), high]);
+        assert_eq!(ranges(HOLE_START), [(0, VGA_START), (VGA_END, HOLE_START)]);
+        assert_eq!(ranges(VGA_END), [(0, VGA_START)]);
+        assert_eq!(ranges(0x1000), [(0, 0x1000)]);
+    }
+
+    #[test]
+    fn read_only_memory_holds_its_content() {
+        let memory = read_only(0xffff_f000, &[7; 0x1000]).unwrap();
+        let mut end = [0; 4];
+        memory.read_slice(&mut end, GuestAddress(0xffff_fffc)).unwrap();
+        assert_eq!(end, [7; 4]);
     }
 }

@@ -76,7 +76,8 @@ impl Cpu {
             return Ok(None);
         }
         self.note_access(address, size, access);
-        Ok(self.ram.page(phys).map(|page| {
+        let page = self.ram.page(phys).filter(|page| page.writable || access != Access::Write);
+        Ok(page.map(|page| {
             // SAFETY: the offset is inside the page.
             unsafe { page.host.add((phys & paging::PAGE_OFFSET) as usize) }
         }))
@@ -108,7 +109,7 @@ impl Cpu {
         self.note_access(address, T::SIZE, Access::Write);
         if !crosses(address, T::SIZE) {
             let phys = self.translate(address, Access::Write, self.view())?;
-            if let Some(page) = self.ram.page(phys) {
+            if let Some(page) = self.ram.writable_page(phys) {
                 // SAFETY: the value is inside the page.
                 unsafe { T::store(page.host.add((phys & paging::PAGE_OFFSET) as usize), value) };
                 return Ok(());
@@ -214,7 +215,7 @@ impl Cpu {
 
     /// Writes within one page of guest-physical memory.
     pub fn write_physical(&mut self, phys: u64, bytes: &[u8]) {
-        if let Some(page) = self.ram.page(phys) {
+        if let Some(page) = self.ram.writable_page(phys) {
             // SAFETY: callers stay within a page.
             unsafe {
                 ram::copy(bytes.as_ptr(), page.host.add((phys & paging::PAGE_OFFSET) as usize), bytes.len());
@@ -241,7 +242,7 @@ impl Cpu {
     /// Writes guest-physical memory across pages, for the processor itself.
     pub fn write_physical_bytes(&mut self, phys: u64, bytes: &[u8]) {
         for (at, range) in pieces(phys, bytes.len()) {
-            if let Some(page) = self.ram.page(at) {
+            if let Some(page) = self.ram.writable_page(at) {
                 page.record.note_write(page.index);
             }
             self.write_physical(at, &bytes[range]);

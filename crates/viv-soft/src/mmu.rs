@@ -74,8 +74,8 @@ impl Cpu {
         let translation = self.walk(address, access, view)?;
         let phys = translation.phys;
         let Some(page) = self.ram.page(phys) else { return Ok(phys) };
-        let mut plain = page.record.is_plain(page.index);
-        if access == Access::Write && !plain {
+        let mut plain = page.writable && page.record.is_plain(page.index);
+        if access == Access::Write && page.writable && !plain {
             if page.record.has_code(page.index) {
                 self.op_end = std::ptr::null();
             }

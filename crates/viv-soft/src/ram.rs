@@ -20,7 +20,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 pub struct Ram {
     regions: Box<[Region]>,
     /// Keeps the mappings and records alive that the regions point into.
-    _memory: GuestMemory,
+    _memory: [Option<GuestMemory>; 2],
 }
 
 struct Region {
@@ -28,6 +28,7 @@ struct Region {
     len: u64,
     host: *mut u8,
     record: *const PageRecord,
+    writable: bool,
     /// What is mapped there, to be mapped elsewhere too, and from which offset.
     file: Option<(Arc<File>, u64)>,
 }
@@ -47,6 +48,8 @@ pub struct RamPage<'a> {
     pub record: &'a PageRecord,
     /// Its number in that record.
     pub index: usize,
+    /// Whether the guest may write it.
+    pub writable: bool,
 }
 
 impl RamPage<'_> {
@@ -57,28 +60,33 @@ impl RamPage<'_> {
 }
 
 impl Ram {
-    /// A view of `memory`.
-    pub fn new(memory: &GuestMemory) -> Self {
-        let regions: Box<[Region]> = memory
-            .iter()
-            .map(|region| Region {
+    /// A view of `memory`, and of `rom`, which the guest cannot write.
+    pub fn new(memory: &GuestMemory, rom: Option<&GuestMemory>) -> Self {
+        let writable = memory.iter().map(|region| (region, true));
+        let fixed = rom.into_iter().flat_map(GuestMemory::iter).map(|region| (region, false));
+        let mut regions: Box<[Region]> = writable
+            .chain(fixed)
+            .map(|(region, writable)| Region {
                 start: region.start_addr().0,
                 len: region.len(),
                 host: (**region).as_ptr(),
                 record: record(region),
+                writable,
                 file: region.file_offset().map(|file| (Arc::clone(file.arc()), file.start())),
             })
             .collect();
+        // The largest is asked for most.
+        regions.sort_unstable_by_key(|region| std::cmp::Reverse(region.len));
         for region in &regions {
             // Guests touch their memory page by page, each of which is a fault for the host unless its pages are large.
             // SAFETY: advice about the region's own mapping that changes nothing of what it holds. A host that does not
             // take it is only slower.
             let _ = unsafe { madvise(region.host.cast(), region.len as usize, Advice::LinuxHugepage) };
         }
-        Self { regions, _memory: memory.clone() }
+        Self { regions, _memory: [Some(memory.clone()), rom.cloned()] }
     }
 
-    /// The page that holds guest-physical address `phys`, if it is RAM.
+    /// The page that holds guest-physical address `phys`, if it is memory.
     #[inline]
     pub fn page(&self, phys: u64) -> Option<RamPage<'_>> {
         let region = self.regions.iter().find(|region| phys.wrapping_sub(region.start) < region.len)?;
@@ -89,12 +97,19 @@ impl Ram {
             // SAFETY: the record lives as long as `_memory`.
             record: unsafe { &*region.record },
             index: (offset >> 12) as usize,
+            writable: region.writable,
         })
+    }
+
+    /// The page that holds guest-physical address `phys`, if it is memory that the guest may write.
+    #[inline]
+    pub fn writable_page(&self, phys: u64) -> Option<RamPage<'_>> {
+        self.page(phys).filter(|page| page.writable)
     }
 
     /// Whether guest page `frame` can be written with no word to its record.
     pub fn is_plain(&self, frame: u32) -> bool {
-        self.page(u64::from(frame) << 12).is_some_and(|page| page.record.is_plain(page.index))
+        self.writable_page(u64::from(frame) << 12).is_some_and(|page| page.record.is_plain(page.index))
     }
 
     /// Maps `count` guest pages from `phys` on at `at` as well; says whether they are.
@@ -124,7 +139,8 @@ impl Ram {
 
     /// Replaces a page-table entry of 4 or 8 bytes if it still holds `old`; says whether it did.
     pub fn update_entry<T: Int>(&self, phys: u64, old: T, new: T) -> bool {
-        let Some(page) = self.page(phys) else { return false };
+        // An entry in read-only memory stays as it is, which nobody can tell from one that was written.
+        let Some(page) = self.writable_page(phys) else { return self.read::<T>(phys) == Some(old) };
         page.record.note_write(page.index);
         let (old, new) = (old.to_u64(), new.to_u64());
         let at = phys & paging::PAGE_OFFSET & !(T::SIZE - 1);

@@ -170,7 +170,7 @@ impl SoftVm {
             .then(PerfMap::create)
             .transpose()
             .map_err(|source| EngineError::Host { action: "write /tmp/perf-PID.map", source })?;
-        let ram = Arc::new(Ram::new(&parameters.memory));
+        let ram = Arc::new(Ram::new(&parameters.memory, parameters.rom.as_ref()));
         let code_writes = Arc::new(AtomicU64::new(0));
         let tell: memory::CodeWrites = {
             let (code_writes, inboxes) = (Arc::clone(&code_writes), inboxes.clone());
@@ -179,7 +179,7 @@ impl SoftVm {
                 inboxes.iter().for_each(|inbox| inbox.notify());
             })
         };
-        for region in parameters.memory.iter() {
+        for region in parameters.memory.iter().chain(parameters.rom.iter().flat_map(GuestMemory::iter)) {
             memory::record(region).on_code_writes(Arc::clone(&tell));
         }
         let timebase = Timebase::new(host_tsc_khz());

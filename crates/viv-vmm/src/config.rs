@@ -35,8 +35,8 @@ pub struct MachineConfig {
     pub engine: EngineChoice,
     /// Options of the engine that is used, each of the form `key=value`.
     pub engine_options: Vec<String>,
-    /// What it starts with.
-    pub boot: BootConfig,
+    /// What it starts with, and by that its profile.
+    pub boot: Boot,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
@@ -64,8 +64,18 @@ pub enum EngineChoice {
 
 /// What the machine starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// A kernel, on a machine with what a kernel needs (the `micro` profile).
+    Kernel(KernelConfig),
+    /// Firmware, on a machine with all that any system for PCs looks for (the `pc` profile).
+    Firmware(FirmwareConfig),
+}
+
+/// A kernel that is started directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BootConfig {
+pub struct KernelConfig {
     /// The kernel: bzImage or ELF.
     pub kernel: FileSource,
     /// Initial RAM disks, laid one after the other, each at a multiple of four bytes.
@@ -74,6 +84,40 @@ pub struct BootConfig {
     pub cmdline: String,
     /// How the kernel is entered.
     pub protocol: BootProtocol,
+}
+
+/// Firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareConfig {
+    /// The image, whose last byte lies below 4 GiB.
+    pub image: FileSource,
+    /// The flash memory below it, in which it keeps its variables.
+    pub variables: Option<VariablesConfig>,
+    /// Where messages go that it writes to its debug port (0x402).
+    pub log: Option<FdSlot>,
+    /// From what it tries to start, first to last. What is not named comes after.
+    pub boot_order: Vec<BootDevice>,
+}
+
+/// Flash memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariablesConfig {
+    /// What it holds.
+    pub path: PathBuf,
+    /// Whether what the guest writes goes there; otherwise it is forgotten at the end.
+    pub keep: bool,
+}
+
+/// A kind of device to start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootDevice {
+    /// The disks, in their order.
+    Disk,
+    /// The CD-ROM drives, in their order.
+    Cdrom,
 }
 
 /// A file to read.
@@ -315,9 +359,11 @@ impl MachineConfig {
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
-        let cmdline = self.boot.cmdline.as_bytes();
-        if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
-            return Err(ConfigError::Cmdline { length: cmdline.len() });
+        if let Boot::Kernel(kernel) = &self.boot {
+            let cmdline = kernel.cmdline.as_bytes();
+            if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
+                return Err(ConfigError::Cmdline { length: cmdline.len() });
+            }
         }
         let wants_console =
             self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console { .. }));
@@ -340,17 +386,25 @@ pub(crate) mod tests {
             vcpus: 1,
             engine: EngineChoice::Soft,
             engine_options: Vec::new(),
-            boot: BootConfig {
+            boot: Boot::Kernel(KernelConfig {
                 kernel: FileSource::Path("kernel".into()),
                 initrds: Vec::new(),
                 cmdline: String::new(),
                 protocol: BootProtocol::Auto,
-            },
+            }),
             disks: Vec::new(),
             serial: None,
             console: None,
             agent: None,
             no_reboot: false,
+        }
+    }
+
+    /// The kernel of a machine that has one.
+    pub(crate) fn kernel(config: &mut MachineConfig) -> &mut KernelConfig {
+        match &mut config.boot {
+            Boot::Kernel(kernel) => kernel,
+            Boot::Firmware(_) => panic!("it has firmware"),
         }
     }
 
@@ -366,7 +420,7 @@ pub(crate) mod tests {
             assert_eq!(config.validate(), Err(ConfigError::Vcpus { vcpus }));
         }
         let mut config = plain();
-        config.boot.cmdline = "a\0b".into();
+        kernel(&mut config).cmdline = "a\0b".into();
         assert_eq!(config.validate(), Err(ConfigError::Cmdline { length: 3 }));
         let agent = AgentConfig {
             command: Vec::new(),

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use viv_boot::{BootError, KernelError};
 use viv_devices::DeviceError;
 use viv_devices::bus::BusError;
+use viv_devices::fw_cfg::FwCfgError;
 use viv_devices::pci::PciError;
+use viv_devices::pflash::FlashError;
 use viv_disk::DiskError;
 use viv_engine::EngineError;
 
@@ -66,6 +68,12 @@ pub enum MachineError {
     /// A device cannot be made, saved or restored.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Something does not fit what firmware can be told.
+    #[error(transparent)]
+    FirmwareFile(#[from] FwCfgError),
+    /// The firmware's variables cannot be kept in flash memory.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
     /// A device finds no place among ports or addresses.
     #[error(transparent)]
     Bus(#[from] BusError),

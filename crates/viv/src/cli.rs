@@ -34,8 +34,8 @@ in it as root, or a shell. The image is built first if this host does not have i
 session is interactive; otherwise standard input, output and error are passed through apart from each \
 other, and end of input is passed on.
 
-With --kernel, the machine boots that kernel directly, and its first serial port is the standard input \
-and output of viv.")]
+With --kernel, the machine boots that kernel directly; with --firmware, it starts as a PC does, from a disk or \
+CD-ROM. Its first serial port is the standard input and output of viv.")]
     Run(Box<RunArgs>),
     /// List, build and remove images
     #[command(subcommand, arg_required_else_help = true)]
@@ -53,7 +53,7 @@ and output of viv.")]
 /// What `viv run` takes.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "viv run [OPTIONS] IMAGE [-- COMMAND…]\n       viv run [OPTIONS] --kernel FILE",
+    override_usage = "viv run [OPTIONS] IMAGE [-- COMMAND…]\n       viv run [OPTIONS] --kernel FILE\n       viv run [OPTIONS] --firmware bios|uefi|FILE",
     after_long_help = "Leaving:
   exit, Ctrl-D, poweroff   as on any machine; everything typed, Ctrl-C included, goes to the guest
   Ctrl-] Ctrl-] Ctrl-]     within a second: powers the guest off; once more ends it at once
@@ -62,7 +62,7 @@ The terminal is restored on every way out.
 
 Exit status:
   with IMAGE      that of the command; 126 if it cannot be executed, 127 if it is not found
-  with --kernel   0 when the guest powers off or, with --no-reboot, resets
+  with --kernel or --firmware   0 when the guest powers off or, with --no-reboot, resets
   125             viv itself failed; one line on standard error says why
   128 + N         stopped by signal N before the guest reported a status
 
@@ -72,11 +72,12 @@ Examples:
   echo 'cat /etc/os-release' | viv run debian  a shell fed from a pipe
   viv run --keep web --memory 1G debian        a machine whose disk is kept, by name
   viv run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+  viv run --firmware uefi --disk debian.img    a system that boots from its disk
   viv run --kernel vmlinuz --disk root.img --append 'console=ttyS0 root=/dev/vda'"
 )]
 pub struct RunArgs {
     /// Image to run, like `debian` or `debian:trixie` (see `viv image ls`)
-    #[arg(value_name = "IMAGE", required_unless_present = "kernel")]
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["kernel", "firmware"])]
     pub image: Option<String>,
 
     /// Command to run in the guest instead of a shell
@@ -111,7 +112,7 @@ The soft engine has:
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run
-    #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
     /// Say on standard error at the end what the machine did: time, translated code, ways out of it
@@ -134,14 +135,63 @@ The soft engine has:
     #[arg(allow_hyphen_values = true)]
     pub append: Option<String>,
 
+    /// Firmware to start with: SeaBIOS, OVMF, or the image in a file
+    #[arg(long, value_name = "bios|uefi|FILE", conflicts_with_all = ["image", "command", "kernel"])]
+    #[arg(value_parser = FirmwareArg::parse, help_heading = "Firmware")]
+    pub firmware: Option<FirmwareArg>,
+
+    /// File in which UEFI keeps its variables, made if it is not there; without it they are forgotten
+    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
+    pub uefi_vars: Option<PathBuf>,
+
+    /// File for the messages that firmware writes to its debug port
+    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
+    pub firmware_log: Option<PathBuf>,
+
+    /// What firmware starts from first: `disk`, `cdrom`, or both with a comma between
+    #[arg(long, value_name = "LIST", requires = "firmware", help_heading = "Firmware")]
+    #[arg(value_enum, value_delimiter = ',')]
+    pub boot_order: Vec<BootDeviceArg>,
+
     /// Raw disk image, the guest's next virtio disk; `,readonly` protects it
-    #[arg(long, value_name = "FILE[,readonly]", help_heading = "Direct boot")]
+    #[arg(long, value_name = "FILE[,readonly]", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
     /// End when the guest resets instead of starting it again
-    #[arg(long, help_heading = "Direct boot")]
+    #[arg(long, help_heading = "Direct boot and firmware")]
     pub no_reboot: bool,
+}
+
+/// `--firmware`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirmwareArg {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
+    /// This image.
+    File(PathBuf),
+}
+
+impl FirmwareArg {
+    #[allow(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "bios" => Self::Bios,
+            "uefi" => Self::Uefi,
+            file => Self::File(file.into()),
+        })
+    }
+}
+
+/// One of `--boot-order`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BootDeviceArg {
+    /// The disks
+    Disk,
+    /// The CD-ROMs
+    Cdrom,
 }
 
 /// Reads `--cpus`.

@@ -92,7 +92,7 @@ pub struct PciHost {
     /// The ports that BARs can use.
     pub io: Range<u16>,
     /// The addresses below 4 GiB that BARs can use.
-    pub mmio32: Range<u64>,
+    pub mmio32: Vec<Range<u64>>,
     /// The addresses that 64-bit BARs can use, if any.
     pub mmio64: Option<Range<u64>>,
     /// Where the interrupt pins of bus 0 lead.
@@ -143,7 +143,9 @@ impl AcpiParameters {
         let base = pci.ecam_base;
         in_range("address of the ECAM", base, base.is_multiple_of(ECAM_BUS_SIZE), "a multiple of 1 MiB")?;
         window("ECAM", &pci.ecam(), FOUR_GIB)?;
-        window("PCI window below 4 GiB", &pci.mmio32, FOUR_GIB)?;
+        for mmio32 in &pci.mmio32 {
+            window("PCI window below 4 GiB", mmio32, FOUR_GIB)?;
+        }
         if let Some(mmio64) = &pci.mmio64 {
             window("PCI window above 4 GiB", mmio64, u64::MAX)?;
         }

@@ -15,9 +15,11 @@ pub fn add_host_bridge(pci: &PciHost, aml: &mut Vec<u8>) {
     let config = dsdt::io(pci.config_ports.start, pci.config_ports.end);
     let buses = AddressSpace::new_bus_number(0, u16::from(pci.last_bus));
     let ports = AddressSpace::new_io(pci.io.start, pci.io.end - 1, None);
-    let low = memory(pci.mmio32.start as u32, (pci.mmio32.end - 1) as u32);
+    let low: Vec<_> =
+        pci.mmio32.iter().map(|range| memory(range.start as u32, (range.end - 1) as u32)).collect();
     let high = pci.mmio64.as_ref().map(|range| memory(range.start, range.end - 1));
-    let mut resources: Vec<&dyn Aml> = vec![&config, &buses, &ports, &low];
+    let mut resources: Vec<&dyn Aml> = vec![&config, &buses, &ports];
+    resources.extend(low.iter().map(|window| window as &dyn Aml));
     resources.extend(high.as_ref().map(|window| window as &dyn Aml));
 
     Device::new(

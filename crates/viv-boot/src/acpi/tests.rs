@@ -33,7 +33,7 @@ pub(crate) fn parameters() -> AcpiParameters {
             last_bus: 255,
             config_ports: 0xcf8..0xd00,
             io: 0xc000..0xffff,
-            mmio32: 0xc000_0000..0xe000_0000,
+            mmio32: std::iter::once(0xc000_0000..0xe000_0000).collect(),
             mmio64: Some(0x40_0000_0000..0x80_0000_0000),
             interrupts,
         },
@@ -164,7 +164,7 @@ fn what_cannot_be_expressed_is_refused() {
         error.to_string(),
         "the number of vCPUs is 0x0, which no ACPI table can express: it must be 1 to 4096"
     );
-    let error = refuse(&|p| p.pci.mmio32 = 0xc000_0000..0x1_0000_1000);
+    let error = refuse(&|p| p.pci.mmio32[0] = 0xc000_0000..0x1_0000_1000);
     assert!(matches!(error, AcpiError::Window { end: 0x1_0000_1000, .. }));
     assert!(matches!(refuse(&|p| p.pci.io = 5..5), AcpiError::Window { .. }));
     assert!(matches!(refuse(&|p| p.pci.ecam_base = u64::MAX << 20), AcpiError::Window { .. }));

@@ -163,7 +163,7 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(
         at(RAM - 0x1000),
         "the kernel does not fit into the guest's memory: it needs 0xfff000 to 0x1003800, RAM is 0x0 to \
-         0x1000000"
+         0xa0000 and 0xc0000 to 0x1000000"
     );
     assert_eq!(at(0x7000), "the kernel wants the memory at 0x7000: below 1 MiB nothing can be loaded");
     let mut image = elf64(false);

@@ -1,7 +1,8 @@
 //! ACPI's fixed hardware: PM1 event and control registers, the PM timer, and general-purpose event block 0.
 //!
-//! The machine is always in ACPI mode (the FADT names no SMI command port). Events assert the SCI, which is
-//! level-triggered, for as long as one is both up and enabled.
+//! The machine is always in ACPI mode (the FADT names no SMI command port), unless it is to have a legacy mode
+//! too ([`AcpiPm::with_legacy_mode`]). Events assert the SCI, which is level-triggered, for as long as one is both
+//! up and enabled. There is no system management mode: firmware finds SMIs set up and leaves them alone.
 
 mod regs;
 mod state;
@@ -37,6 +38,9 @@ pub struct AcpiPm {
     status: Pm1,
     enable: Pm1,
     control: u16,
+    has_legacy_mode: bool,
+    /// The APM ports: control and status, which ports of an ICH9 keep for firmware.
+    apm: [u8; 2],
     gpe_status: u32,
     gpe_enable: u32,
     /// How often the PM timer's highest bit had changed when [`Pm1::TIMER`] was last brought up to date.
@@ -47,6 +51,9 @@ impl AcpiPm {
     /// Its ports.
     pub const PORTS: [PortRange; 1] =
         [PortRange::new(layout::ACPI_PM.start, layout::ACPI_PM.end.saturating_sub(layout::ACPI_PM.start))];
+
+    /// The ports that a machine with a legacy mode has as well.
+    pub const APM_PORTS: [PortRange; 1] = [PortRange::new(layout::APM_CONTROL, 2)];
 
     /// The hardware after power-on. `sci` is [`layout::SCI_IRQ`].
     #[must_use]
@@ -63,13 +70,28 @@ impl AcpiPm {
             system,
             status: Pm1::empty(),
             enable: Pm1::empty(),
-            control: 0,
+            control: regs::SCI_EN,
+            has_legacy_mode: false,
+            apm: [0; 2],
             gpe_status: 0,
             gpe_enable: 0,
             timer_turns: 0,
         };
         device.timer_turns = device.turns();
         device
+    }
+
+    /// The same, in legacy mode until the guest writes [`layout::ACPI_ENABLE`] to [`layout::APM_CONTROL`], or sets
+    /// SCI_EN itself. Until then nothing asserts the SCI.
+    #[must_use]
+    pub fn with_legacy_mode(mut self) -> Self {
+        self.has_legacy_mode = true;
+        self.control = self.power_on_control();
+        self
+    }
+
+    fn power_on_control(&self) -> u16 {
+        if self.has_legacy_mode { 0 } else { regs::SCI_EN }
     }
 
     /// Presses the power button. A guest that has enabled it shuts down in its own time.
@@ -106,7 +128,8 @@ impl AcpiPm {
     /// Brings SCI and alarm in step with the registers.
     fn settle(&mut self) {
         let fixed = self.status & self.enable & Pm1::ENABLES;
-        self.sci.set(!fixed.is_empty() || self.gpe_status & self.gpe_enable != 0);
+        let event = !fixed.is_empty() || self.gpe_status & self.gpe_enable != 0;
+        self.sci.set(event && self.control & regs::SCI_EN != 0);
         if self.enable.contains(Pm1::TIMER) && !self.status.contains(Pm1::TIMER) {
             let next = self.timer_turns.saturating_add(1).saturating_mul(TICKS_PER_TURN);
             self.timer.arm(PM_CLOCK.nanos(next));
@@ -120,11 +143,13 @@ impl AcpiPm {
         let bytes = match field {
             Field::Status => u32::from(self.status.bits()),
             Field::Enable => self.enable.bits().into(),
-            Field::Control => (self.control | regs::SCI_EN).into(),
+            Field::Control => self.control.into(),
             // The PM timer has 32 bits.
             Field::Timer => (ticks & 0xffff_ffff).try_into().unwrap_or(0),
             Field::GpeStatus => self.gpe_status,
             Field::GpeEnable => self.gpe_enable,
+            Field::SmiEnable => regs::SMI_EN,
+            Field::Apm => u16::from_le_bytes(self.apm).into(),
             Field::Reserved => 0,
         };
         bytes.to_le_bytes().get(at).copied().unwrap_or(0)
@@ -145,17 +170,29 @@ impl AcpiPm {
             Field::Control => self.write_control(low_half(with_byte(self.control.into(), at, value))),
             Field::GpeStatus => self.gpe_status &= !with_byte(0, at, value),
             Field::GpeEnable => self.gpe_enable = with_byte(self.gpe_enable, at, value),
-            Field::Timer | Field::Reserved => {}
+            Field::Apm => self.write_apm(at, value),
+            Field::Timer | Field::SmiEnable | Field::Reserved => {}
+        }
+    }
+
+    fn write_apm(&mut self, at: usize, value: u8) {
+        if let Some(byte) = self.apm.get_mut(at) {
+            *byte = value;
+        }
+        match (at, value) {
+            (0, layout::ACPI_ENABLE) => self.control |= regs::SCI_EN,
+            (0, layout::ACPI_DISABLE) if self.has_legacy_mode => self.control &= !regs::SCI_EN,
+            _ => {}
         }
     }
 
     fn write_control(&mut self, value: u16) {
-        self.control = value & (regs::SLP_TYP | regs::BM_RLD);
+        self.control = value & regs::CONTROL_KEPT | self.power_on_control();
         let sleep_type = (value & regs::SLP_TYP) >> regs::SLP_TYP_SHIFT;
         if value & regs::SLP_EN == 0 {
             return;
         }
-        if sleep_type == u16::from(layout::SLEEP_TYPE_S5) {
+        if [layout::SLEEP_TYPE_S5, layout::SLEEP_TYPE_FIRMWARE_OFF].map(u16::from).contains(&sleep_type) {
             self.system.request(SystemRequest::PowerOff);
         } else {
             tracing::debug!("the guest enters sleep type {sleep_type}, which means nothing");
@@ -172,19 +209,23 @@ enum Field {
     Timer,
     GpeStatus,
     GpeEnable,
+    SmiEnable,
+    Apm,
     Reserved,
 }
 
 impl Field {
     /// The register at a port, and which of its bytes.
     fn at(port: u16) -> (Self, usize) {
-        const LAYOUT: [(Field, u16, u16); 6] = [
+        const LAYOUT: [(Field, u16, u16); 8] = [
             (Field::Status, layout::PM1_EVENT, 2),
             (Field::Enable, layout::PM1_EVENT + 2, 2),
             (Field::Control, layout::PM1_CONTROL, layout::PM1_CONTROL_LENGTH as u16),
             (Field::Timer, layout::PM_TIMER, layout::PM_TIMER_LENGTH as u16),
             (Field::GpeStatus, layout::GPE0, layout::GPE0_LENGTH as u16 / 2),
             (Field::GpeEnable, layout::GPE0 + layout::GPE0_LENGTH as u16 / 2, layout::GPE0_LENGTH as u16 / 2),
+            (Field::SmiEnable, layout::SMI_ENABLE, 4),
+            (Field::Apm, layout::APM_CONTROL, 2),
         ];
         LAYOUT
             .into_iter()
@@ -247,7 +288,8 @@ impl Device for AcpiPm {
     fn reset(&mut self) {
         self.status = Pm1::empty();
         self.enable = Pm1::empty();
-        self.control = 0;
+        self.control = self.power_on_control();
+        self.apm = [0; 2];
         self.gpe_status = 0;
         self.gpe_enable = 0;
         self.timer_turns = self.turns();
@@ -259,6 +301,7 @@ impl Device for AcpiPm {
             status: self.status.bits(),
             enable: self.enable.bits(),
             control: self.control,
+            apm: self.apm,
             gpe_status: self.gpe_status,
             gpe_enable: self.gpe_enable,
             timer_turns: self.timer_turns,
@@ -267,10 +310,11 @@ impl Device for AcpiPm {
     }
 
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
-        let state: AcpiPmState = state.decode(AcpiPmState::VERSION)?;
+        let state = AcpiPmState::decode(state)?;
         self.status = Pm1::from_bits_truncate(state.status);
         self.enable = Pm1::from_bits_truncate(state.enable) & Pm1::ENABLES;
-        self.control = state.control & (regs::SLP_TYP | regs::BM_RLD);
+        self.control = state.control & regs::CONTROL_KEPT | self.power_on_control();
+        self.apm = state.apm;
         self.gpe_status = state.gpe_status;
         self.gpe_enable = state.gpe_enable;
         self.timer_turns = state.timer_turns;

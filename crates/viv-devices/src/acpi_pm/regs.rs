@@ -1,4 +1,5 @@
-//! ACPI's fixed registers (ACPI 6.5, 4.8.3 and 4.8.4).
+//! ACPI's fixed registers (ACPI 6.5, 4.8.3 and 4.8.4), and those that an ICH9 has beside them (ICH9 data sheet,
+//! 13.8.2 and 13.8.3).
 
 use bitflags::bitflags;
 
@@ -20,7 +21,7 @@ bitflags! {
     }
 }
 
-/// PM1 control: the machine is in ACPI mode. It knows no other.
+/// PM1 control: the machine is in ACPI mode.
 pub(super) const SCI_EN: u16 = 1 << 0;
 /// PM1 control: bus masters request the processor's attention.
 pub(super) const BM_RLD: u16 = 1 << 1;
@@ -30,3 +31,9 @@ pub(super) const SLP_TYP: u16 = 7 << SLP_TYP_SHIFT;
 pub(super) const SLP_TYP_SHIFT: u32 = 10;
 /// PM1 control: enters the sleep state (write only).
 pub(super) const SLP_EN: u16 = 1 << 13;
+/// PM1 control: what a write changes.
+pub(super) const CONTROL_KEPT: u16 = SCI_EN | BM_RLD | SLP_TYP;
+
+/// SMI_EN as it always reads: SMIs are on (GLB_SMI_EN), those by the APM control port too (APMC_EN). SeaBIOS takes
+/// it for a sign that system management mode was set up, and does not try to.
+pub(super) const SMI_EN: u32 = 1 << 0 | 1 << 5;

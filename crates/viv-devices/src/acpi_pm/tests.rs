@@ -1,7 +1,10 @@
 use viv_engine::time::ManualClock;
 
+use super::state::AcpiPmStateV1;
 use super::*;
-use crate::testing::{Alarm, Lines, Places, Requests, hostile_accesses, inb, reset_gives_power_on_state};
+use crate::testing::{
+    Alarm, Lines, Places, Requests, hostile_accesses, inb, outb, reset_gives_power_on_state,
+};
 
 struct Bench {
     clock: Arc<ManualClock>,
@@ -20,6 +23,11 @@ fn bench_at(clock: Arc<ManualClock>) -> Bench {
     let requests = Arc::new(Requests::default());
     let pm = AcpiPm::new(clock.clone(), alarm.clone(), lines.line(layout::SCI_IRQ), requests.clone());
     Bench { clock, alarm, lines, requests, pm }
+}
+
+fn legacy_bench() -> Bench {
+    let Bench { clock, alarm, lines, requests, pm } = bench();
+    Bench { clock, alarm, lines, requests, pm: pm.with_legacy_mode() }
 }
 
 impl Bench {
@@ -137,13 +145,92 @@ fn a_restored_event_asserts_the_sci() {
 }
 
 #[test]
+fn firmware_switches_off_by_sleep_type_0() {
+    let mut b = bench();
+    b.outw(layout::PM1_CONTROL, 0x2000);
+    assert_eq!(b.requests.take(), [SystemRequest::PowerOff]);
+}
+
+#[test]
+fn without_a_legacy_mode_acpi_mode_is_for_ever() {
+    let mut b = bench();
+    outb(&mut b.pm, layout::APM_CONTROL, layout::ACPI_DISABLE);
+    b.outw(layout::PM1_CONTROL, 0);
+    assert_eq!(b.inw(layout::PM1_CONTROL), 1);
+}
+
+#[test]
+fn a_legacy_mode_is_left_and_entered_by_the_apm_port() {
+    let mut b = legacy_bench();
+    assert_eq!(b.inw(layout::PM1_CONTROL), 0);
+    b.outw(ENABLE, 0x0100);
+    b.pm.press_power_button();
+    assert!(!b.sci(), "not in legacy mode");
+    outb(&mut b.pm, layout::APM_CONTROL, layout::ACPI_ENABLE);
+    assert_eq!((b.inw(layout::PM1_CONTROL), b.sci()), (1, true));
+    outb(&mut b.pm, layout::APM_CONTROL + 1, layout::ACPI_DISABLE);
+    assert_eq!(b.inw(layout::APM_CONTROL), 0x0302, "both read back");
+    assert!(b.sci(), "the status port says nothing");
+    outb(&mut b.pm, layout::APM_CONTROL, layout::ACPI_DISABLE);
+    assert_eq!((b.inw(layout::PM1_CONTROL), b.sci()), (0, false));
+    b.outw(layout::PM1_CONTROL, 1);
+    assert!(b.sci(), "SCI_EN can be set directly");
+    b.pm.reset();
+    assert_eq!(b.inw(layout::PM1_CONTROL), 0);
+}
+
+#[test]
+fn seabios_finds_smis_set_up() {
+    let mut b = bench();
+    for value in [0, u16::MAX] {
+        b.outw(layout::SMI_ENABLE, value);
+        assert_eq!((b.inw(layout::SMI_ENABLE), b.inw(layout::SMI_ENABLE + 2)), (0x21, 0));
+    }
+    assert_eq!(b.inw(layout::ACPI_PM.end - 2), 0);
+}
+
+#[test]
+fn a_state_of_version_1_is_in_acpi_mode() {
+    let old = AcpiPmStateV1 {
+        status: 0x0100,
+        enable: 0x0100,
+        control: 0x1400,
+        gpe_status: 1,
+        gpe_enable: 2,
+        timer_turns: 0,
+    };
+    let saved = SavedState::encode(NAME, 1, &old).unwrap();
+    for mut b in [bench(), legacy_bench()] {
+        b.pm.restore(&saved).unwrap();
+        assert_eq!((b.inw(layout::PM1_CONTROL), b.sci()), (0x1401, true));
+    }
+}
+
+#[test]
+fn the_mode_is_saved() {
+    let mut old = legacy_bench();
+    for value in [layout::ACPI_ENABLE, layout::ACPI_DISABLE] {
+        outb(&mut old.pm, layout::APM_CONTROL, value);
+        let mut new = legacy_bench();
+        new.pm.restore(&old.pm.save().unwrap()).unwrap();
+        assert_eq!(new.inw(layout::PM1_CONTROL), u16::from(value == layout::ACPI_ENABLE));
+        assert_eq!(inb(&mut new.pm, layout::APM_CONTROL), value);
+    }
+}
+
+#[test]
 fn conformance() {
     let clock = Arc::new(ManualClock::default());
-    let places = Places { ports: &AcpiPm::PORTS, memory: 0 };
-    let fresh = || bench_at(Arc::clone(&clock)).pm;
-    hostile_accesses(fresh, &places, |nanos| {
+    let ports = [AcpiPm::PORTS, AcpiPm::APM_PORTS].concat();
+    let pm = || bench_at(Arc::clone(&clock)).pm;
+    let passes = |nanos| {
         clock.advance(nanos);
         clock.now()
-    });
-    reset_gives_power_on_state(fresh, &places);
+    };
+    let places = Places { ports: &AcpiPm::PORTS, memory: 0 };
+    hostile_accesses(pm, &places, passes);
+    reset_gives_power_on_state(pm, &places);
+    let places = Places { ports: &ports, memory: 0 };
+    hostile_accesses(|| pm().with_legacy_mode(), &places, passes);
+    reset_gives_power_on_state(|| pm().with_legacy_mode(), &places);
 }

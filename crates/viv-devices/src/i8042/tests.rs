@@ -7,6 +7,8 @@ struct Bench {
     device: I8042,
 }
 
+mod devices;
+
 fn bench() -> Bench {
     let (lines, requests) = (Arc::new(Lines::default()), Arc::new(Requests::default()));
     let device = I8042::new(lines.line(layout::KEYBOARD_IRQ), requests.clone());
@@ -115,6 +117,22 @@ fn a_new_command_drops_one_that_waits_for_its_byte() {
     b.data(0x00);
     assert_eq!(b.requests.take(), []);
     assert_eq!(b.answer(), Some(0xfe));
+}
+
+#[test]
+fn a_state_of_the_first_version_is_taken() {
+    let mut b = bench();
+    b.command(0xad);
+    b.command(0xd2);
+    b.data(0x5a);
+    let state = SavedState::encode(NAME, 1, &b.device.state.controller).unwrap();
+    for mut other in [bench(), devices::bench()] {
+        other.device.restore(&state).unwrap();
+        assert_eq!(other.device.state.controller, b.device.state.controller);
+        assert!(other.lines.is_asserted(layout::KEYBOARD_IRQ));
+    }
+    let state = b.device.save().unwrap();
+    assert!(devices::bench().device.restore(&state).is_err(), "this one has no devices");
 }
 
 #[test]

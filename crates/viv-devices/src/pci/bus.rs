@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::config::{BARS, BarKind};
+use super::bridge;
+use super::bridge::HostBridge;
+use super::config::{BARS, Bar, BarKind, ConfigSpace};
 use super::device::PciDevice;
-use super::host::{HighWindow, HostBridge, PciHost};
+use super::host::{HighWindow, PciHost};
 use super::window::Window;
-use crate::{DeviceError, SavedState};
+use crate::{DeviceError, SavedState, layout};
 
 /// How many devices a bus can have.
 const SLOTS: u8 = 32;
@@ -34,6 +36,22 @@ pub enum PciError {
         /// The BAR's size.
         size: u64,
     },
+    /// No window has room for an expansion ROM.
+    #[error("no room for the expansion ROM of {name}: {size:#x} bytes")]
+    NoRoomForRom {
+        /// The function.
+        name: String,
+        /// The size of its place.
+        size: u32,
+    },
+    /// An expansion ROM is not the function's.
+    #[error("the expansion ROM of {name} cannot be used: {reason}; give the file that was made for it")]
+    Rom {
+        /// The function.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The function's configuration space has no room for what it should hold.
     #[error("the configuration space of {name} cannot hold its {what}")]
     Config {
@@ -58,12 +76,21 @@ pub enum PciError {
 /// The ranges of addresses that the machine leaves to PCI.
 #[derive(Debug, Clone)]
 pub struct Windows {
-    /// Memory below 4 GiB.
+    /// Memory below 4 GiB, ECAM included.
     pub memory32: Range<u64>,
     /// Memory above 4 GiB; may be empty.
     pub memory64: Range<u64>,
     /// Ports; may be empty.
     pub ports: Range<u16>,
+}
+
+/// Who gives the BARs and ECAM their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placing {
+    /// The machine, before the guest starts: for systems that are started with no firmware.
+    Machine,
+    /// The guest's firmware. Nothing answers before.
+    Firmware,
 }
 
 /// A PCI bus. Clones are handles to the same one.
@@ -74,9 +101,34 @@ pub struct PciBus {
 
 pub(super) struct Inner {
     functions: BTreeMap<u8, Box<dyn PciDevice>>,
+    windows: Windows,
+    /// Where BARs are put, if the machine does so.
+    places: Option<Places>,
+}
+
+struct Places {
     memory32: Window,
     memory64: Window,
     ports: Window,
+}
+
+impl Places {
+    fn new(windows: &Windows) -> Self {
+        let below_ecam = windows.memory32.end.min(layout::PCI_ECAM_BASE);
+        Self {
+            memory32: Window::new(windows.memory32.start..below_ecam),
+            memory64: Window::new(windows.memory64.clone()),
+            ports: Window::new(windows.ports.start.into()..windows.ports.end.into()),
+        }
+    }
+
+    fn take(&mut self, bar: Bar) -> Option<u64> {
+        match bar.kind {
+            BarKind::Memory32 | BarKind::Prefetchable32 => self.memory32.take(bar.size),
+            BarKind::Memory64 => self.memory64.take(bar.size).or_else(|| self.memory32.take(bar.size)),
+            BarKind::Io => self.ports.take(bar.size),
+        }
+    }
 }
 
 /// What a BAR is in.
@@ -86,23 +138,44 @@ pub(super) enum Space {
     Io,
 }
 
+/// The part of a function that an access reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Region {
+    Bar(usize),
+    Rom,
+}
+
+/// The part of a function that claims the addresses from `first` to `last`, and the offset of `first` in it.
+fn claimed(config: &ConfigSpace, space: Space, first: u64, last: u64) -> Option<(Region, u64)> {
+    let within = |start: u64, size: u64| {
+        let offset = first.checked_sub(start)?;
+        (last.checked_sub(start)? < size).then_some(offset)
+    };
+    let bars = (0..BARS).find_map(|index| {
+        let bar = config.bar(index).filter(|bar| (bar.kind == BarKind::Io) == (space == Space::Io))?;
+        Some((Region::Bar(index), within(config.bar_address(index)?, bar.size)?))
+    });
+    bars.or_else(|| {
+        let size = config.rom_size().filter(|_| space == Space::Memory)?;
+        Some((Region::Rom, within(config.rom_address()?, size.into())?))
+    })
+}
+
 impl PciBus {
     /// A bus with nothing but its host bridge, in slot 0.
     #[must_use]
-    pub fn new(windows: Windows) -> Self {
-        let ports = u64::from(windows.ports.start)..u64::from(windows.ports.end);
-        let bridge: Box<dyn PciDevice> = Box::new(HostBridge::new());
+    pub fn new(windows: Windows, placing: Placing) -> Self {
+        let bridge: Box<dyn PciDevice> = Box::new(HostBridge::new(placing));
         let inner = Inner {
             functions: BTreeMap::from([(0, bridge)]),
-            memory32: Window::new(windows.memory32),
-            memory64: Window::new(windows.memory64),
-            ports: Window::new(ports),
+            places: (placing == Placing::Machine).then(|| Places::new(&windows)),
+            windows,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Puts a function into `slot` (1 to 31) and its BARs into the windows: 64-bit ones above 4 GiB where
-    /// there is room.
+    /// Puts a function into `slot` (1 to 31). If the machine places them, its BARs get their addresses: 64-bit ones above
+    /// 4 GiB where there is room.
     ///
     /// # Errors
     /// When the slot is taken or does not exist, or a window is full.
@@ -111,20 +184,33 @@ impl PciBus {
         if slot >= SLOTS || inner.functions.contains_key(&slot) {
             return Err(PciError::Slot { slot, name: function.name().to_owned() });
         }
-        for index in 0..BARS {
-            let Some(bar) = function.config().bar(index) else { continue };
-            let address = match bar.kind {
-                BarKind::Memory32 => inner.memory32.take(bar.size),
-                BarKind::Memory64 => inner.memory64.take(bar.size).or_else(|| inner.memory32.take(bar.size)),
-                BarKind::Io => inner.ports.take(bar.size),
-            };
-            let name = || function.name().to_owned();
-            let address =
-                address.ok_or_else(|| PciError::NoRoom { bar: index, name: name(), size: bar.size })?;
-            function.config_mut().assign_bar(index, address);
+        if let Some(places) = &mut inner.places {
+            for index in 0..BARS {
+                let Some(bar) = function.config().bar(index) else { continue };
+                let name = || function.name().to_owned();
+                let address = places.take(bar).ok_or_else(|| PciError::NoRoom {
+                    bar: index,
+                    name: name(),
+                    size: bar.size,
+                })?;
+                function.config_mut().assign_bar(index, address);
+            }
+            if let Some(size) = function.config().rom_size() {
+                let address = places
+                    .memory32
+                    .take(size.into())
+                    .ok_or_else(|| PciError::NoRoomForRom { name: function.name().to_owned(), size })?;
+                function.config_mut().assign_rom(address);
+            }
         }
         inner.functions.insert(slot, function);
         Ok(())
+    }
+
+    /// Where ECAM is now, if it is anywhere.
+    #[must_use]
+    pub fn ecam(&self) -> Option<Range<u64>> {
+        self.lock().ecam()
     }
 
     /// The device through which the machine reaches the bus: everything but the window above 4 GiB.
@@ -136,21 +222,14 @@ impl PciBus {
     /// The device for the window above 4 GiB.
     #[must_use]
     pub fn high_window(&self) -> HighWindow {
-        let start = self.lock().memory64.range().start;
+        let start = self.lock().windows.memory64.start;
         HighWindow::new(self.clone(), start)
     }
 
     /// The windows it was made with.
     #[must_use]
     pub fn windows(&self) -> Windows {
-        let inner = self.lock();
-        let ports = inner.ports.range();
-        let port = |port: u64| u16::try_from(port).unwrap_or(u16::MAX);
-        Windows {
-            memory32: inner.memory32.range(),
-            memory64: inner.memory64.range(),
-            ports: port(ports.start)..port(ports.end),
-        }
+        self.lock().windows.clone()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -180,40 +259,61 @@ impl Inner {
         self.functions.get_mut(&slot).filter(|_| is_function_0_of_bus_0)
     }
 
+    fn ecam(&self) -> Option<Range<u64>> {
+        self.functions.get(&0).and_then(|bridge| bridge::ecam(bridge.config()))
+    }
+
+    /// Where an address lies in ECAM: the function and offset.
+    fn in_ecam(&self, address: u64) -> Option<(u16, u16)> {
+        let ecam = self.ecam().filter(|ecam| ecam.contains(&address))?;
+        let offset = address.checked_sub(ecam.start)?;
+        Some(((offset >> 12) as u16, (offset & 0xfff) as u16))
+    }
+
+    /// Reads `data.len()` bytes at an address below 4 GiB.
+    pub(super) fn memory_read(&mut self, address: u64, data: &mut [u8]) {
+        match self.in_ecam(address) {
+            Some((function, register)) => self.config_read(function, register, data),
+            None => self.read(Space::Memory, address, data),
+        }
+    }
+
+    /// Writes them.
+    pub(super) fn memory_write(&mut self, address: u64, data: &[u8]) {
+        match self.in_ecam(address) {
+            Some((function, register)) => self.config_write(function, register, data),
+            None => self.write(Space::Memory, address, data),
+        }
+    }
+
     /// Reads `data.len()` bytes at an address in a BAR.
     pub(super) fn read(&mut self, space: Space, address: u64, data: &mut [u8]) {
         match self.route(space, address, data.len()) {
-            Some((device, bar, offset)) => device.bar_read(bar, offset, data),
+            Some((device, Region::Bar(bar), offset)) => device.bar_read(bar, offset, data),
+            Some((device, Region::Rom, offset)) => device.rom_read(offset, data),
             None => data.fill(0xff),
         }
     }
 
     /// Writes them.
     pub(super) fn write(&mut self, space: Space, address: u64, data: &[u8]) {
-        if let Some((device, bar, offset)) = self.route(space, address, data.len()) {
+        if let Some((device, Region::Bar(bar), offset)) = self.route(space, address, data.len()) {
             device.bar_write(bar, offset, data);
         }
     }
 
-    /// The function and BAR that claim `length` bytes at `address`, and the offset in it. Where BARs overlap,
-    /// the first wins.
+    /// The function and the part of it that claim `length` bytes at `address`, and the offset in it. Where they
+    /// overlap, the first wins.
     fn route(
         &mut self,
         space: Space,
         address: u64,
         length: usize,
-    ) -> Option<(&mut Box<dyn PciDevice>, usize, u64)> {
+    ) -> Option<(&mut Box<dyn PciDevice>, Region, u64)> {
         let last = address.checked_add(u64::try_from(length).ok()?.checked_sub(1)?)?;
         self.functions.values_mut().find_map(|device| {
-            let (bar, offset) = (0..BARS).find_map(|index| {
-                let config = device.config();
-                let bar =
-                    config.bar(index).filter(|bar| (bar.kind == BarKind::Io) == (space == Space::Io))?;
-                let start = config.bar_address(index)?;
-                let offset = address.checked_sub(start)?;
-                (last.checked_sub(start)? < bar.size).then_some((index, offset))
-            })?;
-            Some((device, bar, offset))
+            let (region, offset) = claimed(device.config(), space, address, last)?;
+            Some((device, region, offset))
         })
     }
 

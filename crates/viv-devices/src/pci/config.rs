@@ -31,6 +31,8 @@ pub struct Identity {
 pub enum BarKind {
     /// Memory, by 32 bits of address.
     Memory32,
+    /// Memory without side effects of reads, by 32 bits of address.
+    Prefetchable32,
     /// Memory, by 64 bits of address: takes the next BAR's register as well.
     Memory64,
     /// Ports.
@@ -50,7 +52,7 @@ impl Bar {
     /// Whether the register can say this.
     fn is_valid(self) -> bool {
         let sizes = match self.kind {
-            BarKind::Memory32 => 16..=1 << 31,
+            BarKind::Memory32 | BarKind::Prefetchable32 => 16..=1 << 31,
             BarKind::Memory64 => 16..=1 << 62,
             BarKind::Io => 4..=256,
         };
@@ -60,6 +62,7 @@ impl Bar {
     const fn type_bits(self) -> u32 {
         match self.kind {
             BarKind::Memory32 => 0,
+            BarKind::Prefetchable32 => 0b1000,
             BarKind::Memory64 => 0b100,
             BarKind::Io => 0b1,
         }
@@ -68,7 +71,7 @@ impl Bar {
     /// The command bit that makes it answer.
     const fn enable(self) -> u16 {
         match self.kind {
-            BarKind::Memory32 | BarKind::Memory64 => command::MEMORY_SPACE,
+            BarKind::Memory32 | BarKind::Prefetchable32 | BarKind::Memory64 => command::MEMORY_SPACE,
             BarKind::Io => command::IO_SPACE,
         }
     }
@@ -85,6 +88,8 @@ pub struct ConfigSpace {
     /// What the bytes are after a reset.
     initial: [u8; SIZE],
     bars: [Option<Bar>; BARS],
+    /// The size of the expansion ROM's place, if there is one.
+    rom: Option<u32>,
     /// Where the next capability goes, and where the pointer to it is.
     next: u8,
     link: u8,
@@ -99,6 +104,7 @@ impl ConfigSpace {
             writable: [0; SIZE],
             initial: [0; SIZE],
             bars: [None; BARS],
+            rom: None,
             next: regs::HEADER_END,
             link: regs::CAPABILITIES_POINTER,
         };
@@ -136,6 +142,19 @@ impl ConfigSpace {
         true
     }
 
+    /// Adds a place for an expansion ROM (PCI 3.0, 6.2.5.2): `size` bytes, a power of two from 2 KiB to 16 MiB. It
+    /// answers once the guest has enabled it. Returns false, and changes nothing, if the register is taken or cannot
+    /// say this.
+    #[must_use]
+    pub fn add_rom(&mut self, size: u32) -> bool {
+        if self.rom.is_some() || !size.is_power_of_two() || !(1 << 11..=1 << 24).contains(&size) {
+            return false;
+        }
+        self.allow(regs::ROM, &(!size.wrapping_sub(1) | regs::ROM_ENABLE).to_le_bytes());
+        self.rom = Some(size);
+        true
+    }
+
     /// Adds a capability with `body` after its two bytes of header, of which the guest can write the bits in
     /// `writable`. Returns its offset, or `None` if there is no room.
     #[must_use]
@@ -170,6 +189,26 @@ impl ConfigSpace {
         }
         let enabled = self.command() | bar.enable();
         self.define(regs::COMMAND, &enabled.to_le_bytes());
+    }
+
+    /// Puts the expansion ROM at `address`, now and after each reset. Enabling it is left to the guest.
+    pub(super) fn assign_rom(&mut self, address: u64) {
+        self.define(regs::ROM, &(address as u32 & !regs::ROM_ENABLE).to_le_bytes());
+    }
+
+    /// The size of the expansion ROM's place, if there is one.
+    #[must_use]
+    pub fn rom_size(&self) -> Option<u32> {
+        self.rom
+    }
+
+    /// Where the expansion ROM answers now, if it does.
+    #[must_use]
+    pub fn rom_address(&self) -> Option<u64> {
+        let size = self.rom?;
+        let register = self.u32_at(regs::ROM);
+        let answers = self.command() & command::MEMORY_SPACE != 0 && register & regs::ROM_ENABLE != 0;
+        answers.then_some(u64::from(register & !size.wrapping_sub(1)))
     }
 
     /// The BAR at `index`, if there is one.
@@ -268,14 +307,16 @@ impl ConfigSpace {
         }
     }
 
-    fn define(&mut self, offset: u8, data: &[u8]) {
+    /// What is at `offset` after a reset and now.
+    pub(super) fn define(&mut self, offset: u8, data: &[u8]) {
         self.set(offset, data);
         for (byte, new) in self.initial.iter_mut().skip(usize::from(offset)).zip(data) {
             *byte = *new;
         }
     }
 
-    fn allow(&mut self, offset: u8, mask: &[u8]) {
+    /// The bits at `offset` that the guest can write.
+    pub(super) fn allow(&mut self, offset: u8, mask: &[u8]) {
         for (byte, new) in self.writable.iter_mut().skip(usize::from(offset)).zip(mask) {
             *byte = *new;
         }

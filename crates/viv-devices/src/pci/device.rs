@@ -1,5 +1,9 @@
 //! What a PCI function is.
 
+use std::sync::Arc;
+
+use viv_engine::{GuestMemory, MsiTarget};
+
 use super::config::ConfigSpace;
 use crate::{DeviceError, SavedState};
 
@@ -30,6 +34,11 @@ pub trait PciDevice: Send {
     /// The guest writes them.
     fn bar_write(&mut self, bar: usize, offset: u64, data: &[u8]);
 
+    /// The guest reads 1 to 8 bytes at `offset` in the expansion ROM's place, all within it. Writes to it are dropped.
+    fn rom_read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
     /// Puts it in the state after power-on, BARs where the machine put them.
     fn reset(&mut self);
 
@@ -38,6 +47,18 @@ pub trait PciDevice: Send {
 
     /// See [`Device::restore`](crate::Device::restore).
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError>;
+}
+
+/// What the machine connects a function to that accesses memory and interrupts.
+pub struct Connections {
+    /// Guest memory.
+    pub memory: GuestMemory,
+    /// Where its messages go.
+    pub msi: Arc<dyn MsiTarget>,
+    /// Its INTA#.
+    pub line: Arc<dyn IntxLine>,
+    /// The interrupt of the system that INTA# is connected to, for the interrupt line register.
+    pub line_number: u8,
 }
 
 /// A function's INTA#, as connected to the interrupt controllers. Level-triggered; the last word counts.

@@ -1,10 +1,8 @@
-//! The ways from the processors to the bus, and the host bridge's own function.
+//! The ways from the processors to the bus.
 
 use serde::{Deserialize, Serialize};
 
 use super::bus::{PciBus, Space};
-use super::config::{ConfigSpace, ConfigState, Identity};
-use super::device::PciDevice;
 use crate::layout;
 use crate::{Device, DeviceError, MemoryIo, PortIo, SavedState};
 
@@ -23,8 +21,7 @@ const CONFIG_DATA_LAST: u16 = CONFIG_DATA.saturating_add(3);
 ///   ([`IoBus::map_dword_port`](crate::IoBus::map_dword_port)), because 0xcf9 is the chipset's reset register;
 /// - ports 0xcfc to 0xcff ([`PciHost::CONFIG_DATA_PORTS`]);
 /// - the ports of [`Windows`](super::Windows), if any;
-/// - memory from the start of the window below 4 GiB to the end of ECAM ([`PciHost::memory`]), which are adjacent, or
-///   become so by leaving what lies between unanswered.
+/// - the memory of the window below 4 GiB ([`PciHost::memory`]), in which ECAM lies too.
 pub struct PciHost {
     bus: PciBus,
     /// Where the range of memory starts.
@@ -37,10 +34,6 @@ impl PciHost {
     pub const CONFIG_ADDRESS_PORT: u16 = CONFIG_ADDRESS;
     /// Where CONFIG_DATA is.
     pub const CONFIG_DATA_PORTS: std::ops::RangeInclusive<u16> = CONFIG_DATA..=CONFIG_DATA_LAST;
-    /// Where the configuration space of bus 0 begins in memory: 4096 bytes for each function (PCIe 5.0, 7.2.2).
-    pub const ECAM: u64 = layout::PCI_ECAM_BASE;
-    /// ECAM's size: 256 buses.
-    pub const ECAM_SIZE: u64 = layout::PCI_ECAM_SIZE;
 
     pub(super) fn new(bus: PciBus) -> Self {
         let start = bus.windows().memory32.start;
@@ -50,7 +43,7 @@ impl PciHost {
     /// The range of memory to register it for.
     #[must_use]
     pub fn memory(&self) -> std::ops::Range<u64> {
-        self.start..Self::ECAM.saturating_add(Self::ECAM_SIZE)
+        self.bus.windows().memory32
     }
 
     /// The function and offset that CONFIG_DATA stands for, byte `within` of it.
@@ -59,12 +52,6 @@ impl PciHost {
         let register = (self.address & 0xfc) as u16;
         (self.address & ENABLE != 0).then_some((function, register | within))
     }
-}
-
-/// Where in ECAM: the function and offset.
-fn in_ecam(address: u64) -> Option<(u16, u16)> {
-    let offset = address.checked_sub(PciHost::ECAM).filter(|offset| *offset < PciHost::ECAM_SIZE)?;
-    Some(((offset >> 12) as u16, (offset & 0xfff) as u16))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,19 +136,11 @@ impl PortIo for PciHost {
 
 impl MemoryIo for PciHost {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        let address = self.start.saturating_add(offset);
-        match in_ecam(address) {
-            Some((function, register)) => self.bus.lock().config_read(function, register, data),
-            None => self.bus.lock().read(Space::Memory, address, data),
-        }
+        self.bus.lock().memory_read(self.start.saturating_add(offset), data);
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        let address = self.start.saturating_add(offset);
-        match in_ecam(address) {
-            Some((function, register)) => self.bus.lock().config_write(function, register, data),
-            None => self.bus.lock().write(Space::Memory, address, data),
-        }
+        self.bus.lock().memory_write(self.start.saturating_add(offset), data);
     }
 }
 
@@ -210,62 +189,5 @@ impl MemoryIo for HighWindow {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         self.bus.lock().write(Space::Memory, self.start.saturating_add(offset), data);
-    }
-}
-
-/// The bridge's own function, in slot 0: an identity and nothing else.
-pub(super) struct HostBridge {
-    config: ConfigSpace,
-}
-
-impl HostBridge {
-    pub(super) fn new() -> Self {
-        // Red Hat's id of a host bridge with no registers of its own, for which systems have no quirks.
-        let identity = Identity {
-            vendor: 0x1b36,
-            device: 0x0008,
-            revision: 0,
-            class: 0x06_00_00,
-            subsystem_vendor: 0x1af4,
-            subsystem: 0x1100,
-        };
-        Self { config: ConfigSpace::new(identity) }
-    }
-}
-
-impl PciDevice for HostBridge {
-    fn name(&self) -> &str {
-        "pci-host-bridge"
-    }
-
-    fn config(&self) -> &ConfigSpace {
-        &self.config
-    }
-
-    fn config_mut(&mut self) -> &mut ConfigSpace {
-        &mut self.config
-    }
-
-    fn bar_read(&mut self, _bar: usize, _offset: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-
-    fn bar_write(&mut self, _bar: usize, _offset: u64, _data: &[u8]) {}
-
-    fn reset(&mut self) {
-        self.config.reset();
-    }
-
-    fn save(&self) -> Result<SavedState, DeviceError> {
-        SavedState::encode(self.name(), HOST_VERSION, &self.config.save())
-    }
-
-    fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
-        let config: ConfigState = state.decode(HOST_VERSION)?;
-        if self.config.restore(&config) {
-            return Ok(());
-        }
-        let reason = "it is of another function".to_owned();
-        Err(DeviceError::Invalid { name: self.name().to_owned(), reason })
     }
 }

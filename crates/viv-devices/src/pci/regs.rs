@@ -18,6 +18,8 @@ pub const BAR0: u8 = 0x10;
 pub const SUBSYSTEM_VENDOR_ID: u8 = 0x2c;
 /// Subsystem id, 16 bits.
 pub const SUBSYSTEM_ID: u8 = 0x2e;
+/// Expansion ROM, 32 bits: bits 11 to 31 are its address, bit 0 is [`ROM_ENABLE`].
+pub const ROM: u8 = 0x30;
 /// Offset of the first capability, 8 bits.
 pub const CAPABILITIES_POINTER: u8 = 0x34;
 /// Interrupt line, 8 bits: a note of firmware's to the guest.
@@ -26,6 +28,9 @@ pub const INTERRUPT_LINE: u8 = 0x3c;
 pub const INTERRUPT_PIN: u8 = 0x3d;
 /// Where capabilities can begin.
 pub const HEADER_END: u8 = 0x40;
+
+/// Bit of [`ROM`]: it answers, if the function's memory does.
+pub const ROM_ENABLE: u32 = 1 << 0;
 
 /// Bits of [`COMMAND`].
 pub mod command {
@@ -51,6 +56,8 @@ pub mod status {
 
 /// Capability ids.
 pub mod capability {
+    /// MSI.
+    pub const MSI: u8 = 0x05;
     /// Vendor-specific.
     pub const VENDOR: u8 = 0x09;
     /// MSI-X.

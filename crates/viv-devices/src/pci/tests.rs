@@ -4,10 +4,12 @@ use viv_engine::{Msi, MsiTarget};
 
 use super::regs::{self, command};
 use super::*;
-use crate::{Device, DeviceError, MemoryIo, PortIo, SavedState};
+use crate::irqchip::IrqChip;
+use crate::{Device, DeviceError, MemoryIo, PortIo, SavedState, layout};
 
 const MMIO32: u64 = 0xc000_0000;
 const MMIO64: u64 = 0x40_0000_0000;
+const ECAM: u64 = layout::PCI_ECAM_BASE;
 
 /// A function that remembers the last write to a BAR.
 struct Probe {
@@ -31,6 +33,9 @@ impl PciDevice for Probe {
     fn bar_write(&mut self, bar: usize, offset: u64, data: &[u8]) {
         *self.last.lock().unwrap() = Some((bar, offset, data.to_vec()));
     }
+    fn rom_read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0xa0 | offset as u8);
+    }
     fn reset(&mut self) {
         self.config.reset();
     }
@@ -51,11 +56,12 @@ fn identity() -> Identity {
 type LastWrite = Arc<Mutex<Option<(usize, u64, Vec<u8>)>>>;
 
 fn bus() -> (PciBus, LastWrite) {
-    let bus = PciBus::new(Windows {
-        memory32: MMIO32..PciHost::ECAM,
+    let windows = Windows {
+        memory32: MMIO32..ECAM + layout::PCI_ECAM_SIZE,
         memory64: MMIO64..2 * MMIO64,
         ports: 0xc000..0xd000,
-    });
+    };
+    let bus = PciBus::new(windows, Placing::Machine);
     let mut config = ConfigSpace::new(identity());
     assert!(config.add_bar(0, Bar { kind: BarKind::Memory32, size: 0x1000 }));
     assert!(config.add_bar(1, Bar { kind: BarKind::Memory64, size: 8 << 30 }));
@@ -63,6 +69,9 @@ fn bus() -> (PciBus, LastWrite) {
     assert!(config.add_bar(3, Bar { kind: BarKind::Io, size: 32 }));
     assert!(!config.add_bar(4, Bar { kind: BarKind::Memory32, size: 48 }), "no power of two");
     assert!(!config.add_bar(5, Bar { kind: BarKind::Memory64, size: 32 }), "no register for the upper half");
+    assert!(!config.add_rom(1 << 10) && !config.add_rom(3 << 12), "no size of a ROM");
+    assert!(config.add_rom(1 << 16));
+    assert!(!config.add_rom(1 << 16), "there is one");
     let last = LastWrite::default();
     bus.add(3, Box::new(Probe { config, last: last.clone() })).unwrap();
     (bus, last)
@@ -96,11 +105,11 @@ fn both_ways_to_configuration_space_lead_to_the_same() {
     assert_eq!(read32(&mut host, 3, 0), 0x5678_1234);
     assert_eq!(read32(&mut host, 0, 8), 0x0600_0000);
     assert_eq!(read32(&mut host, 4, 0), u32::MAX);
-    assert_eq!(memory_read(&mut host, PciHost::ECAM + (3 << 15)), 0x5678_1234);
+    assert_eq!(memory_read(&mut host, ECAM + (3 << 15)), 0x5678_1234);
     for elsewhere in [1 << 12, 1 << 20, 4 << 15] {
-        assert_eq!(memory_read(&mut host, PciHost::ECAM + (3 << 15) + elsewhere), u32::MAX);
+        assert_eq!(memory_read(&mut host, ECAM + (3 << 15) + elsewhere), u32::MAX);
     }
-    assert_eq!(memory_read(&mut host, PciHost::ECAM + (3 << 15) + 0x100), 0, "no extended capabilities");
+    assert_eq!(memory_read(&mut host, ECAM + (3 << 15) + 0x100), 0, "no extended capabilities");
 
     select(&mut host, 3, 0);
     let (mut byte, mut word, mut wide) = ([0], [0; 2], [0; 4]);
@@ -123,7 +132,7 @@ fn both_ways_to_configuration_space_lead_to_the_same() {
 fn only_writable_bits_change() {
     let mut host = bus().0.host();
     for register in (0..=0xfc).step_by(4) {
-        let bar = (regs::BAR0..regs::BAR0 + 24).contains(&register);
+        let bar = (regs::BAR0..regs::BAR0 + 24).contains(&register) || register == regs::ROM;
         if !bar && register != regs::COMMAND && register != regs::INTERRUPT_LINE && register != 0x0c {
             let before = read32(&mut host, 3, register);
             write32(&mut host, 3, register, !before);
@@ -171,6 +180,24 @@ fn routing_follows_the_bars() {
 }
 
 #[test]
+fn a_rom_answers_when_it_is_enabled() {
+    let mut host = bus().0.host();
+    let place = MMIO32 + 0x1_0000;
+    assert_eq!(read32(&mut host, 3, regs::ROM), place as u32, "it has a place and is off");
+    assert_eq!(memory_read(&mut host, place + 4), u32::MAX);
+    write32(&mut host, 3, regs::ROM, 0xffff_fffe);
+    assert_eq!(read32(&mut host, 3, regs::ROM), 0xffff_0000);
+    write32(&mut host, 3, regs::ROM, place as u32 | 1);
+    assert_eq!(memory_read(&mut host, place + 4), 0xa4a4_a4a4);
+    MemoryIo::write(&mut host, place + 4 - MMIO32, &[0]);
+    assert_eq!(memory_read(&mut host, place + 0xfffe), u32::MAX, "half of it is outside");
+    write32(&mut host, 3, regs::COMMAND, 0);
+    assert_eq!(memory_read(&mut host, place + 4), u32::MAX);
+    host.reset();
+    assert_eq!(read32(&mut host, 3, regs::ROM), place as u32);
+}
+
+#[test]
 fn slots_are_taken_once_and_windows_fill_up() {
     let (bus, last) = bus();
     let probe = |size| {
@@ -196,7 +223,8 @@ fn a_restored_bus_routes_as_the_saved_one() {
     PortIo::read(&mut other, 0xcf8, &mut data);
     assert_eq!(u32::from_le_bytes(data) & 0xfc, u32::from(regs::BAR0));
 
-    let empty = PciBus::new(Windows { memory32: MMIO32..PciHost::ECAM, memory64: 0..0, ports: 0..0 });
+    let empty =
+        PciBus::new(Windows { memory32: MMIO32..ECAM, memory64: 0..0, ports: 0..0 }, Placing::Machine);
     assert!(matches!(empty.host().restore(&state), Err(DeviceError::Invalid { .. })));
     let truncated = SavedState { data: state.data[..20].to_vec(), ..state };
     assert!(matches!(empty.host().restore(&truncated), Err(DeviceError::Decode { .. })));
@@ -270,4 +298,77 @@ fn masked_messages_wait() {
     msix.reset();
     msix.signal(9);
     assert_eq!(taken(), []);
+}
+
+#[test]
+fn firmware_places_bars_and_moves_the_ecam() {
+    let windows = Windows { memory32: MMIO32..0xf000_0000, memory64: 0..0, ports: 0..0 };
+    let bus = PciBus::new(windows, Placing::Firmware);
+    let mut config = ConfigSpace::new(identity());
+    assert!(config.add_bar(0, Bar { kind: BarKind::Memory32, size: 0x1000 }));
+    bus.add(3, Box::new(Probe { config, last: LastWrite::default() })).unwrap();
+    let mut host = bus.host();
+    assert_eq!((read32(&mut host, 3, regs::BAR0), read32(&mut host, 3, 4) & 3), (0, 0), "no address yet");
+    assert_eq!((bus.ecam(), memory_read(&mut host, ECAM)), (None, u32::MAX));
+
+    for (register, base) in
+        [(0xd000_0001, 0xd000_0000), (0xd400_0005, 0xd400_0000), (0xdc00_0003, 0xd800_0000)]
+    {
+        write32(&mut host, 0, 0x60, register);
+        assert_eq!(bus.ecam().map(|ecam| ecam.start), Some(base));
+        assert_eq!(memory_read(&mut host, base + (3 << 15)), 0x5678_1234);
+    }
+    let saved = host.save().unwrap();
+    host.reset();
+    assert_eq!(bus.ecam(), None);
+    host.restore(&saved).unwrap();
+    assert_eq!(bus.ecam(), Some(0xd800_0000..0xe000_0000));
+    write32(&mut host, 0, 0x60, 0xd000_0000);
+    assert_eq!(bus.ecam(), None, "switched off");
+}
+
+#[test]
+fn the_isa_bridge_routes_interrupts() {
+    let chip = IrqChip::new(Arc::new(Nobody), Arc::new(Nobody));
+    let pirqs = Pirqs::new(Arc::clone(&chip));
+    let bus = PciBus::new(Windows { memory32: 0..0, memory64: 0..0, ports: 0..0 }, Placing::Firmware);
+    bus.add(layout::LPC_SLOT, Box::new(Lpc::new(Arc::clone(&pirqs)))).unwrap();
+    let mut host = bus.host();
+    // The 8259s as the PC's firmware leaves them, but with nothing masked.
+    let mut chips = crate::irqchip::IrqChipDevice::new(Arc::clone(&chip));
+    for (port, value) in [(0x20, 0x11), (0x21, 0x08), (0x21, 4), (0x21, 1), (0x21, 0)] {
+        PortIo::write(&mut chips, port, &[value]);
+    }
+    for (port, value) in [(0xa0, 0x11), (0xa1, 0x70), (0xa1, 2), (0xa1, 1), (0xa1, 0), (0x4d1, 0x0c)] {
+        PortIo::write(&mut chips, port, &[value]);
+    }
+    // Slot 2 is at PIRQG#, the second group's third register.
+    let line = pirqs.line(2);
+    line.set(true);
+    assert_eq!(chip.acknowledge(), None, "routed to no ISA interrupt");
+    write32(&mut host, layout::LPC_SLOT.into(), 0x68, 0x800b_8080);
+    assert_eq!(chip.acknowledge(), Some(0x73));
+    let second = pirqs.line(6);
+    second.set(true);
+    line.set(false);
+    PortIo::write(&mut chips, 0xa0, &[0x20]);
+    PortIo::write(&mut chips, 0x20, &[0x20]);
+    assert_eq!(chip.acknowledge(), Some(0x73), "the other source holds it");
+    second.set(false);
+    PortIo::write(&mut chips, 0xa0, &[0x20]);
+    PortIo::write(&mut chips, 0x20, &[0x20]);
+    assert_eq!(chip.acknowledge(), None);
+    line.set(true);
+    host.reset();
+    assert_eq!(chip.acknowledge(), None, "no route after a reset");
+}
+
+struct Nobody;
+
+impl MsiTarget for Nobody {
+    fn send_msi(&self, _: Msi) {}
+}
+
+impl viv_engine::ExtIntTarget for Nobody {
+    fn set_extint(&self, _: bool) {}
 }

@@ -14,10 +14,6 @@ impl Window {
         Self { next: range.start, range }
     }
 
-    pub(super) fn range(&self) -> Range<u64> {
-        self.range.clone()
-    }
-
     /// Takes `size` bytes, a power of two, at a multiple of `size`.
     pub(super) fn take(&mut self, size: u64) -> Option<u64> {
         let address = self.next.checked_next_multiple_of(size)?;

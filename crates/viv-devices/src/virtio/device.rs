@@ -5,13 +5,23 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use viv_engine::GuestMemory;
 
-use super::doorbell::Doorbell;
 use super::interrupt::Interrupt;
+use super::lock;
 use super::queue::RingError;
+use crate::doorbell::{Doorbell, Serve};
 use crate::{DeviceError, SavedState};
 
 /// A device as the transport, the thread for devices and the machine share it.
 pub type Shared<D> = Arc<Mutex<D>>;
+
+/// A device with its queues behind its doorbell.
+pub(super) struct Served(pub(super) Shared<dyn VirtioDevice>);
+
+impl Serve for Served {
+    fn serve(&self, index: u16) {
+        lock(&self.0).process_queue(index);
+    }
+}
 
 /// What a device says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,7 +38,6 @@ mod blk;
 mod chain;
 mod console;
 mod device;
-mod doorbell;
 mod interrupt;
 pub mod queue;
 mod regs;
@@ -49,16 +48,17 @@ mod testing;
 mod tests;
 mod transport;
 
+pub use crate::doorbell::{Doorbell, Worker};
+pub use crate::pci::Connections;
 pub use blk::Block;
 pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
-pub use doorbell::{Doorbell, Worker};
 pub use interrupt::Interrupt;
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;
-pub use transport::{Connections, VirtioPci};
+pub use transport::VirtioPci;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -12,9 +12,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::chain::{Buffers, Chain};
 use super::device::{QueueResources, QueueState};
-use super::doorbell::Doorbell;
 use super::interrupt::Interrupt;
 use super::regs::feature;
+use crate::doorbell::Doorbell;
 
 /// How many descriptors of a chain are followed. Linux makes chains longer than the queue when they lie in an
 /// indirect table, but none as long as this.

@@ -8,14 +8,15 @@ use viv_engine::{GuestMemory, Msi, MsiTarget};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::device::{Shared, VirtioDevice};
-use super::doorbell::Worker;
 use super::regs::{feature, status};
-use super::transport::{Connections, VirtioPci};
-use crate::pci::{IntxLine, PciBus, PciHost, Windows};
+use super::transport::VirtioPci;
+use crate::doorbell::Worker;
+use crate::layout;
+use crate::pci::{Connections, IntxLine, PciBus, PciHost, Placing, Windows};
 use crate::{Device, MemoryIo, SavedState};
 
 const MMIO: u64 = 0xc000_0000;
-const FUNCTION: u64 = PciHost::ECAM + (1 << 15);
+const FUNCTION: u64 = layout::PCI_ECAM_BASE + (1 << 15);
 pub(super) const RAM: u64 = 16 << 20;
 /// Where rings lie, 16 KiB for each queue.
 const RINGS: u64 = 0x10_0000;
@@ -102,7 +103,9 @@ impl Driver {
             Connections { memory: memory.clone(), msi: sent.clone(), line: line.clone(), line_number: 10 };
         let function = VirtioPci::new("virtio0", device, connections).unwrap();
         let worker = function.worker();
-        let bus = PciBus::new(Windows { memory32: MMIO..PciHost::ECAM, memory64: 0..0, ports: 0..0 });
+        let ecam = layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE;
+        let windows = Windows { memory32: MMIO..ecam, memory64: 0..0, ports: 0..0 };
+        let bus = PciBus::new(windows, Placing::Machine);
         bus.add(1, Box::new(function)).unwrap();
         let mut driver = Self {
             memory,

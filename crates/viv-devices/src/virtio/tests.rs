@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex};
 
+use viv_engine::memory::VGA_START;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::regs::feature;
@@ -369,7 +370,7 @@ fn offer_random_chains(device: Shared<dyn VirtioDevice>, features: u64, seed: u6
         let table = Driver::descriptors(queue);
         for index in 0..size.min(16) {
             let wild = numbers.below(40) == 0;
-            let address = if wild { numbers.next() } else { 0x1000 + numbers.below(RAM / 2) };
+            let address = if wild { numbers.next() } else { 0x1000 + numbers.below(VGA_START - 0x2000) };
             let length =
                 if numbers.below(30) == 0 { numbers.next() as u32 } else { numbers.below(80) as u32 };
             let flags = if wild { numbers.next() as u16 & 7 } else { u16::from(numbers.below(3) == 0) };

@@ -3,18 +3,24 @@
 use viv_boot::AcpiParameters;
 use viv_boot::acpi::{FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt};
 use viv_devices::layout;
-
-use super::board::slot_gsi;
+use viv_devices::pci::PciBus;
 
 /// Addresses that the tables express in 32 bits; all of these lie in the hole below 4 GiB.
 const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
 
-/// The tables' parameters for a machine with `cpus` vCPUs whose RAM ends at `ram_end`.
-pub(crate) fn parameters(cpus: u32, ram_end: u64) -> AcpiParameters {
+/// The tables' parameters for a machine with `cpus` vCPUs and this PCI bus.
+pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
+    let windows = pci.windows();
+    // Firmware has switched it on before it asks for the tables.
+    let ecam = pci.ecam().unwrap_or(layout::PCI_ECAM_BASE..layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE);
+    let low = windows.memory32;
+    let around_ecam = [low.start..ecam.start.min(low.end), ecam.end.max(low.start)..low.end];
     // Only INTA is wired; the other pins of a slot lead to the same line.
     let interrupts = (1..32)
-        .flat_map(|slot| (0..4).map(move |pin| PciInterrupt { slot, pin, gsi: slot_gsi(slot) }))
+        .flat_map(|slot| {
+            (0..4).map(move |pin| PciInterrupt { slot, pin, gsi: layout::slot_gsi(slot).into() })
+        })
         .collect();
     AcpiParameters {
         cpus,
@@ -33,12 +39,12 @@ pub(crate) fn parameters(cpus: u32, ram_end: u64) -> AcpiParameters {
             sleep_type_s5: layout::SLEEP_TYPE_S5,
         },
         pci: PciHost {
-            ecam_base: layout::PCI_ECAM_BASE,
-            last_bus: (layout::PCI_ECAM_SIZE >> 20).saturating_sub(1) as u8,
+            ecam_base: ecam.start,
+            last_bus: ((ecam.end - ecam.start) >> 20).saturating_sub(1) as u8,
             config_ports: layout::PCI_CONFIG_ADDRESS..layout::PCI_CONFIG_DATA + 4,
-            io: layout::PCI_IO,
-            mmio32: layout::PCI_MMIO32,
-            mmio64: Some(layout::pci_mmio64(ram_end)),
+            io: windows.ports,
+            mmio32: around_ecam.into_iter().filter(|range| !range.is_empty()).collect(),
+            mmio64: Some(windows.memory64),
             interrupts,
         },
         serial: vec![IoWindow {
@@ -54,12 +60,18 @@ pub(crate) fn parameters(cpus: u32, ram_end: u64) -> AcpiParameters {
 
 #[cfg(test)]
 mod tests {
+    use viv_devices::pci::Placing;
+
+    use super::super::board::windows;
     use super::*;
 
     #[test]
     fn the_tables_can_express_every_machine() {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
-            viv_boot::acpi::build(&parameters(cpus, ram_end), 0xe_0000..0x10_0000).unwrap();
+            for placing in [Placing::Machine, Placing::Firmware] {
+                let pci = PciBus::new(windows(ram_end, placing), placing);
+                viv_boot::acpi::build(&parameters(cpus, &pci), 0xe_0000..0x10_0000).unwrap();
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::i8042::I8042;
 use viv_devices::layout;
+use viv_devices::pci::Placing;
 use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
@@ -17,14 +18,14 @@ use viv_engine::{Clock, GuestMemory, Vm};
 use vm_memory::GuestMemoryBackend;
 
 use super::agent::Agent;
-use super::board::{Board, slot_gsi};
+use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
 use super::notify::Notify;
 use super::reactor::Source;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, Console, FdSlot, Fds, Stream};
+use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Stream};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 
@@ -39,22 +40,24 @@ pub(crate) struct Surroundings {
 
 /// A board on which devices are being put, with what the device thread will wait for.
 pub(crate) struct Assembly<'a> {
-    around: Surroundings,
-    fds: &'a Fds,
+    pub(crate) around: Surroundings,
+    pub(crate) fds: &'a Fds,
     pub(crate) board: Board,
     pub(crate) sources: Vec<Box<dyn Source>>,
     pub(crate) streams: Vec<Arc<HostStream>>,
+    /// What firmware can start from, by its path.
+    pub(crate) boot_paths: Vec<(BootDevice, String)>,
     /// Set when a stream has written all of its output.
     pub(crate) drained: Arc<Notify>,
 }
 
 impl<'a> Assembly<'a> {
     /// A board with nothing but interrupt controllers and PCI.
-    pub(crate) fn new(around: Surroundings, fds: &'a Fds) -> Result<Self, MachineError> {
-        let board = Board::new(&around.vm, ram_end(&around.memory))?;
+    pub(crate) fn new(around: Surroundings, placing: Placing, fds: &'a Fds) -> Result<Self, MachineError> {
+        let board = Board::new(&around.vm, ram_end(&around.memory), placing)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
-        Ok(Self { around, fds, board, sources, streams: Vec::new(), drained })
+        Ok(Self { around, fds, board, sources, streams: Vec::new(), boot_paths: Vec::new(), drained })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
@@ -96,12 +99,14 @@ impl<'a> Assembly<'a> {
     /// Adds disk `index`.
     pub(crate) fn add_disk(&mut self, index: usize, disk: Box<dyn Disk>) -> Result<(), MachineError> {
         let block = Block::new(disk, &format!("viv-disk{index}"));
-        self.add_virtio(&format!("virtio-blk{index}"), Arc::new(Mutex::new(block)))
+        let slot = self.add_virtio(&format!("virtio-blk{index}"), Arc::new(Mutex::new(block)))?;
+        self.boot_paths.push((BootDevice::Disk, format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0")));
+        Ok(())
     }
 
     /// Adds a source of random numbers.
     pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
-        self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new())))
+        self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new()))).map(drop)
     }
 
     /// Adds a virtio console, if it is wanted as a console or for the agent.
@@ -154,23 +159,23 @@ impl<'a> Assembly<'a> {
         Ok([self.stream(stdin, None)?, self.stream(None, stdout)?, self.stream(None, stderr)?])
     }
 
-    fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<(), MachineError> {
+    /// Adds a virtio device and gives its slot.
+    fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<u8, MachineError> {
         let Surroundings { vm, memory, .. } = &self.around;
         let mut worker = None;
-        self.board.add_pci(|slot, line| {
+        let slot = self.board.add_pci(|slot, line| {
             let connections = Connections {
                 memory: memory.clone(),
                 msi: vm.clone(),
                 line,
-                // The interrupt line register has 8 bits, and the lines are below 24.
-                line_number: slot_gsi(slot) as u8,
+                line_number: layout::slot_gsi(slot),
             };
             let function = VirtioPci::new(name, device, connections)?;
             worker = Some(function.worker());
             Ok(function)
         })?;
         self.sources.extend(worker.map(|worker| Box::new(WorkerSource(worker)) as Box<dyn Source>));
-        Ok(())
+        Ok(slot)
     }
 
     fn stream(

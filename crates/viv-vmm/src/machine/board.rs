@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use viv_devices::bus::{PortRange, lock};
 use viv_devices::irq::IrqLine;
 use viv_devices::irqchip::{IrqChip, IrqChipDevice};
-use viv_devices::pci::{IntxLine, PciBus, PciDevice, PciHost, Windows};
+use viv_devices::pci::{IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
 use viv_devices::{IoBus, SavedState, SharedDevice, layout};
+use viv_engine::memory::HOLE_END;
 use viv_engine::{Platform, Vm};
 
 use crate::error::MachineError;
@@ -18,6 +19,7 @@ use crate::error::MachineError;
 pub(crate) struct Board {
     routes: Arc<Routes>,
     pci: PciBus,
+    pirqs: Arc<Pirqs>,
     next_slot: u8,
     /// In the order in which they are reset, saved and restored.
     devices: Vec<SharedDevice>,
@@ -29,28 +31,31 @@ struct Routes {
     irqchip: Arc<IrqChip>,
 }
 
-/// The interrupt line of a PCI slot.
-pub(crate) fn slot_gsi(slot: u8) -> u32 {
-    let lines = layout::PCI_INTX.end - layout::PCI_INTX.start;
-    layout::PCI_INTX.start + u32::from(slot) % lines
+/// What is left to PCI where RAM ends at `ram_end`. Firmware puts 64-bit BARs anywhere after RAM.
+pub(crate) fn windows(ram_end: u64, placing: Placing) -> Windows {
+    let mut memory64 = layout::pci_mmio64(ram_end);
+    if placing == Placing::Firmware {
+        memory64.start = ram_end.max(HOLE_END);
+    }
+    Windows { memory32: layout::PCI_MMIO32, memory64, ports: layout::PCI_IO }
 }
 
 impl Board {
-    /// A board with interrupt controllers and an empty PCI bus, for RAM that ends at `ram_end`.
-    pub(crate) fn new(vm: &Arc<dyn Vm>, ram_end: u64) -> Result<Self, MachineError> {
+    /// A board with interrupt controllers and a PCI bus that has nothing but its bridges, for RAM that ends at `ram_end`.
+    pub(crate) fn new(vm: &Arc<dyn Vm>, ram_end: u64, placing: Placing) -> Result<Self, MachineError> {
         let irqchip = IrqChip::new(vm.clone(), vm.clone());
-        let pci = PciBus::new(Windows {
-            memory32: layout::PCI_MMIO32,
-            memory64: layout::pci_mmio64(ram_end),
-            ports: layout::PCI_IO,
-        });
+        let pci = PciBus::new(windows(ram_end, placing), placing);
+        let pirqs = Pirqs::new(Arc::clone(&irqchip));
         let routes = Routes { bus: IoBus::new(), irqchip: Arc::clone(&irqchip) };
-        let mut board = Self { routes: Arc::new(routes), pci, next_slot: 1, devices: Vec::new() };
+        let mut board = Self { routes: Arc::new(routes), pci, pirqs, next_slot: 1, devices: Vec::new() };
 
         let chips = Arc::new(Mutex::new(IrqChipDevice::new(irqchip)));
         board.add(chips.clone(), &IrqChip::PORTS)?;
         board.map_memory(layout::IOAPIC_BASE..layout::IOAPIC_BASE + layout::IOAPIC_SIZE, chips)?;
         board.add_pci_host()?;
+        if placing == Placing::Firmware {
+            board.pci.add(layout::LPC_SLOT, Box::new(Lpc::new(Arc::clone(&board.pirqs))))?;
+        }
         Ok(board)
     }
 
@@ -84,25 +89,31 @@ impl Board {
         Ok(())
     }
 
-    fn map_memory(&self, range: Range<u64>, device: SharedDevice) -> Result<(), MachineError> {
+    /// Gives it these addresses.
+    pub(crate) fn map_memory(&self, range: Range<u64>, device: SharedDevice) -> Result<(), MachineError> {
         Ok(self.routes.bus.map_memory(range.start, range.end - range.start, device)?)
     }
 
-    /// Puts a function that `make` builds into the next slot of PCI.
+    /// Puts a function that `make` builds into the next slot of PCI, and gives the slot.
     pub(crate) fn add_pci<D: PciDevice + 'static>(
         &mut self,
         make: impl FnOnce(u8, Arc<dyn IntxLine>) -> Result<D, MachineError>,
-    ) -> Result<(), MachineError> {
+    ) -> Result<u8, MachineError> {
         let slot = self.next_slot;
         self.next_slot = self.next_slot.saturating_add(1);
-        let line = Arc::new(PinLine(self.line(slot_gsi(slot))));
+        let line = Arc::new(PinLine(self.pirqs.line(slot)));
         self.pci.add(slot, Box::new(make(slot, line)?))?;
-        Ok(())
+        Ok(slot)
     }
 
     /// A new source of an interrupt line.
     pub(crate) fn line(&self, gsi: u32) -> IrqLine {
         self.routes.irqchip.line(gsi)
+    }
+
+    /// The PCI bus.
+    pub(crate) fn pci(&self) -> &PciBus {
+        &self.pci
     }
 
     /// The way of the processors to the board.

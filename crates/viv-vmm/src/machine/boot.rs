@@ -9,12 +9,39 @@ use viv_arch::VcpuState;
 use viv_boot::{AcpiParameters, BootParameters, Initrd, Kernel, Protocol};
 use viv_engine::GuestMemory;
 
-use crate::config::{BootConfig, BootProtocol, Fds, FileSource};
+use super::firmware::Firmware;
+use crate::config::{Boot, BootProtocol, Fds, FileSource, KernelConfig};
 use crate::error::MachineError;
+
+/// What a machine starts with.
+pub(crate) enum BootSource {
+    /// A kernel.
+    Kernel(KernelFiles),
+    /// Firmware.
+    Firmware(Firmware),
+}
+
+impl BootSource {
+    /// Opens what `config` names.
+    pub(crate) fn open(config: &Boot, fds: &Fds) -> Result<Self, MachineError> {
+        Ok(match config {
+            Boot::Kernel(kernel) => Self::Kernel(KernelFiles::open(kernel, fds)?),
+            Boot::Firmware(firmware) => Self::Firmware(Firmware::open(firmware, fds)?),
+        })
+    }
+
+    /// Puts into `memory`, which is zero, what is there at the start, and gives the state in which vCPU 0 starts.
+    pub(crate) fn load(&self, memory: &GuestMemory, acpi: AcpiParameters) -> Result<VcpuState, MachineError> {
+        match self {
+            Self::Kernel(kernel) => kernel.load(memory, acpi),
+            Self::Firmware(firmware) => firmware.load(memory),
+        }
+    }
+}
 
 /// Kernel and initrds, open for as long as the machine may start anew; read each time, so that they take no
 /// memory in between.
-pub(crate) struct BootFiles {
+pub(crate) struct KernelFiles {
     kernel: File,
     kernel_name: String,
     initrds: Vec<File>,
@@ -22,9 +49,8 @@ pub(crate) struct BootFiles {
     protocol: Option<Protocol>,
 }
 
-impl BootFiles {
-    /// Opens what `config` names.
-    pub(crate) fn open(config: &BootConfig, fds: &Fds) -> Result<Self, MachineError> {
+impl KernelFiles {
+    fn open(config: &KernelConfig, fds: &Fds) -> Result<Self, MachineError> {
         let kernel_name = match &config.kernel {
             FileSource::Path(path) => path.display().to_string(),
             FileSource::Fd(_) => "that was passed".to_owned(),
@@ -46,8 +72,7 @@ impl BootFiles {
         })
     }
 
-    /// Puts everything into `memory`, which is zero, and gives the state in which vCPU 0 starts.
-    pub(crate) fn load(&self, memory: &GuestMemory, acpi: AcpiParameters) -> Result<VcpuState, MachineError> {
+    fn load(&self, memory: &GuestMemory, acpi: AcpiParameters) -> Result<VcpuState, MachineError> {
         (&self.kernel).rewind().map_err(MachineError::host("read the kernel from its start"))?;
         let kernel = Kernel::from_file(&self.kernel)
             .map_err(|source| MachineError::Kernel { name: self.kernel_name.clone(), source })?;
@@ -65,7 +90,8 @@ impl BootFiles {
     }
 }
 
-fn open(what: &'static str, source: &FileSource, fds: &Fds) -> Result<File, MachineError> {
+/// Opens a file that the machine starts with.
+pub(crate) fn open(what: &'static str, source: &FileSource, fds: &Fds) -> Result<File, MachineError> {
     match source {
         FileSource::Fd(slot) => Ok(File::from(fds.get(*slot)?)),
         FileSource::Path(path) => {
@@ -118,13 +144,13 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_be_opened_is_named() {
         let refuse = |path: &str| {
-            let config = BootConfig {
+            let config = KernelConfig {
                 kernel: FileSource::Path(path.into()),
                 initrds: Vec::new(),
                 cmdline: String::new(),
                 protocol: BootProtocol::Auto,
             };
-            BootFiles::open(&config, &Fds::default()).err().unwrap().line()
+            KernelFiles::open(&config, &Fds::default()).err().unwrap().line()
         };
         assert!(refuse("/nonexistent/vmlinuz").contains("the kernel /nonexistent/vmlinuz: No such file"));
         assert!(refuse("/").contains("directory"));

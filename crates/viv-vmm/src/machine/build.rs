@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_devices::pci::Placing;
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings};
-use super::boot::BootFiles;
+use super::boot::BootSource;
 use super::core::Core;
 use super::disks;
 use super::reactor::Reactor;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
-use crate::config::{ConfigError, Fds, MachineConfig};
+use crate::config::{Boot, ConfigError, Fds, MachineConfig};
 use crate::error::MachineError;
 use crate::host::host_memory;
 use crate::protocol::MachineState;
@@ -34,7 +35,7 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         config.validate()?;
         check_host_memory(config.memory_bytes)?;
-        let boot = BootFiles::open(&config.boot, fds)?;
+        let boot = BootSource::open(&config.boot, fds)?;
         let disks = config.disks.iter().map(disks::open).collect::<Result<Vec<_>, _>>()?;
 
         let memory = memory::allocate(config.memory_bytes)
@@ -42,8 +43,13 @@ impl Machine {
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let cpuid = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let (rom, placing) = match &boot {
+            BootSource::Kernel(_) => (None, Placing::Machine),
+            BootSource::Firmware(firmware) => (Some(firmware.memory().clone()), Placing::Firmware),
+        };
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
+            rom,
             vcpus: config.vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
@@ -59,6 +65,7 @@ impl Machine {
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
             },
+            placing,
             fds,
         )?;
         let power = assembly.add_chipset()?;
@@ -68,6 +75,9 @@ impl Machine {
         }
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
+        if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
+            assembly.add_firmware(firmware, told, config.vcpus)?;
+        }
         let Assembly { board, sources, streams, drained, .. } = assembly;
 
         let mut vcpus = Vec::new();

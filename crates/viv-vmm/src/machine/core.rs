@@ -96,7 +96,7 @@ impl SystemControl for Core {
     fn request(&self, request: SystemRequest) {
         self.notice_and_hold(match request {
             SystemRequest::Reset => Notice::Reset,
-            SystemRequest::PowerOff => Notice::PowerOff,
+            SystemRequest::PowerOff | SystemRequest::Exit(_) => Notice::PowerOff,
         });
     }
 }

@@ -28,6 +28,7 @@ mod build;
 mod console;
 mod core;
 mod disks;
+mod firmware;
 mod gate;
 pub(crate) mod notify;
 mod reactor;
@@ -51,9 +52,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 pub use self::core::Notice;
 
-use self::assembly::ram_end;
 use self::board::Board;
-use self::boot::BootFiles;
+use self::boot::BootSource;
 use self::console::ConsoleHandle;
 use self::core::Core;
 use self::notify::Notify;
@@ -83,7 +83,7 @@ pub struct Machine {
     core: Arc<Core>,
     /// Dropped to stop the device thread.
     reactor: Option<Reactor>,
-    boot: BootFiles,
+    boot: BootSource,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
@@ -247,7 +247,7 @@ impl Machine {
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
         let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let first = self.boot.load(&self.memory, acpi::parameters(cpus, ram_end(&self.memory)))?;
+        let first = self.boot.load(&self.memory, acpi::parameters(cpus, self.board.pci()))?;
         // Firmware sets MSRs alike on all of them.
         let msrs = first.msrs.clone();
         let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };

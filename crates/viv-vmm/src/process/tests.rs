@@ -63,7 +63,7 @@ impl Process {
         file.write_all(&kernel(code)).unwrap();
         let mut fds = Fds::default();
         let mut config = plain();
-        config.boot.kernel = FileSource::Fd(fds.add(file));
+        crate::config::tests::kernel(&mut config).kernel = FileSource::Fd(fds.add(file));
         config.serial = Some(Stream { input: None, output: Some(fds.add(theirs)) });
         change(&mut config);
         let create = Request::Create { version: VERSION, config: Box::new(config) };

@@ -1,23 +1,43 @@
-//! A kernel from a file, its first serial port joined to standard input and output.
+//! A kernel or firmware, the first serial port joined to standard input and output.
 
 use std::io;
 use std::path::Path;
 
 use viv_vmm::config::{
-    BootConfig, BootProtocol, DiskConfig, Fds, FileSource, MachineConfig, Overlay, Stream,
+    Boot, BootProtocol, DiskConfig, Fds, FileSource, KernelConfig, MachineConfig, Overlay, Stream,
 };
 
-use crate::cli::RunArgs;
+use super::firmware;
+use crate::cli::{FirmwareArg, RunArgs};
 use crate::failure::Failure;
 use crate::session::{Plan, Sink};
 use crate::terminal;
 
 /// The session for `viv run --kernel`.
-pub fn plan(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
+pub fn kernel(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
+    let boot = Boot::Kernel(KernelConfig {
+        kernel: FileSource::Path(kernel.to_owned()),
+        initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),
+        cmdline: args.append.clone().unwrap_or_default(),
+        protocol: BootProtocol::Auto,
+    });
+    let name = kernel.file_name().unwrap_or(kernel.as_os_str()).to_string_lossy().into_owned();
+    plan(args, name, boot, Fds::default())
+}
+
+/// The session for `viv run --firmware`.
+pub fn firmware(args: &RunArgs, firmware: &FirmwareArg) -> Result<Plan, Failure> {
+    let mut fds = Fds::default();
+    let boot = Boot::Firmware(firmware::config(args, firmware, &mut fds)?);
+    let first = args.disk.first().map_or("firmware".into(), |disk| disk.path.to_string_lossy());
+    let name = first.rsplit('/').next().unwrap_or_default().to_owned();
+    plan(args, name, boot, fds)
+}
+
+fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, Failure> {
     let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);
     let (from_user, input) = io::pipe().map_err(failed)?;
     let (output, to_user) = io::pipe().map_err(failed)?;
-    let mut fds = Fds::default();
     let serial = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
     let disks = args.disk.iter().map(|disk| DiskConfig {
         path: disk.path.clone(),
@@ -25,17 +45,12 @@ pub fn plan(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
         overlay: Overlay::None,
     });
     let config = MachineConfig {
-        name: kernel.file_name().unwrap_or(kernel.as_os_str()).to_string_lossy().into_owned(),
+        name,
         memory_bytes: args.memory.0,
         vcpus: args.cpus,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
-        boot: BootConfig {
-            kernel: FileSource::Path(kernel.to_owned()),
-            initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),
-            cmdline: args.append.clone().unwrap_or_default(),
-            protocol: BootProtocol::Auto,
-        },
+        boot,
         disks: disks.collect(),
         serial: Some(serial),
         console: None,

@@ -6,8 +6,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
 use viv_vmm::config::{
-    AgentConfig, AgentStdio, BootConfig, BootProtocol, Console, DiskConfig, Fds, FileSource, MachineConfig,
-    Overlay, Stream,
+    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskConfig, Fds, FileSource, KernelConfig,
+    MachineConfig, Overlay, Stream,
 };
 
 use crate::cli::RunArgs;
@@ -54,12 +54,12 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         vcpus: args.cpus,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
-        boot: BootConfig {
+        boot: Boot::Kernel(KernelConfig {
             kernel: FileSource::Path(image.kernel()),
             initrds: vec![initrd],
             cmdline: CMDLINE.to_owned(),
             protocol: BootProtocol::Auto,
-        },
+        }),
         disks: vec![DiskConfig { path: image.root(), readonly: false, overlay }],
         serial: Some(serial),
         console,

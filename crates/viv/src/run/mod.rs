@@ -1,6 +1,7 @@
 //! `viv run`: what is asked for becomes a session.
 
 mod direct;
+mod firmware;
 mod image;
 
 use viv_vmm::MachineConfig;
@@ -24,19 +25,20 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let decision = choose(args.engine.into(), &host)
         .map_err(|error| Failure::of(format!("--engine {}", args.engine), &error))?;
     check_options(decision.engine, &args.engine_opt).map_err(|error| Failure::of("--engine-opt", &error))?;
-    let least = if args.kernel.is_some() { MIN_MEMORY } else { image::MIN_MEMORY };
+    let least = if args.image.is_some() { image::MIN_MEMORY } else { MIN_MEMORY };
     check_memory(args.memory, least, host.memory)
         .map_err(|why| Failure::line(format!("--memory {}: {why}", args.memory)))?;
-    match (&args.kernel, &args.image) {
-        (Some(kernel), _) => {
-            let plan = direct::plan(args, kernel)?;
-            validate(&plan.config)?;
-            session::run(plan, args.stats)
+    let plan = match (&args.kernel, &args.firmware, &args.image) {
+        (Some(kernel), ..) => direct::kernel(args, kernel)?,
+        (None, Some(firmware), _) => direct::firmware(args, firmware)?,
+        (None, None, Some(image)) => return run_image(args, image),
+        // The command line asks for one of them; without any there is nothing to run.
+        (None, None, None) => {
+            return Err(Failure::line("neither an image nor --kernel nor --firmware is given"));
         }
-        (None, Some(image)) => run_image(args, image),
-        // The command line asks for either; without both there is nothing to run.
-        (None, None) => Err(Failure::line("neither an image nor --kernel is given")),
-    }
+    };
+    validate(&plan.config)?;
+    session::run(plan, args.stats)
 }
 
 /// Runs a machine from an image, which stays in use until its end.

@@ -9,32 +9,20 @@ mod state;
 
 use std::sync::Arc;
 
-use viv_engine::{GuestMemory, MsiTarget};
+use viv_engine::GuestMemory;
 
-use super::device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
-use super::doorbell::{Doorbell, MAX_QUEUES, Worker};
+use super::device::{Kind, QueueResources, QueueState, Served, Shared, VirtioDevice};
 use super::interrupt::Interrupt;
 use super::lock;
 use super::regs::{Common, feature, status};
-use crate::pci::{ConfigSpace, Identity, IntxLine, MsiX, PciDevice, PciError, regs as pci_regs};
+use crate::doorbell::{Doorbell, MAX_QUEUES, Worker};
+use crate::pci::{ConfigSpace, Connections, Identity, MsiX, PciDevice, PciError, regs as pci_regs};
 use crate::{DeviceError, SavedState};
 use layout::{Capabilities, Region};
 
 /// The PCI vendor of all virtio devices, and the first of their device ids (4.1.2).
 const VENDOR: u16 = 0x1af4;
 const FIRST_DEVICE: u16 = 0x1040;
-
-/// What the machine connects a virtio device to.
-pub struct Connections {
-    /// Guest memory.
-    pub memory: GuestMemory,
-    /// Where its messages go.
-    pub msi: Arc<dyn MsiTarget>,
-    /// Its INTA#.
-    pub line: Arc<dyn IntxLine>,
-    /// The interrupt of the system that INTA# is connected to, for the interrupt line register.
-    pub line_number: u8,
-}
 
 /// A virtio device as a PCI function.
 pub struct VirtioPci {
@@ -134,7 +122,7 @@ impl VirtioPci {
     /// What the thread for devices needs of it.
     #[must_use]
     pub fn worker(&self) -> Worker {
-        Worker::new(self.device.clone(), self.doorbell.clone())
+        Worker::new(Arc::new(Served(self.device.clone())), self.doorbell.clone())
     }
 
     fn is_running(&self) -> bool {

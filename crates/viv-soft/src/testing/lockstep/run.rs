@@ -108,6 +108,7 @@ impl Runner {
         let tsc_khz = SoftEngine::default().tsc_khz();
         let parameters = VmParameters {
             memory: memory.clone(),
+            rom: None,
             vcpus: 1,
             cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
             clock: Arc::new(HostClock::stopped_at(0)),

@@ -20,7 +20,7 @@ use viv_arch::{
 };
 use viv_engine::time::ManualClock;
 use viv_engine::{Engine, Exit, GuestMemory, Vcpu, Vm, VmParameters, memory};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 pub use handler::{Action, Event};
 pub use layout::*;
@@ -124,6 +124,7 @@ impl Machine {
         let vm = engine
             .create_vm(VmParameters {
                 memory: memory.clone(),
+                rom: None,
                 vcpus: 1,
                 cpuid: engine.offered(&CpuidTable::x86_64_v3(parameters)),
                 clock: clock.clone(),
@@ -152,9 +153,12 @@ impl Machine {
     pub fn copy(&self) -> Self {
         let other = Self::new();
         let mut page = vec![0; paging::PAGE_SIZE as usize];
-        for at in (0..RAM_SIZE).step_by(page.len()) {
-            self.memory.read_slice(&mut page, GuestAddress(at)).unwrap();
-            other.memory.write_slice(&page, GuestAddress(at)).unwrap();
+        for region in self.memory.iter() {
+            let start = region.start_addr().0;
+            for at in (start..start + region.len()).step_by(page.len()) {
+                self.memory.read_slice(&mut page, GuestAddress(at)).unwrap();
+                other.memory.write_slice(&page, GuestAddress(at)).unwrap();
+            }
         }
         other
     }

@@ -80,7 +80,7 @@ impl Bench {
         let input = fds.add(theirs.try_clone().unwrap());
         let output = fds.add(theirs);
         let mut config = plain();
-        config.boot.kernel = FileSource::Fd(kernel);
+        crate::config::tests::kernel(&mut config).kernel = FileSource::Fd(kernel);
         config.serial = Some(Stream { input: Some(input), output: Some(output) });
         let config = change(config);
         let machine = Machine::build(&config, &fds, engine, "for the test").unwrap();

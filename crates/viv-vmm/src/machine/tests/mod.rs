@@ -146,14 +146,14 @@ fn what_cannot_be_built_is_refused_in_one_line() {
     assert!(refuse(plain()).contains("cannot open the kernel kernel"));
     let serial = Some(Stream { input: Some(NOWHERE), output: None });
     let mut config = MachineConfig { serial, ..plain() };
-    config.boot.kernel = crate::config::FileSource::Path("/etc/passwd".into());
+    crate::config::tests::kernel(&mut config).kernel = crate::config::FileSource::Path("/etc/passwd".into());
     assert_eq!(refuse(config), ConfigError::Slot { slot: NOWHERE.0 }.to_string());
 }
 
 #[test]
 fn a_file_that_is_no_kernel_is_refused_at_the_start() {
     let mut config = plain();
-    config.boot.kernel = crate::config::FileSource::Path("/etc/passwd".into());
+    crate::config::tests::kernel(&mut config).kernel = crate::config::FileSource::Path("/etc/passwd".into());
     let mut machine = Machine::build(&config, &Fds::default(), &FakeEngine, "").unwrap();
     assert!(machine.start().unwrap_err().line().starts_with("cannot use the kernel /etc/passwd"));
 }

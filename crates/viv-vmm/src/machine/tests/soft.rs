@@ -35,7 +35,7 @@ fn bench(code: &[u8]) -> Bench {
 
 fn bench_of(engine: &SoftEngine, code: &[u8]) -> Bench {
     Bench::with(engine, code, |mut config| {
-        config.boot.protocol = BootProtocol::Linux64;
+        crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
         config
     })
 }

@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::EventfdFlags;
 
-use super::device::{Shared, VirtioDevice};
-use super::lock;
-
 /// How many queues a doorbell can tell apart.
-pub(super) const MAX_QUEUES: usize = 64;
+pub(crate) const MAX_QUEUES: usize = 64;
 
-/// The queues of a device that want to be served, and an eventfd that is readable while there are any.
+/// The queues of a device (of a disk controller: its ports) that want to be served, and an eventfd that is readable
+/// while there are any.
 #[derive(Debug)]
 pub struct Doorbell {
     pending: AtomicU64,
@@ -47,7 +45,7 @@ impl Doorbell {
     }
 
     /// Forgets who rang.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.take().for_each(drop);
     }
 }
@@ -58,23 +56,29 @@ impl AsFd for Doorbell {
     }
 }
 
+/// What is behind a doorbell.
+pub(crate) trait Serve: Send + Sync {
+    /// Does what there is to do for queue `index`. It may find nothing.
+    fn serve(&self, index: u16);
+}
+
 /// What the thread for devices needs of a device: wait until its eventfd is readable (level-triggered will
 /// do), call [`Worker::process`]. Clones are handles to the same device.
 #[derive(Clone)]
 pub struct Worker {
-    device: Shared<dyn VirtioDevice>,
+    device: Arc<dyn Serve>,
     doorbell: Arc<Doorbell>,
 }
 
 impl Worker {
-    pub(super) fn new(device: Shared<dyn VirtioDevice>, doorbell: Arc<Doorbell>) -> Self {
+    pub(crate) fn new(device: Arc<dyn Serve>, doorbell: Arc<Doorbell>) -> Self {
         Self { device, doorbell }
     }
 
     /// Serves every queue that rang since the last call.
     pub fn process(&self) {
         for index in self.doorbell.take() {
-            lock(&self.device).process_queue(index);
+            self.device.serve(index);
         }
     }
 }

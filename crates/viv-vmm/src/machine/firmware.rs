@@ -1,0 +1,185 @@
+//! Machines that start with firmware.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use viv_arch::VcpuState;
+use viv_boot::firmware::{self, FirmwareTables};
+use viv_devices::debug_port::DebugPort;
+use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
+use viv_devices::pflash::{FileStore, FlashStore, MemoryStore, Pflash};
+use viv_devices::{Device, DeviceError, SavedState, layout};
+use viv_engine::{GuestMemory, memory};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::assembly::Assembly;
+use super::{acpi, boot};
+use crate::config::{BootDevice, Fds, FirmwareConfig, VariablesConfig};
+use crate::error::MachineError;
+
+/// How much room the ACPI tables can grow by once firmware has placed what they describe.
+const TABLES_ROOM: usize = 4096;
+
+/// Firmware, in memory that the guest cannot write.
+#[derive(Clone)]
+pub(crate) struct Firmware {
+    memory: GuestMemory,
+    place: Range<u64>,
+}
+
+impl Firmware {
+    /// Reads the image that `config` names.
+    pub(crate) fn open(config: &FirmwareConfig, fds: &Fds) -> Result<Self, MachineError> {
+        let mut file = boot::open("firmware", &config.image, fds)?;
+        let mut image = Vec::new();
+        file.rewind()
+            .and_then(|()| file.take(firmware::MAX_IMAGE + 1).read_to_end(&mut image))
+            .map_err(MachineError::host("read the firmware"))?;
+        let start = firmware::image_start(image.len() as u64)?;
+        let memory = memory::read_only(start, &image).map_err(MachineError::host("map the firmware"))?;
+        Ok(Self { memory, place: start..start + image.len() as u64 })
+    }
+
+    /// Where it lies, for the engine.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Puts into RAM, which is zero, what is there after power-on, and gives the state in which vCPU 0 starts.
+    pub(crate) fn load(&self, memory: &GuestMemory) -> Result<VcpuState, MachineError> {
+        firmware::shadow(memory, &self.content().map_err(MachineError::host("read the firmware"))?)?;
+        Ok(VcpuState::reset())
+    }
+
+    fn content(&self) -> std::io::Result<Vec<u8>> {
+        let mut content = vec![0; (self.place.end - self.place.start) as usize];
+        self.memory
+            .read_slice(&mut content, GuestAddress(self.place.start))
+            .map_err(std::io::Error::other)?;
+        Ok(content)
+    }
+}
+
+/// The firmware as a device, for what a machine that is saved has to keep: one that is restored goes on with the same
+/// firmware, whatever has become of the file.
+impl Device for Firmware {
+    fn name(&self) -> &str {
+        "firmware"
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&self) -> Result<SavedState, DeviceError> {
+        let content = self.content().map_err(|error| self.invalid(error.to_string()))?;
+        SavedState::encode(self.name(), 1, &content)
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
+        let content: Vec<u8> = state.decode(1)?;
+        if content.len() as u64 != self.place.end - self.place.start {
+            return Err(self.invalid(format!("it has {} bytes", content.len())));
+        }
+        let written = self.memory.write_slice(&content, GuestAddress(self.place.start));
+        written.map_err(|error| self.invalid(error.to_string()))
+    }
+}
+
+impl Firmware {
+    fn invalid(&self, reason: String) -> DeviceError {
+        DeviceError::Invalid { name: self.name().to_owned(), reason }
+    }
+}
+
+impl Assembly<'_> {
+    /// Adds firmware and the device by which it learns of its machine: after all others, which it is told of.
+    pub(crate) fn add_firmware(
+        &mut self,
+        firmware: &Firmware,
+        config: &FirmwareConfig,
+        cpus: u32,
+    ) -> Result<(), MachineError> {
+        let memory = &self.around.memory;
+        let cpu_count = u16::try_from(cpus).unwrap_or(u16::MAX);
+        let facts = MachineFacts {
+            uuid: [0; 16],
+            ram_size: vm_memory::GuestMemoryBackend::iter(memory)
+                .map(vm_memory::GuestMemoryRegion::len)
+                .sum(),
+            cpus: cpu_count,
+            max_cpus: cpu_count,
+            display: false,
+            boot_menu: false,
+        };
+        let mut device = FwCfg::new(memory.clone(), &facts);
+        device.add_file(firmware::E820, Content::Bytes(firmware::e820(memory)))?;
+        device.add_file("bootorder", Content::Bytes(self.boot_order(&config.boot_order)))?;
+        // SeaBIOS shows its screen, and what starts from it, on this serial port too.
+        let port = layout::UART0.to_le_bytes().to_vec();
+        device.add_file("etc/sercon-port", Content::Bytes(port))?;
+        self.add_tables(&mut device, cpus)?;
+        if let Some(log) = config.log {
+            let mut log = File::from(self.fds.get(log)?);
+            // A log that cannot be written must not stop the guest.
+            let sink = Box::new(move |text: &[u8]| drop(log.write_all(text)));
+            let port = DebugPort::new(layout::FIRMWARE_LOG, sink);
+            self.board.add(Arc::new(Mutex::new(port)), &DebugPort::ports(layout::FIRMWARE_LOG))?;
+        }
+        if let Some(variables) = &config.variables {
+            self.add_variables(variables, firmware.place.start)?;
+        }
+        self.board.add(Arc::new(Mutex::new(device)), &FwCfg::PORTS)?;
+        self.board.add(Arc::new(Mutex::new(firmware.clone())), &[])
+    }
+
+    /// Flash memory for variables, which ends at `end`.
+    fn add_variables(&mut self, config: &VariablesConfig, end: u64) -> Result<(), MachineError> {
+        let path = &config.path;
+        let failed = |source| MachineError::Open { what: "firmware's variables", path: path.clone(), source };
+        let file = OpenOptions::new().read(true).write(config.keep).open(path).map_err(failed)?;
+        let mut store: Box<dyn FlashStore> = Box::new(FileStore::new(file));
+        if !config.keep {
+            store = Box::new(MemoryStore::new(store.load().map_err(failed)?));
+        }
+        let flash = Pflash::new(0, store)?;
+        let place = end.saturating_sub(flash.size())..end;
+        let flash = Arc::new(Mutex::new(flash));
+        self.board.add(flash.clone(), &[])?;
+        self.board.map_memory(place, flash)
+    }
+
+    /// The ACPI tables, which are made once firmware has placed what they describe.
+    fn add_tables(&self, device: &mut FwCfg, cpus: u32) -> Result<(), MachineError> {
+        let sizes =
+            firmware::tables(&acpi::parameters(cpus, self.board.pci())).map_err(viv_boot::BootError::from)?;
+        let files: [(&str, usize, fn(FirmwareTables) -> Vec<u8>); 3] = [
+            (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
+            (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
+            (firmware::LOADER, sizes.loader.len(), |tables| tables.loader),
+        ];
+        for (name, size, part) in files {
+            let pci = self.board.pci().clone();
+            let make = move || {
+                // They could be expressed before; if firmware has made that impossible, it gets none.
+                firmware::tables(&acpi::parameters(cpus, &pci)).map(part).unwrap_or_default()
+            };
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            device.add_file(name, Content::Made { size, make: Box::new(make) })?;
+        }
+        Ok(())
+    }
+
+    /// The paths of the devices to start from, in Open Firmware's form, one after the other with a zero at the end.
+    fn boot_order(&self, first: &[BootDevice]) -> Vec<u8> {
+        let rest = [BootDevice::Disk, BootDevice::Cdrom].into_iter().filter(|kind| !first.contains(kind));
+        let paths: Vec<&str> = first
+            .iter()
+            .copied()
+            .chain(rest)
+            .flat_map(|kind| self.boot_paths.iter().filter(move |(of, _)| *of == kind))
+            .map(|(_, path)| path.as_str())
+            .collect();
+        [paths.join("\n").as_bytes(), &[0]].concat()
+    }
+}
