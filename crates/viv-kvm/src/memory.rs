@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -22,9 +22,11 @@ const PAGE_SIZE: u64 = 4096;
 
 type Region = GuestRegionMmap<PageRecord>;
 
-/// The slots of a machine, one for each region of its RAM in ascending order, and what was written in them.
+/// The slots of a machine, one for each region of its RAM in ascending order, then one for each of its read-only memory;
+/// and what was written in the former.
 pub(crate) struct Slots {
     memory: GuestMemory,
+    rom: Option<GuestMemory>,
     /// Whether KVM records what the guest writes.
     recorded: bool,
     /// Where it does: in a ring of each vCPU, or in a log of each slot.
@@ -32,11 +34,15 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Gives `memory` to a machine that has no vCPU yet.
-    pub(crate) fn new(vm: &VmFd, memory: GuestMemory) -> Result<Self, EngineError> {
+    /// Gives memory to a machine that has no vCPU yet.
+    pub(crate) fn new(vm: &VmFd, memory: GuestMemory, rom: Option<GuestMemory>) -> Result<Self, EngineError> {
         let rings = dirty_ring::enable(vm).then(Vec::new);
-        let slots = Self { memory, recorded: false, rings };
-        slots.set(vm, 0)?;
+        let slots = Self { memory, rom, recorded: false, rings };
+        slots.set_ram(vm, 0)?;
+        let first = slots.memory.iter().count() as u32;
+        for (slot, region) in (first..).zip(slots.rom.iter().flat_map(GuestMemory::iter)) {
+            set(vm, slot, region, KVM_MEM_READONLY)?;
+        }
         Ok(slots)
     }
 
@@ -48,26 +54,13 @@ impl Slots {
         Ok(())
     }
 
-    /// The regions with the numbers of their slots.
+    /// The regions of RAM with the numbers of their slots.
     fn regions(&self) -> impl Iterator<Item = (u32, &Region)> {
         (0..).zip(self.memory.iter())
     }
 
-    fn set(&self, vm: &VmFd, flags: u32) -> Result<(), EngineError> {
-        for (slot, region) in self.regions() {
-            let description = kvm_userspace_memory_region {
-                slot,
-                flags,
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: (**region).as_ptr() as u64,
-            };
-            // SAFETY: the region is mapped, and stays so for as long as this handle to the memory lives, which is as
-            // long as the machine.
-            unsafe { vm.set_user_memory_region(description) }
-                .map_err(error::host("give guest RAM to KVM"))?;
-        }
-        Ok(())
+    fn set_ram(&self, vm: &VmFd, flags: u32) -> Result<(), EngineError> {
+        self.regions().try_for_each(|(slot, region)| set(vm, slot, region, flags))
     }
 
     /// The pages written since the last call, by the guest or by devices.
@@ -75,7 +68,7 @@ impl Slots {
         if self.recorded {
             self.collect(vm)?;
         } else {
-            self.set(vm, KVM_MEM_LOG_DIRTY_PAGES)?;
+            self.set_ram(vm, KVM_MEM_LOG_DIRTY_PAGES)?;
             self.recorded = true;
             for (_, region) in self.regions() {
                 note_present(region);
@@ -111,6 +104,20 @@ impl Slots {
         }
         Ok(())
     }
+}
+
+/// Gives a region to KVM as a slot, or changes the slot's flags.
+fn set(vm: &VmFd, slot: u32, region: &Region, flags: u32) -> Result<(), EngineError> {
+    let description = kvm_userspace_memory_region {
+        slot,
+        flags,
+        guest_phys_addr: region.start_addr().0,
+        memory_size: region.len(),
+        userspace_addr: (**region).as_ptr() as u64,
+    };
+    // SAFETY: the region is mapped, and stays so for as long as its owner, the slots, lives, which is as long as the
+    // machine.
+    unsafe { vm.set_user_memory_region(description) }.map_err(error::host("give guest memory to KVM"))
 }
 
 /// Notes every page that the host has given memory for as written.

@@ -35,6 +35,7 @@ pub(crate) struct KvmVm {
     slots: Mutex<Slots>,
     routes: Mutex<Routes>,
     memory: GuestMemory,
+    rom: Option<GuestMemory>,
     vcpus: u32,
     cpuid: CpuidTable,
     guest_clock: Arc<dyn Clock>,
@@ -49,7 +50,7 @@ pub(crate) struct KvmVm {
 impl KvmVm {
     /// A machine with no vCPU yet.
     pub(crate) fn create(host: Arc<Host>, parameters: VmParameters) -> Result<Arc<Self>, EngineError> {
-        let VmParameters { memory, vcpus, cpuid, clock } = parameters;
+        let VmParameters { memory, rom, vcpus, cpuid, clock } = parameters;
         let fd = host.kvm.create_vm().map_err(error::host("make a virtual machine with KVM"))?;
         fd.set_identity_map_address(IDENTITY_MAP).map_err(error::host("place KVM's page table"))?;
         fd.set_tss_address(TSS).map_err(error::host("place KVM's task state"))?;
@@ -61,7 +62,7 @@ impl KvmVm {
             enable(&fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1, "be told of what KVM cannot emulate")?;
         }
         msr::filter(&fd)?;
-        let slots = Mutex::new(Slots::new(&fd, memory.clone())?);
+        let slots = Mutex::new(Slots::new(&fd, memory.clone(), rom.clone())?);
         let cpuid = host.offer.limit(&cpuid);
         let tsc = CommonTsc::new(Timebase::new(host.tsc_khz));
         Ok(Arc::new_cyclic(|this| Self {
@@ -70,6 +71,7 @@ impl KvmVm {
             slots,
             routes: Mutex::default(),
             memory,
+            rom,
             vcpus,
             cpuid,
             clock: KvmClock::new(Arc::clone(&clock)),
@@ -111,6 +113,7 @@ impl KvmVm {
     pub(crate) fn parameters(&self) -> VmParameters {
         VmParameters {
             memory: self.memory.clone(),
+            rom: self.rom.clone(),
             vcpus: self.vcpus,
             cpuid: self.cpuid.clone(),
             clock: Arc::clone(&self.guest_clock),

@@ -37,9 +37,7 @@ fn compare(setup: impl Fn(&mut Machine)) -> Option<(u32, VcpuState)> {
         }
         moves += 1;
         let mut next = machine(engines.next()?);
-        for at in (0..RAM_SIZE).step_by(4096) {
-            next.write_bytes(at, &moving.read_bytes(at, 4096));
-        }
+        moving.copy_memory(&next);
         next.state = outcome.state;
         moving = next;
     };

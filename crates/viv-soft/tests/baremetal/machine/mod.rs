@@ -152,6 +152,12 @@ impl Machine {
     /// A second machine with a copy of this one's memory.
     pub fn copy(&self) -> Self {
         let other = Self::new();
+        self.copy_memory(&other);
+        other
+    }
+
+    /// Gives another machine a copy of this one's memory.
+    pub fn copy_memory(&self, other: &Self) {
         let mut page = vec![0; paging::PAGE_SIZE as usize];
         for region in self.memory.iter() {
             let start = region.start_addr().0;
@@ -160,7 +166,6 @@ impl Machine {
                 other.memory.write_slice(&page, GuestAddress(at)).unwrap();
             }
         }
-        other
     }
 
     fn fill_tables(&mut self) {
