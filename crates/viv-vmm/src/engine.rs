@@ -100,10 +100,10 @@ fn soft_options(options: &[String]) -> Result<viv_soft::Options, ChoiceError> {
 }
 
 /// Makes the engine for `choice` with its options on this host, and says why it is this one.
-pub(crate) fn make(
-    choice: EngineChoice,
-    options: &[String],
-) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+///
+/// # Errors
+/// When what was asked for by name cannot run here, or does not take an option.
+pub fn make(choice: EngineChoice, options: &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
     let decision = choose(choice, &HostFacts::read())?;
     check_options(decision.engine, options)?;
     let soft = |decision| -> Result<(Box<dyn Engine>, Decision), ChoiceError> {

@@ -9,9 +9,10 @@ use viv_vmm::config::{BootDevice, Fds, FileSource, FirmwareConfig, VariablesConf
 use crate::cli::{BootDeviceArg, FirmwareArg, RunArgs};
 use crate::failure::Failure;
 
-/// Where Debian's packages put it: the file and the package.
-const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
-const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
+/// Where Debian's packages put the BIOS: the file and the package.
+pub const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
+/// The same for UEFI.
+pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
 /// The variables that OVMF begins with.
 const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS.fd", "ovmf");
 

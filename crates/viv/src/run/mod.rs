@@ -1,7 +1,7 @@
 //! `viv run`: what is asked for becomes a session.
 
 mod direct;
-mod firmware;
+pub mod firmware;
 mod image;
 
 use viv_vmm::MachineConfig;
