@@ -8,7 +8,7 @@
 //! - `clock`: KVM's clock, kept in step with the machine's;
 //! - `state`: everything of a vCPU to a [`VcpuState`](viv_arch::VcpuState) and back;
 //! - `finish`: instructions that KVM gives up on, finished by the software engine's interpreter;
-//! - `vm`, `interrupt`, `vcpu`: the machine, and the loop around KVM_RUN.
+//! - `vm`, `vcpu`: the machine, and the loop around KVM_RUN.
 //!
 //! It must not know devices: it reaches them by [`Platform`](viv_engine::Platform) alone. A guest can make nothing here
 //! fail but itself.
@@ -21,7 +21,6 @@ mod dirty_ring;
 mod engine;
 mod error;
 mod finish;
-mod interrupt;
 mod kick;
 mod memory;
 mod msr;

@@ -12,7 +12,7 @@ use crate::finish::Finisher;
 use crate::kick::Kicker;
 use crate::run_page::RunPage;
 use crate::vm::KvmVm;
-use crate::{cpuid, error, interrupt, msr, state};
+use crate::{cpuid, error, msr, state};
 
 /// A vCPU on KVM.
 pub(crate) struct KvmVcpu {
@@ -21,7 +21,7 @@ pub(crate) struct KvmVcpu {
     vm: Arc<KvmVm>,
     platform: Arc<dyn Platform>,
     kicker: Arc<Kicker>,
-    /// Whether what the shared page says of interrupts is of the present state: it is written when KVM_RUN returns.
+    /// Whether what the shared page says of interrupts is of the present state, at an instruction boundary.
     page_is_current: bool,
     finisher: Finisher,
 }
@@ -65,7 +65,11 @@ impl KvmVcpu {
         loop {
             self.offer_extint()?;
             let next = match self.fd.run() {
-                Ok(exit) => handle(exit, &*self.platform, self.kicker.page()),
+                Ok(exit) => {
+                    // An access is completed when KVM_RUN is next called, and only then is the page right.
+                    self.page_is_current = matches!(exit, VcpuExit::IrqWindowOpen);
+                    handle(exit, &*self.platform, self.kicker.page())
+                }
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                     self.page_is_current = true;
                     // In this order: a kick after it is seen by the next KVM_RUN.
@@ -78,7 +82,6 @@ impl KvmVcpu {
                 }
                 Err(error) => return Err(error::host("run a vCPU on KVM")(error)),
             };
-            self.page_is_current = true;
             match next {
                 Next::Run => {}
                 Next::Collect => self.vm.collect_dirty()?,
@@ -135,7 +138,9 @@ impl KvmVcpu {
         }
         if waits && page.is_ready_for_interrupt() {
             if let Some(vector) = self.platform.acknowledge_extint() {
-                interrupt::inject(&self.fd, vector)?;
+                state::inject(&self.fd, vector)?;
+                // Not two before the guest runs.
+                self.page_is_current = false;
             }
             waits = self.vm.extint();
         }

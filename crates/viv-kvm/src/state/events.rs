@@ -37,6 +37,20 @@ pub(super) fn set_run_state(vcpu: &VcpuFd, state: RunState) -> Result<(), Engine
     vcpu.set_mp_state(kvm_mp_state { mp_state }).map_err(error::host("say what a vCPU is to do"))
 }
 
+/// Has the vCPU take the external interrupt `vector` before anything else, halted or not. It takes interrupts now, as KVM
+/// has said, and its controller has been acknowledged.
+///
+/// KVM_INTERRUPT would do the same and keep the vector where no state shows it until the guest runs.
+pub(crate) fn inject(vcpu: &VcpuFd, vector: u8) -> Result<(), EngineError> {
+    let mut events = vcpu.get_vcpu_events().map_err(error::host("read a vCPU's events"))?;
+    events.interrupt.injected = 1;
+    events.interrupt.nr = vector;
+    events.interrupt.soft = 0;
+    events.flags &= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    vcpu.set_vcpu_events(&events).map_err(error::host("write a vCPU's events"))?;
+    set_run_state(vcpu, RunState::Running)
+}
+
 /// The events that are on their way.
 pub(super) fn pending(vcpu: &VcpuFd) -> Result<PendingEvents, EngineError> {
     let events = vcpu.get_vcpu_events().map_err(error::host("read a vCPU's events"))?;

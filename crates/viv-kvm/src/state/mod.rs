@@ -7,12 +7,14 @@ mod tsc;
 mod xsave;
 
 use kvm_ioctls::VcpuFd;
-use viv_arch::state::AcceptedEvent;
+use viv_arch::state::{AcceptedEvent, RunState};
 use viv_arch::{VcpuState, Vector, msr as numbers};
 use viv_engine::EngineError;
 
 use crate::vm::KvmVm;
 use crate::{error, msr};
+
+pub(crate) use events::inject;
 
 /// The state of vCPU `index`, which stands still.
 pub(crate) fn save(vm: &KvmVm, vcpu: &VcpuFd) -> Result<VcpuState, EngineError> {
@@ -54,7 +56,9 @@ pub(crate) fn load_changes(vcpu: &VcpuFd, before: &VcpuState, after: &VcpuState)
 }
 
 fn load_registers(vcpu: &VcpuFd, state: &VcpuState, base: u64) -> Result<(), EngineError> {
-    events::set_run_state(vcpu, state.run_state)?;
+    // An event that was accepted ends a halt.
+    let run_state = if state.pending.accepted.is_some() { RunState::Running } else { state.run_state };
+    events::set_run_state(vcpu, run_state)?;
     registers::load(vcpu, state, base)?;
     xsave::load(vcpu, &state.xsave)?;
     events::set_pending(vcpu, state)

@@ -2,7 +2,8 @@
 
 use kvm_bindings::{kvm_debugregs, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
-use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Gpr, Rflags, Segment, VcpuState, xsave};
+use viv_arch::state::AcceptedEvent;
+use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Gpr, Rflags, Segment, VcpuState, Vector, xsave};
 use viv_engine::EngineError;
 
 use crate::error;
@@ -94,8 +95,17 @@ fn kvm_general(state: &VcpuState) -> kvm_regs {
         r14: gpr(Gpr::R14),
         r15: gpr(Gpr::R15),
         rip: state.rip,
-        rflags: (state.rflags | Rflags::RESERVED_1).bits(),
+        rflags: rflags(state),
     }
+}
+
+/// RFLAGS as the handler of an accepted event is to see it: faults push RF (SDM vol. 3, 19.3.1.1), which KVM sets when it
+/// raises an exception, not when it goes on with one.
+fn rflags(state: &VcpuState) -> u64 {
+    let is_fault = matches!(state.pending.accepted, Some(AcceptedEvent::Exception(exception))
+        if !matches!(exception.vector, Vector::Debug | Vector::Breakpoint | Vector::Overflow));
+    let resume = if is_fault { Rflags::RF } else { Rflags::empty() };
+    (state.rflags | Rflags::RESERVED_1 | resume).bits()
 }
 
 /// The bits of [`Segment::attributes`] that KVM has as numbers of their own.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use viv_arch::state::RunState;
 use viv_arch::{Segment, VcpuState, msr, xsave};
 use viv_engine::time::ManualClock;
-use viv_engine::{Engine, memory};
+use viv_engine::{Engine, GuestMemory, memory};
 use viv_kvm::KvmEngine;
 use viv_soft::SoftEngine;
 
@@ -26,8 +26,12 @@ pub fn kvm() -> Option<&'static KvmEngine> {
 
 /// A machine on an engine.
 pub fn machine(engine: &dyn Engine) -> Machine {
+    machine_with(engine, None)
+}
+
+fn machine_with(engine: &dyn Engine, rom: Option<&GuestMemory>) -> Machine {
     let memory = memory::allocate(RAM_SIZE).unwrap();
-    Machine::on_engine(engine, memory, Arc::new(ManualClock::default()))
+    Machine::on_engine(engine, memory, rom.cloned(), Arc::new(ManualClock::default()))
 }
 
 /// Whether guests' kernel mode runs on the processor. Otherwise says that `what` was not tested.
@@ -40,16 +44,11 @@ pub fn on_hardware(what: &str) -> bool {
     found
 }
 
-/// A machine on the software engine.
-pub fn soft_machine() -> Machine {
-    machine(&SoftEngine::default())
-}
-
 /// Runs the guest that `setup` prepares on both engines: they must come to the same, instruction for instruction. Gives
 /// what they came to.
 #[track_caller]
 pub fn compare(setup: impl Fn(&mut Machine)) -> Option<Outcome> {
-    let (soft, kvm) = run_both(setup)?;
+    let (soft, kvm) = run_both(None, setup)?;
     assert_eq!(soft.briefs(), kvm.briefs(), "events on soft and on kvm");
     assert_eq!(soft.events, kvm.events, "events on soft and on kvm");
     Some(kvm)
@@ -58,17 +57,27 @@ pub fn compare(setup: impl Fn(&mut Machine)) -> Option<Outcome> {
 /// As [`compare`], for guests that interrupts reach some instructions sooner or later: their order counts.
 #[track_caller]
 pub fn compare_order(setup: impl Fn(&mut Machine)) {
-    if let Some((soft, kvm)) = run_both(setup) {
+    if let Some((soft, kvm)) = run_both(None, setup) {
         let vectors =
             [&soft, &kvm].map(|outcome| outcome.events.iter().map(|event| event.vector).collect::<Vec<_>>());
         assert_eq!(vectors[0], vectors[1], "interrupts on soft and on kvm");
     }
 }
 
+/// As [`compare`], for a machine with read-only memory.
 #[track_caller]
-fn run_both(setup: impl Fn(&mut Machine)) -> Option<(Outcome, Outcome)> {
-    let kvm = kvm()?;
-    let [(soft, soft_machine), (kvm, kvm_machine)] = [soft_machine(), machine(kvm)].map(|mut machine| {
+pub fn compare_with_rom(start: u64, content: &[u8], setup: impl Fn(&mut Machine)) {
+    let rom = memory::read_only(start, content).unwrap();
+    if let Some((soft, kvm)) = run_both(Some(&rom), setup) {
+        assert_eq!(soft.events, kvm.events, "events on soft and on kvm");
+    }
+}
+
+#[track_caller]
+fn run_both(rom: Option<&GuestMemory>, setup: impl Fn(&mut Machine)) -> Option<(Outcome, Outcome)> {
+    let engines: [&dyn Engine; 2] = [&SoftEngine::default(), kvm()?];
+    let [(soft, soft_machine), (kvm, kvm_machine)] = engines.map(|engine| {
+        let mut machine = machine_with(engine, rom);
         setup(&mut machine);
         (machine.run_to_stop(), machine)
     });

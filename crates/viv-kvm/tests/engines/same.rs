@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use viv_arch::{Gpr, Segment, SegmentRegister, apic};
+use viv_arch::state::AcceptedEvent;
+use viv_arch::{Exception, Gpr, Rflags, Segment, SegmentRegister, apic};
 use viv_engine::Msi;
 
-use crate::both::{compare, compare_order, on_hardware};
+use crate::both::{compare, compare_order, compare_with_rom, on_hardware};
 use crate::machine::*;
 
 const VECTOR: u8 = 0x51;
@@ -329,4 +330,43 @@ fn system_calls() {
             a.hlt()
         });
     });
+}
+
+#[test]
+fn read_only_memory_is_read_and_executed_and_its_writes_go_to_devices() {
+    const ROM: u64 = 0x4000_0000;
+    let code = assemble(64, ROM, &|a| {
+        a.mov(rax, qword_ptr(ROM + 0x800))?;
+        a.mov(dword_ptr(ROM + 0x804), ecx)?;
+        a.mov(rbx, qword_ptr(ROM + 0x800))?;
+        stop(a)
+    });
+    let mut content = vec![0; 0x1000];
+    content[..code.len()].copy_from_slice(&code);
+    content[0x800..0x808].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes());
+    compare_with_rom(ROM, &content, |machine| {
+        machine.tables.map(ROM, ROM, PageSize::Size4K, KERNEL);
+        machine.set_gpr(Gpr::Rcx, 9);
+        machine.code(CODE, &|a| a.jmp(ROM));
+    });
+}
+
+#[test]
+fn accepted_events_are_delivered_first() {
+    for (event, interrupts) in [
+        (AcceptedEvent::Interrupt(VECTOR), false),
+        (AcceptedEvent::Interrupt(VECTOR), true),
+        (AcceptedEvent::Exception(Exception::gp(0x18)), false),
+    ] {
+        compare(|machine| {
+            machine.state.pending.accepted = Some(event);
+            machine.state.rflags.set(Rflags::IF, interrupts);
+            machine.on(VECTOR, Action::Return);
+            machine.on(13, Action::Return);
+            machine.code(CODE, &|a| {
+                a.nop()?;
+                stop(a)
+            });
+        });
+    }
 }

@@ -146,11 +146,9 @@ fn controllers(mounts: &str, unified: &str) -> Vec<String> {
         .lines()
         .map(|line| line.split(' ').collect::<Vec<_>>())
         .filter(|fields| fields.get(2) == Some(&"cgroup"))
-        .flat_map(|fields| {
-            fields.get(3).map(|options| options.split(',').map(str::to_owned).collect::<Vec<_>>())
-        })
-        .flatten()
-        .map(|name| if name == "blkio" { "io".to_owned() } else { name });
+        .filter_map(|fields| fields.get(3).copied())
+        .flat_map(|options| options.split(','))
+        .map(|name| if name == "blkio" { "io" } else { name }.to_owned());
     of_version_1.chain(unified.split_whitespace().map(str::to_owned)).collect()
 }
 
