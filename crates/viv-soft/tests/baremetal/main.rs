@@ -23,6 +23,7 @@ mod real;
 mod segments;
 mod selfmod;
 mod state;
+mod stepper;
 mod strings;
 mod tlb;
 mod torture;
