@@ -26,12 +26,17 @@ pub fn kvm() -> Option<&'static KvmEngine> {
 
 /// A machine on an engine.
 pub fn machine(engine: &dyn Engine) -> Machine {
-    machine_with(engine, None)
+    machine_of(engine, 1)
 }
 
-fn machine_with(engine: &dyn Engine, rom: Option<&GuestMemory>) -> Machine {
+/// A machine that can have so many processors, and has the first.
+pub fn machine_of(engine: &dyn Engine, vcpus: u32) -> Machine {
+    machine_with(engine, vcpus, None)
+}
+
+fn machine_with(engine: &dyn Engine, vcpus: u32, rom: Option<&GuestMemory>) -> Machine {
     let memory = memory::allocate(RAM_SIZE).unwrap();
-    Machine::on_engine(engine, memory, rom.cloned(), Arc::new(ManualClock::default()))
+    Machine::on_engine(engine, memory, rom.cloned(), vcpus, Arc::new(ManualClock::default()))
 }
 
 /// Whether guests' kernel mode runs on the processor. Otherwise says that `what` was not tested.
@@ -77,7 +82,7 @@ pub fn compare_with_rom(start: u64, content: &[u8], setup: impl Fn(&mut Machine)
 fn run_both(rom: Option<&GuestMemory>, setup: impl Fn(&mut Machine)) -> Option<(Outcome, Outcome)> {
     let engines: [&dyn Engine; 2] = [&SoftEngine::default(), kvm()?];
     let [(soft, soft_machine), (kvm, kvm_machine)] = engines.map(|engine| {
-        let mut machine = machine_with(engine, rom);
+        let mut machine = machine_with(engine, 1, rom);
         setup(&mut machine);
         (machine.run_to_stop(), machine)
     });

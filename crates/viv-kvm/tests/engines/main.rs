@@ -7,5 +7,6 @@ mod machine;
 mod both;
 mod host;
 mod moving;
+mod processors;
 mod same;
 mod speed;

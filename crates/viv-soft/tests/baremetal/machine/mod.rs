@@ -109,28 +109,29 @@ impl Machine {
     pub fn new() -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
         let clock = Arc::new(ManualClock::default());
-        Self::on_engine(&engine(), memory, None, clock)
+        Self::on_engine(&engine(), memory, None, 1, clock)
     }
 
     /// The same on an engine with options.
     pub fn with_options(options: &str) -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
-        Self::on_engine(&engine_with(options), memory, None, Arc::new(ManualClock::default()))
+        Self::on_engine(&engine_with(options), memory, None, 1, Arc::new(ManualClock::default()))
     }
 
-    /// The same on any engine, with read-only memory if there is to be any.
+    /// The same on any engine, with read-only memory if there is to be any, and the first of so many processors.
     pub fn on_engine(
         engine: &dyn Engine,
         memory: GuestMemory,
         rom: Option<GuestMemory>,
+        vcpus: u32,
         clock: Arc<ManualClock>,
     ) -> Self {
-        let parameters = ModelParameters { vcpus: 1, tsc_khz: engine.tsc_khz() };
+        let parameters = ModelParameters { vcpus, tsc_khz: engine.tsc_khz() };
         let vm = engine
             .create_vm(VmParameters {
                 memory: memory.clone(),
                 rom,
-                vcpus: 1,
+                vcpus,
                 cpuid: engine.offered(&CpuidTable::x86_64_v3(parameters)),
                 clock: clock.clone(),
             })
