@@ -10,7 +10,7 @@ use iced_x86::code_asm::*;
 use rustix::event::{EventfdFlags, eventfd};
 use viv_arch::state::RunState;
 use viv_arch::{Gpr, apic};
-use viv_engine::{Doorbell, Exit, Msi};
+use viv_engine::{Doorbell, Exit, Msi, memory};
 
 use crate::both::{kvm, machine};
 use crate::machine::*;
@@ -109,6 +109,34 @@ fn written_pages_are_reported_each_time() {
         assert!([DATA + 0x1000, DATA + 0x2000, DATA + 0x3000].iter().all(|&at| dirty.contains(&page(at))));
     }
     assert!(machine.vm.take_dirty_pages().unwrap().is_empty());
+}
+
+#[test]
+fn more_pages_are_written_than_a_ring_holds() {
+    const PAGES: u64 = 24 << 10;
+    let Some(kvm) = kvm() else { return };
+    let memory = memory::allocate(FREE + (PAGES << 12)).unwrap();
+    let mut machine = Machine::on_engine(kvm, memory, None, 1, Arc::default());
+    for at in (FREE..FREE + (PAGES << 12)).step_by(2 << 20) {
+        machine.tables.map(at, at, PageSize::Size2M, FULL);
+    }
+    machine.start_in_user_mode();
+    machine.code(USER_CODE, &|a| {
+        a.mov(rdi, FREE)?;
+        a.mov(rcx, PAGES)?;
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.mov(qword_ptr(rdi), rcx)?;
+        a.add(rdi, 0x1000)?;
+        a.dec(rcx)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+    machine.vm.take_dirty_pages().unwrap();
+    machine.run_to_stop();
+    let dirty = machine.vm.take_dirty_pages().unwrap();
+    let free = dirty.iter().filter(|&&page| page >= FREE >> 12).count();
+    assert_eq!(free as u64, PAGES);
 }
 
 #[test]
