@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use viv_devices::ahci::Ahci;
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -39,10 +40,16 @@ pub struct MachineConfig {
     pub boot: Boot,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// CD-ROM drives, each with the image of its medium.
+    pub cdroms: Vec<PathBuf>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
     pub console: Option<Console>,
+    /// Whether there are a display, a keyboard and a mouse.
+    pub display: bool,
+    /// Where a picture of the display goes when the machine is over, as PNG. [`MachineConfig::display`] must be there.
+    pub screenshot: Option<FdSlot>,
     /// What the guest's own agent is asked to run. `None`: the guest has no agent.
     pub agent: Option<AgentConfig>,
     /// Whether a reset that the guest asks for ends the machine.
@@ -72,6 +79,26 @@ pub enum Boot {
     Firmware(FirmwareConfig),
 }
 
+impl Boot {
+    /// What the machine has.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self {
+            Self::Kernel(_) => Profile::Micro,
+            Self::Firmware(_) => Profile::Pc,
+        }
+    }
+}
+
+/// What a machine has, disks and consoles apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What a kernel that is started directly needs.
+    Micro,
+    /// All that systems for PCs look for.
+    Pc,
+}
+
 /// A kernel that is started directly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +123,8 @@ pub struct FirmwareConfig {
     pub variables: Option<VariablesConfig>,
     /// Where messages go that it writes to its debug port (0x402).
     pub log: Option<FdSlot>,
+    /// The VGA BIOS, for firmware that knows no displays but those that have one.
+    pub vga_bios: Option<FileSource>,
     /// From what it tries to start, first to last. What is not named comes after.
     pub boot_order: Vec<BootDevice>,
 }
@@ -153,6 +182,19 @@ pub struct DiskConfig {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: Overlay,
+    /// What it is attached to.
+    pub bus: DiskBus,
+}
+
+/// What a disk is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// A virtio function of its own: the fastest, for systems that know virtio.
+    #[default]
+    Virtio,
+    /// A port of a SATA controller, for all others.
+    Sata,
 }
 
 /// Where a disk's writes go.
@@ -317,6 +359,15 @@ pub enum ConfigError {
         /// What was asked for.
         disks: usize,
     },
+    /// Too many drives for the SATA controller.
+    #[error(
+        "a machine cannot have {drives} SATA disks and CD-ROM drives: give at most {}, or virtio disks",
+        Ahci::PORTS
+    )]
+    SataDrives {
+        /// What was asked for.
+        drives: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -332,6 +383,9 @@ pub enum ConfigError {
     /// An agent is to use a console that is not there.
     #[error("the agent's command is to use the console, but the machine has none")]
     NoConsole,
+    /// There is nothing to take a picture of.
+    #[error("a picture of the display is asked for, but the machine has none")]
+    NoDisplay,
     /// A slot names no descriptor, or one that cannot be duplicated.
     #[error("descriptor {slot} of the config was not passed, or cannot be duplicated")]
     Slot {
@@ -356,6 +410,10 @@ impl MachineConfig {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks { disks: self.disks.len() });
         }
+        let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() + self.cdroms.len();
+        if sata > Ahci::PORTS {
+            return Err(ConfigError::SataDrives { drives: sata });
+        }
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
@@ -369,6 +427,9 @@ impl MachineConfig {
             self.agent.as_ref().is_some_and(|agent| matches!(agent.stdio, AgentStdio::Console { .. }));
         if wants_console && self.console.is_none() {
             return Err(ConfigError::NoConsole);
+        }
+        if self.screenshot.is_some() && !self.display {
+            return Err(ConfigError::NoDisplay);
         }
         Ok(())
     }
@@ -393,8 +454,11 @@ pub(crate) mod tests {
                 protocol: BootProtocol::Auto,
             }),
             disks: Vec::new(),
+            cdroms: Vec::new(),
             serial: None,
             console: None,
+            display: false,
+            screenshot: None,
             agent: None,
             no_reboot: false,
         }
@@ -431,6 +495,8 @@ pub(crate) mod tests {
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoConsole));
+        let config = MachineConfig { screenshot: Some(FdSlot(0)), ..plain() };
+        assert_eq!(config.validate(), Err(ConfigError::NoDisplay));
     }
 
     #[test]
@@ -440,6 +506,7 @@ pub(crate) mod tests {
             path: "/disk".into(),
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
+            bus: DiskBus::Sata,
         });
         config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
         let json = serde_json::to_string(&config).unwrap();

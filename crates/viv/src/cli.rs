@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_vmm::config::MAX_VCPUS;
+use viv_vmm::config::{DiskBus, MAX_VCPUS};
+use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
 
@@ -73,6 +74,7 @@ Examples:
   viv run --keep web --memory 1G debian        a machine whose disk is kept, by name
   viv run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
   viv run --firmware uefi --disk debian.img    a system that boots from its disk
+  viv run --firmware bios --disk dos.img --send-keys '<wait 3>dir<enter><wait 1>' --screenshot-on-exit dir.png
   viv run --kernel vmlinuz --disk root.img --append 'console=ttyS0 root=/dev/vda'"
 )]
 pub struct RunArgs {
@@ -153,10 +155,28 @@ The soft engine has:
     #[arg(value_enum, value_delimiter = ',')]
     pub boot_order: Vec<BootDeviceArg>,
 
-    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it
-    #[arg(long, value_name = "FILE[,readonly]", help_heading = "Direct boot and firmware")]
+    /// Type this on the guest's keyboard; keys have names like <enter>, <wait 2> waits
+    #[arg(long, value_name = "KEYS", help_heading = "Firmware", value_parser = parse_keys)]
+    #[arg(allow_hyphen_values = true)]
+    #[arg(long_help = "Type this on the guest's keyboard
+
+Characters are typed as they are, on a keyboard of the US layout. What is in angle brackets is a key by its name, like \
+<enter>, <esc>, <f12> or <pgdn>; keys that are pressed together, like <ctrl-alt-del> or <alt-f4>; a pause in seconds \
+of the guest's time, like <wait 2>; or the character itself, <lt>.")]
+    pub send_keys: Option<String>,
+
+    /// Write a picture of the guest's display to this file, as PNG, when the machine ends
+    #[arg(long, value_name = "FILE", help_heading = "Firmware")]
+    pub screenshot_on_exit: Option<PathBuf>,
+
+    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,sata` is for systems without virtio
+    #[arg(long, value_name = "FILE[,readonly][,sata]", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
+
+    /// Image of a CD-ROM or DVD, the medium of the guest's next drive
+    #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
+    pub cdrom: Vec<PathBuf>,
 
     /// End when the guest resets instead of starting it again
     #[arg(long, help_heading = "Direct boot and firmware")]
@@ -192,6 +212,11 @@ pub enum BootDeviceArg {
     Disk,
     /// The CD-ROMs
     Cdrom,
+}
+
+/// Checks `--send-keys`.
+fn parse_keys(text: &str) -> Result<String, KeysError> {
+    text.parse::<Keystrokes>().map(|_| text.to_owned())
 }
 
 /// Reads `--cpus`.
@@ -230,26 +255,37 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// What it is attached to.
+    pub bus: DiskBus,
 }
 
 impl DiskArg {
-    /// Reads `FILE` or `FILE,readonly`. A file whose name holds a comma is given with one of the two words
-    /// behind it: `a,b,readonly` or `a,b,writable`.
+    /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
+    /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let (path, readonly) = match text.rsplit_once(',') {
-            Some((path, "readonly")) => (path, true),
-            Some((path, "writable")) => (path, false),
-            Some((_, option)) => {
-                return Err(format!(
-                    "the disk option '{option}' is not known; only 'readonly' is, or 'writable'"
-                ));
+        let mut disk = Self { path: PathBuf::new(), readonly: false, bus: DiskBus::Virtio };
+        let mut rest = text;
+        while let Some((before, option)) = rest.rsplit_once(',') {
+            match option {
+                "readonly" => disk.readonly = true,
+                "writable" => disk.readonly = false,
+                "sata" => disk.bus = DiskBus::Sata,
+                "virtio" => disk.bus = DiskBus::Virtio,
+                // A part of the name, if an option is behind it.
+                _ if rest.len() < text.len() => break,
+                _ => {
+                    return Err(format!(
+                        "the disk option '{option}' is not known; 'readonly', 'writable', 'sata' and 'virtio' are"
+                    ));
+                }
             }
-            None => (text, false),
-        };
-        if path.is_empty() {
-            return Err("no file is named; give FILE or FILE,readonly".to_owned());
+            rest = before;
         }
-        Ok(Self { path: path.into(), readonly })
+        if rest.is_empty() {
+            return Err("no file is named; give FILE, or FILE,readonly".to_owned());
+        }
+        disk.path = rest.into();
+        Ok(disk)
     }
 }
 
@@ -348,12 +384,13 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk = |path: &str, readonly| DiskArg { path: path.into(), readonly };
-        assert_eq!(DiskArg::parse("a.img"), Ok(disk("a.img", false)));
-        assert_eq!(DiskArg::parse("a.img,readonly"), Ok(disk("a.img", true)));
-        assert_eq!(DiskArg::parse("a,b.img,writable"), Ok(disk("a,b.img", false)));
-        assert!(DiskArg::parse("a.img,ro").is_err());
-        assert!(DiskArg::parse(",readonly").is_err());
-        assert!(DiskArg::parse("").is_err());
+        let disk = |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, bus });
+        assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
+        assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
+        assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
+        assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
+        for bad in ["a.img,ro", ",readonly", ""] {
+            assert!(DiskArg::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -4,14 +4,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::acpi_pm::AcpiPm;
-use viv_devices::i8042::I8042;
+use viv_devices::ahci::{Ahci, Drive};
+use viv_devices::doorbell::Worker;
+use viv_devices::hpet::Hpet;
+use viv_devices::irq::Gate;
 use viv_devices::layout;
-use viv_devices::pci::Placing;
+use viv_devices::pci::{Connections, PciDevice, PciError};
 use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Block, Connections, Entropy, VirtioDevice, VirtioPci, Worker};
+use viv_devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
@@ -25,7 +28,7 @@ use super::notify::Notify;
 use super::reactor::Source;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Stream};
+use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Profile, Stream};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 
@@ -53,35 +56,44 @@ pub(crate) struct Assembly<'a> {
 
 impl<'a> Assembly<'a> {
     /// A board with nothing but interrupt controllers and PCI.
-    pub(crate) fn new(around: Surroundings, placing: Placing, fds: &'a Fds) -> Result<Self, MachineError> {
-        let board = Board::new(&around.vm, ram_end(&around.memory), placing)?;
+    pub(crate) fn new(around: Surroundings, profile: Profile, fds: &'a Fds) -> Result<Self, MachineError> {
+        let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
         Ok(Self { around, fds, board, sources, streams: Vec::new(), boot_paths: Vec::new(), drained })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
-    pub(crate) fn add_chipset(&mut self) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
+    pub(crate) fn add_chipset(&mut self, profile: Profile) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
         let Surroundings { clock, timers, core, memory, .. } = &self.around;
         let board = &mut self.board;
 
-        let line = board.line(layout::PIT_IRQ);
+        // An HPET can take the place of these two.
+        let gate = Gate::new(board.irqchip().clone());
+        let line = gate.line(layout::PIT_IRQ);
         let pit = timers.attach(|timer| Pit::new(clock.clone(), timer, line));
         board.add(pit, &Pit::PORTS)?;
 
-        let line = board.line(layout::RTC_IRQ);
+        let line = gate.line(layout::RTC_IRQ);
         let end = ram_end(memory);
         let size = MemorySize { below_4_gib: end.min(HOLE_START), above_4_gib: end.saturating_sub(HOLE_END) };
         let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
         board.add(rtc, &Rtc::PORTS)?;
 
-        let line = board.line(layout::KEYBOARD_IRQ);
-        board.add(Arc::new(Mutex::new(I8042::new(line, core.clone()))), &I8042::PORTS)?;
+        if profile == Profile::Pc {
+            let hpet = timers.attach(|timer| Hpet::new(clock.clone(), timer, |gsi| board.line(gsi), gate));
+            board.add(hpet.clone(), &[])?;
+            board.map_memory(layout::HPET_BASE..layout::HPET_BASE + layout::HPET_SIZE, hpet)?;
+        }
         board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone()))), &ResetPorts::PORTS)?;
 
         let line = board.line(layout::SCI_IRQ);
-        let power = timers.attach(|timer| AcpiPm::new(clock.clone(), timer, line, core.clone()));
-        board.add(power.clone(), &AcpiPm::PORTS)?;
+        let power = timers.attach(|timer| {
+            let power = AcpiPm::new(clock.clone(), timer, line, core.clone());
+            if profile == Profile::Pc { power.with_legacy_mode() } else { power }
+        });
+        let apm = if profile == Profile::Pc { &AcpiPm::APM_PORTS[..] } else { &[] };
+        board.add(power.clone(), &[&AcpiPm::PORTS, apm].concat())?;
         Ok(power)
     }
 
@@ -159,8 +171,45 @@ impl<'a> Assembly<'a> {
         Ok([self.stream(stdin, None)?, self.stream(None, stdout)?, self.stream(None, stderr)?])
     }
 
+    /// Adds a SATA controller with these drives, if there are any.
+    pub(crate) fn add_sata(&mut self, drives: Vec<Drive>) -> Result<(), MachineError> {
+        if drives.is_empty() {
+            return Ok(());
+        }
+        let kinds: Vec<_> = drives
+            .iter()
+            .map(|drive| match drive {
+                Drive::Disk(_) => BootDevice::Disk,
+                Drive::Cdrom(_) => BootDevice::Cdrom,
+            })
+            .collect();
+        let mut drives = drives.into_iter();
+        let ports = std::array::from_fn(|_| drives.next());
+        let slot = self.add_function(|connections| {
+            let controller = Ahci::new("ahci0", ports, connections)?;
+            let worker = controller.worker();
+            Ok((controller, worker))
+        })?;
+        self.boot_paths.extend((0..).zip(kinds).map(|(port, kind): (u8, _)| {
+            (kind, format!("/pci@i0cf8/pci8086,2922@{slot:x}/drive@{port:x}/disk@0"))
+        }));
+        Ok(())
+    }
+
     /// Adds a virtio device and gives its slot.
     fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<u8, MachineError> {
+        self.add_function(|connections| {
+            let function = VirtioPci::new(name, device, connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })
+    }
+
+    /// Adds a PCI function that has work for the thread for devices, and gives its slot.
+    fn add_function<D: PciDevice + 'static>(
+        &mut self,
+        make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
+    ) -> Result<u8, MachineError> {
         let Surroundings { vm, memory, .. } = &self.around;
         let mut worker = None;
         let slot = self.board.add_pci(|slot, line| {
@@ -170,8 +219,8 @@ impl<'a> Assembly<'a> {
                 line,
                 line_number: layout::slot_gsi(slot),
             };
-            let function = VirtioPci::new(name, device, connections)?;
-            worker = Some(function.worker());
+            let (function, work) = make(connections)?;
+            worker = Some(work);
             Ok(function)
         })?;
         self.sources.extend(worker.map(|worker| Box::new(WorkerSource(worker)) as Box<dyn Source>));
@@ -191,7 +240,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// A virtio device's doorbell as a source of events.
+/// A function's doorbell as a source of events.
 struct WorkerSource(Worker);
 
 impl Source for WorkerSource {

@@ -19,6 +19,11 @@ pub(crate) fn open(config: &DiskConfig) -> Result<Box<dyn Disk>, DiskError> {
     }
 }
 
+/// Opens the image of a CD-ROM.
+pub(crate) fn open_cdrom(path: &Path) -> Result<Box<dyn Disk>, DiskError> {
+    Ok(Box::new(RawDisk::open(path, Access::ReadOnly)?))
+}
+
 fn open_or_create(base: RawDisk, path: &Path) -> Result<OverlayDisk, DiskError> {
     if path.exists() { OverlayDisk::open(base, path) } else { OverlayDisk::create(base, path) }
 }
@@ -31,13 +36,15 @@ fn scratch_directory() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DiskBus;
 
     #[test]
     fn writes_go_where_the_config_says() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, vec![1; 4096]).unwrap();
-        let config = |readonly, overlay| DiskConfig { path: path.clone(), readonly, overlay };
+        let config =
+            |readonly, overlay| DiskConfig { path: path.clone(), readonly, overlay, bus: DiskBus::Virtio };
         let kept = Overlay::Kept { path: directory.path().join("kept") };
 
         assert!(open(&config(true, Overlay::None)).unwrap().read_only());

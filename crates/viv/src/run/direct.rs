@@ -1,5 +1,6 @@
 //! A kernel or firmware, the first serial port joined to standard input and output.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -39,10 +40,17 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
     let (from_user, input) = io::pipe().map_err(failed)?;
     let (output, to_user) = io::pipe().map_err(failed)?;
     let serial = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
+    let display = matches!(boot, Boot::Firmware(_));
+    let screenshot = args.screenshot_on_exit.as_ref().map(|path| {
+        let failed = |error| Failure::of(format!("--screenshot-on-exit {}", path.display()), &error);
+        File::create(path).map(|file| fds.add(file)).map_err(failed)
+    });
+    let screenshot = screenshot.transpose()?;
     let disks = args.disk.iter().map(|disk| DiskConfig {
         path: disk.path.clone(),
         readonly: disk.readonly,
         overlay: Overlay::None,
+        bus: disk.bus,
     });
     let config = MachineConfig {
         name,
@@ -52,13 +60,24 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         engine_options: args.engine_opt.clone(),
         boot,
         disks: disks.collect(),
+        cdroms: args.cdrom.clone(),
         serial: Some(serial),
         console: None,
+        display,
+        screenshot,
         agent: None,
         no_reboot: args.no_reboot,
     };
     let outputs = vec![(output, Sink::Stdout)];
-    Ok(Plan { config, fds, input, outputs, serial: None, interactive: terminal::is_interactive() })
+    Ok(Plan {
+        config,
+        fds,
+        input,
+        outputs,
+        serial: None,
+        interactive: terminal::is_interactive(),
+        keys: args.send_keys.clone(),
+    })
 }
 
 /// The first option given that only a direct boot has.
@@ -67,6 +86,7 @@ pub fn option_given(args: &RunArgs) -> Option<&'static str> {
         ("--initrd", args.initrd.is_some()),
         ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
+        ("--cdrom", !args.cdrom.is_empty()),
         ("--no-reboot", args.no_reboot),
     ];
     given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)

@@ -9,9 +9,11 @@ use viv_vmm::config::{BootDevice, Fds, FileSource, FirmwareConfig, VariablesConf
 use crate::cli::{BootDeviceArg, FirmwareArg, RunArgs};
 use crate::failure::Failure;
 
-/// Where Debian's packages put the BIOS: the file and the package.
+/// Where Debian's packages put the VGA BIOS that goes with SeaBIOS: the file and the package.
+const VGA_BIOS: (&str, &str) = ("/usr/share/seabios/vgabios-stdvga.bin", "seabios");
+/// The same for the BIOS...
 pub const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
-/// The same for UEFI.
+/// ... and for UEFI.
 pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
 /// The variables that OVMF begins with.
 const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS.fd", "ovmf");
@@ -34,9 +36,16 @@ pub fn config(args: &RunArgs, firmware: &FirmwareArg, fds: &mut Fds) -> Result<F
     let log = args.firmware_log.as_ref().map(|path| {
         File::create(path).map_err(|error| Failure::of(format!("--firmware-log {}", path.display()), &error))
     });
+    // OVMF knows the display; what is in a file may want it or not.
+    let vga_bios = match firmware {
+        FirmwareArg::Bios => Some(packaged("--firmware bios", VGA_BIOS)?),
+        FirmwareArg::File(_) => Some(Path::new(VGA_BIOS.0)).filter(|path| path.exists()),
+        FirmwareArg::Uefi => None,
+    };
     Ok(FirmwareConfig {
         image: FileSource::Path(image.to_owned()),
         variables,
+        vga_bios: vga_bios.map(|path| FileSource::Path(path.to_owned())),
         log: log.transpose()?.map(|file| fds.add(file)),
         boot_order: args.boot_order.iter().copied().map(BootDevice::from).collect(),
     })

@@ -6,7 +6,7 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
 use viv_vmm::config::{
-    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskConfig, Fds, FileSource, KernelConfig,
+    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, Fds, FileSource, KernelConfig,
     MachineConfig, Overlay, Stream,
 };
 
@@ -60,9 +60,12 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             cmdline: CMDLINE.to_owned(),
             protocol: BootProtocol::Auto,
         }),
-        disks: vec![DiskConfig { path: image.root(), readonly: false, overlay }],
+        disks: vec![DiskConfig { path: image.root(), readonly: false, overlay, bus: DiskBus::Virtio }],
+        cdroms: Vec::new(),
         serial: Some(serial),
         console,
+        display: false,
+        screenshot: None,
         agent: Some(AgentConfig {
             command: args.command.clone(),
             environment: Vec::new(),
@@ -72,7 +75,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         }),
         no_reboot: true,
     };
-    Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive })
+    Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })
 }
 
 /// The image's initial RAM disk as a file that is nowhere.
