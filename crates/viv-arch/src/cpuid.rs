@@ -185,9 +185,7 @@ impl CpuidTable {
             Some(2),
             CpuidLeaf { eax: xsave::AVX_SIZE as u32, ebx: xsave::AVX_OFFSET as u32, ecx: 0, edx: 0 },
         );
-        let mhz = parameters.tsc_khz / 1000;
-        table.set(0x15, None, CpuidLeaf { eax: 1, ebx: mhz.max(1), ecx: 1_000_000, edx: 0 });
-        table.set(0x16, None, CpuidLeaf { eax: mhz, ebx: mhz, ecx: 100, edx: 0 });
+        table.set_tsc_khz(parameters.tsc_khz);
         table.set(
             0x4000_0000,
             None,
@@ -201,11 +199,6 @@ impl CpuidTable {
             | kvm::PV_SCHED_YIELD
             | kvm::CLOCKSOURCE_STABLE;
         table.set(PARAVIRTUAL_FEATURES, None, CpuidLeaf { eax: features, ..CpuidLeaf::default() });
-        table.set(
-            0x4000_0010,
-            None,
-            CpuidLeaf { eax: parameters.tsc_khz, ebx: 1_000_000, ..CpuidLeaf::default() },
-        );
         let host_ext = host(0x8000_0001, 0);
         table.set(0x8000_0000, None, CpuidLeaf { eax: 0x8000_0008, ..CpuidLeaf::default() });
         table.set(
@@ -236,10 +229,25 @@ impl CpuidTable {
         table
     }
 
+    /// Says everywhere that the TSC runs at `khz`.
+    pub fn set_tsc_khz(&mut self, khz: u32) {
+        let mhz = khz / 1000;
+        self.set(0x15, None, CpuidLeaf { eax: 1, ebx: mhz.max(1), ecx: 1_000_000, edx: 0 });
+        self.set(0x16, None, CpuidLeaf { eax: mhz, ebx: mhz, ecx: 100, edx: 0 });
+        self.set(0x4000_0010, None, CpuidLeaf { eax: khz, ebx: 1_000_000, ..CpuidLeaf::default() });
+    }
+
     /// Sets the answer to a function, or to a subleaf of it.
     pub fn set(&mut self, function: u32, index: Option<u32>, leaf: CpuidLeaf) {
-        self.rows.retain(|row| (row.function, row.index) != (function, index));
-        self.rows.push(Row { function, index, leaf });
+        match self.rows.iter_mut().find(|row| (row.function, row.index) == (function, index)) {
+            Some(row) => row.leaf = leaf,
+            None => self.rows.push(Row { function, index, leaf }),
+        }
+    }
+
+    /// All answers: function, subleaf where it has any, registers.
+    pub fn rows(&self) -> impl Iterator<Item = (u32, Option<u32>, CpuidLeaf)> + '_ {
+        self.rows.iter().map(|row| (row.function, row.index, row.leaf))
     }
 
     /// The same without the paravirtual features that `other` does not have. A guest that does not know of one is not

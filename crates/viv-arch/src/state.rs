@@ -5,6 +5,7 @@ mod v1;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Cr0, Cr4, Efer};
+use crate::exception::Exception;
 use crate::flags::Rflags;
 use crate::segment::{DescriptorTable, Segment};
 use crate::xsave;
@@ -77,6 +78,17 @@ pub struct PendingEvents {
     pub nmi_blocked: bool,
     /// The next instruction runs in the shadow of STI or MOV SS: no interrupt before it.
     pub interrupt_shadow: bool,
+    /// What is delivered before the next instruction, whatever RFLAGS.IF says.
+    pub accepted: Option<AcceptedEvent>,
+}
+
+/// An event that the processor has taken from its source and not delivered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AcceptedEvent {
+    /// An external interrupt with this vector: the local APIC has it in service, or the 8259 has been acknowledged.
+    Interrupt(u8),
+    /// An exception. RIP is where its handler returns to.
+    Exception(Exception),
 }
 
 /// What a vCPU is doing.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use viv_arch::state::AcceptedEvent;
 use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector};
 use viv_engine::{Platform, Translations};
 
@@ -110,6 +111,8 @@ pub struct Cpu {
     pub nmi_pending: bool,
     /// Waiting for a start-up IPI.
     pub wait_for_sipi: bool,
+    /// What a state said to be delivered before anything else.
+    pub accepted: Option<AcceptedEvent>,
 
     pub apic: LocalApic,
     pub tsc: GuestTsc,

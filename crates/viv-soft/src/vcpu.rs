@@ -28,6 +28,7 @@ use translated::Translated;
 
 #[cfg(any(test, feature = "testing"))]
 mod single;
+mod step;
 mod translated;
 
 const JUMP_CACHE_SIZE: usize = 16384;
@@ -112,6 +113,7 @@ impl SoftVcpu {
             nmi_blocked: false,
             nmi_pending: false,
             wait_for_sipi: false,
+            accepted: None,
             apic,
             tsc: shared.tsc.get(),
             steal: StealClock::default(),
@@ -201,7 +203,7 @@ impl SoftVcpu {
     }
 
     /// Drops everything decoded.
-    fn drop_code(&mut self) {
+    pub(crate) fn drop_code(&mut self) {
         self.blocks.clear();
         self.translated.clear();
         self.cpu.host.clear();
@@ -325,15 +327,14 @@ impl SoftVcpu {
             cpu.apic.timer_tick(cpu.tsc.now());
             cpu.arm_timer();
         }
-        let hits = if cpu.shadow == Shadow::Everything { 0 } else { cpu.debug.take_hits() };
-        if hits != 0 {
+        if let Some(next) = self.deliver_hits() {
             if taken.kick {
                 // A saved state has no room for a trap that is due.
-                cpu.shared.inbox(cpu.index).kick();
+                self.cpu.shared.inbox(self.cpu.index).kick();
             }
-            let exception = cpu.debug_exception(hits);
-            return self.deliver(|cpu| cpu.deliver_exception(exception));
+            return next;
         }
+        let cpu = &mut *self.cpu;
         if taken.kick {
             // What else there was is still to be looked at when it runs again.
             cpu.attend();
@@ -342,6 +343,9 @@ impl SoftVcpu {
         if cpu.wait_for_sipi {
             cpu.shared.inbox(cpu.index).wait(None);
             return Next::Look;
+        }
+        if let Some(event) = cpu.accepted.take() {
+            return self.deliver(|cpu| step::deliver_accepted(cpu, event));
         }
         if cpu.shadow != Shadow::None {
             cpu.attend();
@@ -402,32 +406,6 @@ impl SoftVcpu {
         cpu.armed = None;
         cpu.arm_timer();
         cpu.attend();
-    }
-
-    /// Runs one instruction under the debug facilities.
-    fn step(&mut self) -> Option<Exit> {
-        let cpu = &mut *self.cpu;
-        let shadow = std::mem::take(&mut cpu.shadow);
-        let resumes = cpu.flag(Rflags::RF) || shadow == Shadow::Everything;
-        if !resumes && cpu.debug.has_instruction_breakpoint() {
-            let hits = cpu.debug.instruction_hits(cpu.code_address());
-            if hits != 0 {
-                let exception = cpu.debug_exception(hits);
-                cpu.pending = Some(Pending::Exception(exception));
-                return self.resolve();
-            }
-        }
-        // RF is for this instruction alone. If it faults, its handler gets it back.
-        cpu.exec.rflags &= !Rflags::RF.bits();
-        cpu.stepping = cpu.flag(Rflags::TF);
-        let result = self.find().and_then(|id| self.execute(id, true));
-        let cpu = &mut *self.cpu;
-        let completed = result.is_ok() || matches!(cpu.pending, Some(Pending::Restart));
-        // After MOV SS there is no trap but that of the next instruction.
-        if std::mem::take(&mut cpu.stepping) && completed && cpu.shadow != Shadow::Everything {
-            cpu.debug.note_step();
-        }
-        if result.is_err() { self.resolve() } else { None }
     }
 
     /// INIT: registers as after power-on, waiting for a start-up IPI.
@@ -497,6 +475,7 @@ impl SoftVcpu {
         cpu.nmi_blocked = state.pending.nmi_blocked;
         // Debug exceptions that MOV SS holds back do not travel.
         cpu.shadow = if state.pending.interrupt_shadow { Shadow::Interrupts } else { Shadow::None };
+        cpu.accepted = state.pending.accepted;
         cpu.halted = state.run_state == RunState::Halted;
         cpu.woken = state.woken;
         cpu.steal = StealClock::default();
@@ -614,6 +593,7 @@ impl Vcpu for SoftVcpu {
                 nmi: cpu.nmi_pending,
                 nmi_blocked: cpu.nmi_blocked,
                 interrupt_shadow: cpu.shadow != Shadow::None,
+                accepted: cpu.accepted,
             },
             run_state: if cpu.wait_for_sipi {
                 RunState::WaitForSipi

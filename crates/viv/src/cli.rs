@@ -317,6 +317,9 @@ pub enum ImageCommand {
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// Tell what the processor and kernel offer, which engine `auto` takes, and why
+    ///
+    /// Each finding passes; or it warns, where guests run with less than there could be; or it fails, where they do not
+    /// run at all, which is the exit status 1.
     Check {
         /// How to print it
         #[command(flatten)]

@@ -2,13 +2,13 @@
 
 use serde::Deserialize;
 
-use super::{PendingEvents, RunState, VcpuState};
+use super::{AcceptedEvent, PendingEvents, RunState, VcpuState};
 use crate::control::{Cr0, Cr4, Efer};
 use crate::flags::Rflags;
 use crate::segment::{DescriptorTable, Segment};
 
-/// A [`VcpuState`] that was saved in version 1, which had no place for [`VcpuState::pdptes`] and
-/// [`VcpuState::woken`].
+/// A [`VcpuState`] that was saved in version 1, which had no place for [`VcpuState::pdptes`],
+/// [`VcpuState::woken`] and [`PendingEvents::accepted`].
 #[derive(Debug, Deserialize)]
 pub struct VcpuStateV1(#[serde(with = "Fields")] pub VcpuState);
 
@@ -35,10 +35,21 @@ struct Fields {
     xsave: Vec<u8>,
     apic: Vec<u8>,
     tsc: u64,
+    #[serde(with = "PendingFields")]
     pending: PendingEvents,
     run_state: RunState,
     #[serde(skip)]
     pdptes: Option<[u64; 4]>,
     #[serde(skip)]
     woken: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "PendingEvents")]
+struct PendingFields {
+    nmi: bool,
+    nmi_blocked: bool,
+    interrupt_shadow: bool,
+    #[serde(skip)]
+    accepted: Option<AcceptedEvent>,
 }

@@ -26,6 +26,7 @@ mod real;
 mod segments;
 mod selfmod;
 mod state;
+mod stepper;
 mod strings;
 mod tasks;
 mod tlb;
