@@ -283,10 +283,13 @@ impl ConfigSpace {
         self.bytes = self.initial;
     }
 
-    /// The bytes, for saving.
+    /// The bytes, for saving, but for the status bit that [`ConfigSpace::set_interrupt_status`] shows: what it was when it
+    /// was last read is nobody's business.
     #[must_use]
     pub fn save(&self) -> ConfigState {
-        ConfigState { bytes: self.bytes.to_vec() }
+        let mut copy = self.clone();
+        copy.set_interrupt_status(false);
+        ConfigState { bytes: copy.bytes.to_vec() }
     }
 
     /// Takes over the guest's part of a saved space; the rest is the machine's, and stays. Returns false, and
