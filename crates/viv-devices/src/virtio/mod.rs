@@ -30,7 +30,7 @@
 //!
 //! Rings and descriptors lie in memory that the guest may change while we read it. [`Virtqueue`] reads each
 //! descriptor once, follows no more than [`queue::MAX_CHAIN`] of them, and refuses chains that leave RAM, have no
-//! end, or mix what is to be read with what is to be written. A broken ring stops its queue and shows
+//! end, or mix what is to be read with what is to be written. A broken ring stops the device and shows
 //! DEVICE_NEEDS_RESET; only the guest is harmed. One call of [`Worker::process`] serves at most as many requests as
 //! a queue holds and then rings for itself, so that a busy device cannot starve the others.
 

@@ -79,7 +79,6 @@ pub struct Virtqueue {
     memory: Arc<GuestMemory>,
     interrupt: Arc<Interrupt>,
     doorbell: Arc<Doorbell>,
-    broken: bool,
 }
 
 impl Virtqueue {
@@ -104,7 +103,7 @@ impl Virtqueue {
         if !queue.is_valid(&*memory) {
             return Err(RingError::NotInRam { index });
         }
-        Ok(Self { index, queue, memory, interrupt, doorbell, broken: false })
+        Ok(Self { index, queue, memory, interrupt, doorbell })
     }
 
     /// How far it got.
@@ -120,9 +119,10 @@ impl Virtqueue {
     }
 
     /// Gives the waiting requests to `handle`, in order, until there are no more, one is to wait, or it is another
-    /// device's turn; then tells the driver. A bad ring, or an error of `handle`, stops the queue for good.
+    /// device's turn; then tells the driver. A bad ring, or an error of `handle`, breaks the device: none of its queues is
+    /// served until it is reset.
     pub fn serve(&mut self, handle: impl FnMut(&mut Chain) -> Result<Outcome, RingError>) {
-        if self.broken {
+        if self.interrupt.is_broken() {
             return;
         }
         let served = self.serve_turn(handle).and_then(|used| if used { self.notify() } else { Ok(()) });
@@ -132,7 +132,6 @@ impl Virtqueue {
                 error = &error as &dyn std::error::Error,
                 "virtio ring broken"
             );
-            self.broken = true;
             self.interrupt.needs_reset();
         }
     }

@@ -37,11 +37,14 @@ struct TransportQueueState {
 }
 
 impl VirtioPci {
-    /// Stops the queues to see how far they got, and lets them go on.
+    /// Stops the queues to see how far they got, and lets them go on. Those of a broken device do not: how far they got is
+    /// of no use.
     pub(super) fn save_state(&self) -> Result<SavedState, DeviceError> {
         let (progress, device) = {
             let mut device = lock(&self.device);
-            let progress: Vec<_> = self.queue_indices().map(|index| device.stop_queue(index)).collect();
+            let is_broken = self.interrupt.is_broken();
+            let stopped = self.queue_indices().map(|index| device.stop_queue(index));
+            let progress: Vec<_> = stopped.map(|state| state.filter(|_| !is_broken)).collect();
             (progress, device.save())
         };
         for (index, state) in self.queue_indices().zip(&progress) {
@@ -77,13 +80,13 @@ impl VirtioPci {
         self.reset_device();
         let invalid =
             |reason: &str| Err(DeviceError::Invalid { name: self.name.clone(), reason: reason.to_owned() });
-        if state.driver_features & !self.features != 0 {
+        // Until the device has agreed, a driver may have written anything there.
+        let agreed = state.status & status::FEATURES_OK != 0;
+        if agreed && state.driver_features & !self.features != 0 {
             return invalid("its driver uses features that are not offered");
         }
         let running = state.status & status::DRIVER_OK != 0;
-        if running
-            && (state.status & status::FEATURES_OK == 0 || state.driver_features & feature::VERSION_1 == 0)
-        {
+        if running && (!agreed || state.driver_features & feature::VERSION_1 == 0) {
             return invalid("it runs without negotiated features");
         }
         let sizes_fit = |(queue, saved): (&Queue, &TransportQueueState)| {
