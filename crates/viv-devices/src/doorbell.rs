@@ -81,6 +81,12 @@ impl Worker {
             self.device.serve(index);
         }
     }
+
+    /// Rings for every queue, as for those of a device that was restored.
+    #[cfg(test)]
+    pub(crate) fn ring_all(&self) {
+        (0..MAX_QUEUES as u16).for_each(|index| self.doorbell.ring(index));
+    }
 }
 
 impl AsFd for Worker {

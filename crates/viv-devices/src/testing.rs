@@ -1,5 +1,7 @@
 //! What tests put around a device in place of a machine, and the checks that every device must pass.
 
+pub(crate) mod fuzz;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -9,9 +9,12 @@ use crate::{DeviceError, SavedState};
 /// The most that one request gets. A driver that wants more asks again.
 const MAX_REQUEST: usize = 4096;
 
+/// Fills a buffer from its beginning, and says how far.
+type Source = fn(&mut [u8]) -> usize;
+
 /// An entropy source. Requests are served on the vCPU's thread, which takes microseconds.
-#[derive(Default)]
 pub struct Entropy {
+    source: Source,
     queue: Option<Virtqueue>,
 }
 
@@ -19,8 +22,26 @@ impl Entropy {
     /// One that gives the kernel's random numbers (`getrandom`).
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_source(kernel)
     }
+
+    /// One that gives what `source` does.
+    pub(crate) fn with_source(source: Source) -> Self {
+        Self { source, queue: None }
+    }
+}
+
+impl Default for Entropy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn kernel(buffer: &mut [u8]) -> usize {
+    rustix::rand::getrandom(buffer, GetRandomFlags::empty()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "getrandom failed");
+        0
+    })
 }
 
 impl VirtioDevice for Entropy {
@@ -55,16 +76,12 @@ impl VirtioDevice for Entropy {
     }
 
     fn process_queue(&mut self, _index: u16) {
-        let Some(queue) = &mut self.queue else { return };
+        let Self { source, queue: Some(queue) } = self else { return };
         queue.serve(|chain| {
             let mut data = [0; MAX_REQUEST];
             let wanted = usize::try_from(chain.writable.remaining()).unwrap_or(MAX_REQUEST).min(MAX_REQUEST);
             let buffer = data.get_mut(..wanted).unwrap_or_default();
-            let got =
-                rustix::rand::getrandom(&mut *buffer, GetRandomFlags::empty()).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "getrandom failed");
-                    0
-                });
+            let got = source(buffer);
             let written = chain.writable.write(buffer.get(..got).unwrap_or_default())?;
             Ok(Outcome::Done(u32::try_from(written).unwrap_or(u32::MAX)))
         });

@@ -1,0 +1,271 @@
+//! The bus with each function alone, and with all of them.
+
+use std::sync::{Arc, Mutex};
+
+use super::backends::{Memory, Moody};
+use super::bench::{Bench, Outside};
+use super::heard::Heard;
+use super::{Area, Target, drivers};
+use crate::ahci::{Ahci, AtaDisk, Cdrom, Drive};
+use crate::bus::PortRange;
+use crate::irq::IrqLine;
+use crate::irqchip::{IrqChip, IrqChipDevice};
+use crate::layout;
+use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
+use crate::vga::{Display, VgaFunction, VgaLegacy};
+use crate::virtio::{Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci};
+
+/// Where the machine puts the registers of a function that is alone.
+pub(super) const BAR: u64 = 0xc000_0000;
+/// Its configuration space.
+pub(super) const CONFIG: u64 = layout::PCI_ECAM_BASE + (1 << 15);
+/// Where it puts 64-bit BARs.
+const HIGH: u64 = layout::PCI_MMIO64_BASE;
+/// A disk's bytes.
+const DISK: usize = 1 << 16;
+
+pub(super) const AHCI: Target = Target {
+    programs: 40,
+    make: || {
+        let mut bench = Bench::new();
+        let (host, bus) = pci_host(Placing::Machine);
+        let line = bench.heard.clone();
+        add_ahci(&mut bench, &bus, 1, line);
+        bench.add_pci_host(host, &bus);
+        bench
+    },
+    areas: &[Area::Memory(BAR, 0x440), Area::Memory(BAR, 0x440), Area::Memory(CONFIG, 0x100)],
+    prologue: drivers::start_ahci,
+    idiom: drivers::ahci,
+};
+
+pub(super) const VIRTIO_BLK: Target = Target {
+    programs: 40,
+    make: || {
+        let mut bench = Bench::new();
+        let block = block(&mut bench);
+        lone_virtio(bench, block)
+    },
+    areas: &[
+        Area::Memory(BAR, 0x40),
+        Area::Memory(BAR, 0x6000),
+        Area::Memory(BAR + 0x3000, 0x20),
+        Area::Memory(CONFIG, 0x100),
+    ],
+    prologue: drivers::start_virtio,
+    idiom: drivers::virtio_blk,
+};
+
+pub(super) const VIRTIO_CONSOLE: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let console = console(&mut bench);
+        bench.outside = Some(Box::new(Window(console.clone())));
+        lone_virtio(bench, console)
+    },
+    idiom: drivers::virtio_console,
+    ..VIRTIO_BLK
+};
+
+pub(super) const VIRTIO_RNG: Target =
+    Target { make: || lone_virtio(Bench::new(), entropy()), idiom: drivers::virtio_rng, ..VIRTIO_BLK };
+
+pub(super) const VGA: Target = Target {
+    programs: 4,
+    make: || {
+        let mut bench = Bench::new();
+        let (host, bus) = pci_host(Placing::Machine);
+        add_vga(&mut bench, &bus, 1);
+        bench.add_pci_host(host, &bus);
+        bench
+    },
+    areas: &[
+        Area::Ports(0x3c0, 0x20),
+        Area::Ports(0x1ce, 4),
+        Area::Memory(layout::VGA_MEMORY.start, layout::VGA_MEMORY.end - layout::VGA_MEMORY.start),
+        // The frame buffer, and the registers after it.
+        Area::Memory(BAR, 16 << 20),
+        Area::Memory(BAR + (16 << 20), 0x1000),
+        Area::Memory(CONFIG, 0x100),
+    ],
+    prologue: drivers::enable_function,
+    idiom: drivers::vga,
+};
+
+pub(super) const PCI: Target = Target {
+    programs: 4,
+    make: || every_function(Placing::Machine),
+    areas: &[
+        Area::Ports(layout::PCI_CONFIG_ADDRESS, 8),
+        Area::Memory(layout::PCI_ECAM_BASE, 8 << 15),
+        Area::Memory(layout::PCI_ECAM_BASE, layout::PCI_ECAM_SIZE),
+        Area::Memory(BAR, 32 << 20),
+        Area::Memory(HIGH, 1 << 20),
+        Area::Ports(layout::PCI_IO.start, 0x400),
+    ],
+    prologue: drivers::enable_functions,
+    idiom: drivers::pci,
+};
+
+/// As firmware finds it: nothing has an address yet.
+pub(super) const PCI_FIRMWARE: Target = Target { make: || every_function(Placing::Firmware), ..PCI };
+
+fn pci_host(placing: Placing) -> (PciHost, PciBus) {
+    let end = layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE;
+    let windows = Windows { memory32: BAR..end, memory64: HIGH..2 * HIGH, ports: layout::PCI_IO };
+    let bus = PciBus::new(windows, placing);
+    (bus.host(), bus)
+}
+
+impl Bench {
+    /// Puts the bus in its places, with all of its functions.
+    fn add_pci_host(&mut self, host: PciHost, bus: &PciBus) {
+        let memory = host.memory();
+        let (io, data) = (layout::PCI_IO, PciHost::CONFIG_DATA_PORTS);
+        let ports = [
+            PortRange::new(*data.start(), data.end() - data.start() + 1),
+            PortRange::new(io.start, io.end - io.start),
+        ];
+        let host = self.add(host, &ports);
+        self.map_dword_port(PciHost::CONFIG_ADDRESS_PORT, host.clone());
+        self.map_memory(memory.start, memory.end - memory.start, host);
+        let high = bus.high_window();
+        let memory = high.memory();
+        let high = self.add(high, &[]);
+        self.map_memory(memory.start, memory.end - memory.start, high);
+    }
+
+    fn connections(&self, line: Arc<dyn IntxLine>) -> Connections {
+        Connections { memory: self.memory.clone(), msi: self.heard.clone(), line, line_number: 10 }
+    }
+}
+
+/// A function's INTA#, by way of the wires of the bus.
+struct Pin(IrqLine);
+
+impl IntxLine for Pin {
+    fn set(&self, asserted: bool) {
+        self.0.set(asserted);
+    }
+}
+
+fn every_function(placing: Placing) -> Bench {
+    let mut bench = Bench::new();
+    let chip = IrqChip::new(bench.heard.clone(), bench.heard.clone());
+    bench.add(IrqChipDevice::new(chip.clone()), &IrqChip::PORTS);
+    let pirqs = Pirqs::new(chip);
+    let (host, bus) = pci_host(placing);
+    bus.add(layout::LPC_SLOT, Box::new(Lpc::new(pirqs.clone()))).unwrap();
+    let pin = |slot| Arc::new(Pin(pirqs.line(slot)));
+    add_vga(&mut bench, &bus, 1);
+    add_ahci(&mut bench, &bus, 2, pin(2));
+    let block = block(&mut bench);
+    add_virtio(&mut bench, &bus, 3, "virtio-blk0", block, pin(3));
+    let console = console(&mut bench);
+    add_virtio(&mut bench, &bus, 4, "virtio-console0", console, pin(4));
+    add_virtio(&mut bench, &bus, 5, "virtio-rng0", entropy(), pin(5));
+    bench.add_pci_host(host, &bus);
+    bench
+}
+
+fn lone_virtio(mut bench: Bench, device: Shared<dyn VirtioDevice>) -> Bench {
+    let (host, bus) = pci_host(Placing::Machine);
+    let line = bench.heard.clone();
+    add_virtio(&mut bench, &bus, 1, "virtio0", device, line);
+    bench.add_pci_host(host, &bus);
+    bench
+}
+
+fn add_virtio(
+    bench: &mut Bench,
+    bus: &PciBus,
+    slot: u8,
+    name: &str,
+    device: Shared<dyn VirtioDevice>,
+    line: Arc<dyn IntxLine>,
+) {
+    let function = VirtioPci::new(name, device, bench.connections(line)).unwrap();
+    bench.workers.push(function.worker());
+    bus.add(slot, Box::new(function)).unwrap();
+}
+
+fn add_ahci(bench: &mut Bench, bus: &PciBus, slot: u8, line: Arc<dyn IntxLine>) {
+    let mut disk = |read_only| {
+        let store = bench.store((0..DISK).map(|at| (at >> 9) as u8).collect());
+        Box::new(Memory { store, heard: bench.heard.clone(), read_only })
+    };
+    let drives = [
+        Some(Drive::Disk(AtaDisk::new(disk(false), "disk0"))),
+        Some(Drive::Cdrom(Cdrom::new(Some(disk(true)), "cd0"))),
+        Some(Drive::Cdrom(Cdrom::new(None, "cd1"))),
+        Some(Drive::Disk(AtaDisk::new(disk(true), "disk1"))),
+        None,
+        None,
+    ];
+    let function = Ahci::new("ahci0", drives, bench.connections(line)).unwrap();
+    bench.workers.push(function.worker());
+    assert_eq!(function.config().bar(5).map(|bar| bar.size), Some(0x1000));
+    bus.add(slot, Box::new(function)).unwrap();
+}
+
+fn add_vga(bench: &mut Bench, bus: &PciBus, slot: u8) {
+    let display = Display::new();
+    bus.add(slot, Box::new(VgaFunction::new(&display, None).unwrap())).unwrap();
+    let legacy = bench.add(VgaLegacy::new(&display), &VgaLegacy::PORTS);
+    let memory = VgaLegacy::MEMORY;
+    bench.map_memory(memory.start, memory.end - memory.start, legacy);
+    bench.outside = Some(Box::new(Screen { display, heard: bench.heard.clone() }));
+}
+
+fn block(bench: &mut Bench) -> Shared<Block> {
+    let store = bench.store((0..DISK).map(|at| (at >> 9) as u8).collect());
+    let disk = Memory { store, heard: bench.heard.clone(), read_only: false };
+    Arc::new(Mutex::new(Block::new(Box::new(disk), "serial")))
+}
+
+fn console(bench: &mut Bench) -> Shared<Console> {
+    let ports = (0..3).map(|index: u8| {
+        let store = bench.store(vec![index + 1; 8]);
+        let backend = Box::new(Moody { store, heard: bench.heard.clone() });
+        PortConfig { name: format!("port{index}"), console: index == 0, backend }
+    });
+    Arc::new(Mutex::new(Console::new(ports.collect(), ResizeOrder::default())))
+}
+
+/// Random numbers that a copy has too.
+fn entropy() -> Shared<Entropy> {
+    Arc::new(Mutex::new(Entropy::with_source(|data| {
+        data.fill(0x5a);
+        data.len()
+    })))
+}
+
+struct Window(Shared<Console>);
+
+impl Outside for Window {
+    fn happen(&mut self, what: u64) {
+        let mut console = self.0.lock().unwrap();
+        if what & 1 == 0 {
+            console.process_port((what >> 8) as usize % 4);
+        } else {
+            console.resize((what >> 8) as u16, (what >> 24) as u16);
+        }
+    }
+}
+
+struct Screen {
+    display: Display,
+    heard: Arc<Heard>,
+}
+
+impl Outside for Screen {
+    fn happen(&mut self, _what: u64) {
+        let frame = self.display.frame();
+        assert_eq!(frame.pixels.len(), 3 * frame.width * frame.height);
+        let sum = frame.pixels.iter().fold(0_u32, |sum, &byte| sum.rotate_left(1) ^ u32::from(byte));
+        self.heard.bytes(&sum.to_le_bytes());
+        if let Some(lines) = self.display.text() {
+            self.heard.bytes(lines.concat().as_bytes());
+        }
+    }
+}
