@@ -372,3 +372,11 @@ impl MsiTarget for Nobody {
 impl viv_engine::ExtIntTarget for Nobody {
     fn set_extint(&self, _: bool) {}
 }
+
+#[test]
+fn what_was_last_read_of_the_status_is_not_saved() {
+    let mut config = ConfigSpace::new(identity());
+    let saved = config.save();
+    config.set_interrupt_status(true);
+    assert_eq!(config.save(), saved);
+}

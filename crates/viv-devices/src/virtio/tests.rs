@@ -355,6 +355,27 @@ fn no_register_access_does_harm() {
     }
 }
 
+#[test]
+fn features_that_were_not_agreed_on_are_saved_and_restored() {
+    let mut driver = Driver::new(entropy());
+    driver.set(common::DRIVER_FEATURE, 0xffff_ffff);
+    let mut driver = driver.move_to(entropy());
+    assert_eq!(driver.get(common::DRIVER_FEATURE), 0xffff_ffff);
+}
+
+#[test]
+fn saving_a_broken_device_changes_nothing() {
+    let mut driver = Driver::new(slow());
+    driver.start(RING_FEATURES);
+    driver.offer(0, u16::MAX);
+    driver.kick(0);
+    assert!(driver.is_broken());
+    let saved = driver.save();
+    assert_eq!(driver.save(), saved);
+    let mut driver = driver.move_to(slow());
+    assert_eq!((driver.save(), driver.is_broken()), (saved, true));
+}
+
 /// Fills rings with random descriptors, of which some lead to somewhere, and lets the device at them.
 fn offer_random_chains(device: Shared<dyn VirtioDevice>, features: u64, seed: u64, rounds: u32) {
     let mut numbers = Numbers::new(seed);
