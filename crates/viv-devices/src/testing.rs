@@ -1,4 +1,5 @@
-//! What tests put around a device in place of a machine, and the checks that every device must pass.
+//! What tests put around a device in place of a machine, and the checks that every device must pass: [`fuzz`], and
+//! [`reset_gives_power_on_state`] where there is no more to a reset.
 
 pub(crate) mod fuzz;
 
@@ -130,7 +131,7 @@ pub(crate) fn outb(device: &mut dyn Device, port: u16, value: u8) {
     device.port_io().unwrap().write(port, &[value]);
 }
 
-/// Where [`hostile_accesses`] goes.
+/// Where [`reset_gives_power_on_state`] goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
     /// The device's ports.
@@ -153,43 +154,6 @@ impl Random {
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
-}
-
-/// What every device must stand: thousands of accesses of every size with any value, in between its timer and
-/// `passes` (which lets time pass), with its state saved and restored into a fresh device on the way.
-pub(crate) fn hostile_accesses<D: Device>(
-    fresh: impl Fn() -> D,
-    places: &Places<'_>,
-    mut passes: impl FnMut(u64) -> u64,
-) {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut device = fresh();
-    for round in 0..6000 {
-        one_access(&mut device, places, &mut random);
-        if round % 16 == 0 {
-            let shift = random.below(40);
-            let now = passes(random.next() >> (24 + shift));
-            if let Some(timer) = device.timer_events() {
-                timer.on_timer(now);
-            }
-        }
-        if round % 500 == 499 {
-            let saved = device.save().unwrap();
-            let mut other = fresh();
-            other.restore(&saved).unwrap();
-            assert_eq!(other.save().unwrap(), saved, "restoring and saving must give the same state");
-            device = other;
-        }
-    }
-    let mut damaged = device.save().unwrap();
-    damaged.version += 1;
-    assert!(device.restore(&damaged).is_err(), "an unknown version must be refused");
-    damaged.version -= 1;
-    if damaged.data.is_empty() {
-        return;
-    }
-    damaged.data.truncate(damaged.data.len() / 2);
-    assert!(device.restore(&damaged).is_err(), "a truncated state must be refused");
 }
 
 /// Checks that a reset after thousands of accesses gives the state after power-on.

