@@ -76,7 +76,7 @@ pub struct Guest {
 impl Guest {
     pub fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
-        fs::write(directory.path().join("guest.elf"), elf()).expect("the guest");
+        fs::write(directory.path().join("guest.elf"), elf(CODE)).expect("the guest");
         Self { directory }
     }
 
@@ -101,8 +101,8 @@ impl Guest {
     }
 }
 
-/// A 32-bit ELF image of [`CODE`] (System V ABI, "Object Files") with Xen's note of its PVH entry.
-pub fn elf() -> Vec<u8> {
+/// A 32-bit ELF image of code (System V ABI, "Object Files") with Xen's note of its PVH entry.
+pub fn elf(code: &[u8]) -> Vec<u8> {
     const EHDR: u32 = 52;
     const PHDR: u32 = 32;
     let note_at = EHDR + 2 * PHDR;
@@ -114,7 +114,7 @@ pub fn elf() -> Vec<u8> {
         .collect();
     let note_size = note.len() as u32;
     let code_at = note_at + note_size;
-    let code_size = CODE.len() as u32;
+    let code_size = code.len() as u32;
 
     let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     let half = |elf: &mut Vec<u8>, values: &[u16]| elf.extend(values.iter().flat_map(|v| v.to_le_bytes()));
@@ -126,6 +126,6 @@ pub fn elf() -> Vec<u8> {
     word(&mut elf, &[1, code_at, START, START, code_size, code_size, 7, 1]);
     word(&mut elf, &[4, note_at, 0, 0, note_size, note_size, 4, 4]);
     elf.extend(note);
-    elf.extend(CODE);
+    elf.extend(code);
     elf
 }

@@ -3,6 +3,7 @@
 mod debian;
 mod direct;
 mod display;
+mod garbage;
 mod guest;
 mod help;
 mod screen;
