@@ -1,45 +1,106 @@
-//! `cargo xtask fuzz`: random guests, for as long as one likes.
+//! `cargo xtask fuzz`: random guests and random accesses to devices, for as long as one likes.
+//!
+//! The targets are tests of the crates concerned: one compares interpreter and translator, and each device has one, found
+//! by the name of its module. Environment variables say from which seed and for how long.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
 use crate::step;
+
+/// Random machines, interpreted and translated.
+const LOCKSTEP: &str = "lockstep";
+/// The module with a test for each device.
+const DEVICES: &str = "testing::fuzz::target::";
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]
 pub struct FuzzArgs {
-    /// What is made up at random.
-    #[command(subcommand)]
-    target: Target,
-}
-
-/// What can be made up at random.
-#[derive(Debug, Subcommand)]
-enum Target {
-    /// Machines full of random code, interpreted and translated, which must come to the same end
-    Lockstep(Lockstep),
-}
-
-/// What `cargo xtask fuzz lockstep` takes.
-#[derive(Debug, Args)]
-struct Lockstep {
-    /// How long it runs, in seconds, not counting what is built before
+    /// What is made up at random: `lockstep`, machines full of random code, interpreted and translated, which must come
+    /// to the same end; or a device's accesses [default: all, one after the other]
+    target: Option<String>,
+    /// Show the targets there are
+    #[arg(long, conflicts_with = "target")]
+    list: bool,
+    /// How long each target runs, in seconds, not counting what is built before
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// The first machine's seed; the others' follow it [default: another one each time]
+    /// The first seed; the others follow it [default: another one each time]
     #[arg(long)]
     seed: Option<u64>,
 }
 
 /// Runs what is asked for; fails at the first discrepancy.
 pub fn run(root: &Path, args: &FuzzArgs) -> Result<()> {
-    let Target::Lockstep(Lockstep { seconds, seed }) = &args.target;
-    lockstep(root, *seconds, seed.unwrap_or_else(any_seed))
+    let mut targets = vec![LOCKSTEP.to_owned()];
+    if args.target.as_deref() != Some(LOCKSTEP) {
+        targets.extend(devices(root)?);
+    }
+    if args.list {
+        println!("{}", targets.join("\n"));
+        return Ok(());
+    }
+    if let Some(target) = &args.target {
+        ensure!(
+            targets.contains(target),
+            "there is no target {target}: `cargo xtask fuzz --list` shows them"
+        );
+        targets.retain(|one| one == target);
+    }
+    let seed = args.seed.unwrap_or_else(any_seed);
+    for target in targets {
+        match target.as_str() {
+            LOCKSTEP => lockstep(root, args.seconds, seed)?,
+            device => one_device(root, device, args.seconds, seed)?,
+        }
+    }
+    Ok(())
+}
+
+/// The tests of devices, in a program that is built if need be.
+fn device_tests(root: &Path, filter: &str) -> Command {
+    let mut tests = Command::new("cargo");
+    tests
+        .args(["test", "--quiet", "--locked", "--package", "viv-devices", "--lib", filter])
+        .current_dir(root);
+    tests
+}
+
+/// The devices that have a target.
+fn devices(root: &Path) -> Result<Vec<String>> {
+    let mut list = device_tests(root, DEVICES);
+    list.args(["--", "--list", "--format", "terse"]).stderr(Stdio::inherit());
+    let output = list.output().context("starting cargo")?;
+    ensure!(output.status.success(), "the tests of viv-devices do not build");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let name = |line: &str| Some(line.strip_prefix(DEVICES)?.strip_suffix(": test")?.to_owned());
+    Ok(text.lines().filter_map(name).collect())
+}
+
+fn one_device(root: &Path, device: &str, seconds: u64, seed: u64) -> Result<()> {
+    let mut suite = device_tests(root, &format!("{DEVICES}{device}"));
+    suite
+        .args(["--", "--exact", "--nocapture"])
+        .env("VIV_FUZZ_SEED", seed.to_string())
+        .env("VIV_FUZZ_SECONDS", seconds.to_string());
+    ensure!(
+        step::run(&mut suite)?,
+        "{device} fails; it began with --seed {seed}, and the seed that failed is above"
+    );
+    Ok(())
+}
+
+/// Runs each device's target from seed `seed` on, all in so many seconds.
+pub fn every_device(root: &Path, seconds: u64, seed: u64) -> Result<usize> {
+    let devices = devices(root)?;
+    let share = (seconds / devices.len().max(1) as u64).max(1);
+    devices.iter().try_for_each(|device| one_device(root, device, share, seed))?;
+    Ok(devices.len())
 }
 
 /// A seed that nobody has chosen, small enough to be copied by hand.

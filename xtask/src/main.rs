@@ -45,7 +45,7 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Run for long what must never fail: the differential suites, boots, programs checked against the host's
     Soak(soak::SoakArgs),
-    /// Run random guests and look for differences between the ways to run them
+    /// Run random guests and random accesses to devices, and look for what differs or fails
     Fuzz(fuzz::FuzzArgs),
 }
 

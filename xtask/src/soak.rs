@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: the long runs, before a release or after a change in the CPU.
 //!
 //! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
-//! seed; random machines, interpreted and translated; guests that boot, run a command and end; small work in guests
+//! seed; random machines, interpreted and translated; random accesses to devices, and guests that write garbage to them; guests that boot, run a command and end; small work in guests
 //! whose results must be the host's; the tests with Debian in a guest, under torture; and [`workouts`], real programs that
 //! must come to the same in a guest as on the host. The first discrepancy ends it.
 
@@ -48,6 +48,10 @@ enum Part {
     Differential,
     /// Random machines, interpreted and translated
     Machines,
+    /// Random accesses to each device
+    Devices,
+    /// Guests that write garbage to every port and every page of device memory
+    Garbage,
     /// Guests that boot, run a command and end
     Boots,
     /// Small work whose results must be the host's
@@ -62,6 +66,9 @@ enum Part {
 const CASES: u64 = 100;
 /// Blocks of each mode beside them.
 const BLOCKS: u64 = 20_000;
+
+/// Guests of each kind that write garbage, in a round.
+const GARBAGE: u64 = 20;
 
 /// What a guest and the host both compute, with a seed in `$1`: data that compresses, sums of it, numbers, order.
 const WORK: &str = r#"
@@ -95,6 +102,15 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
             Part::Machines => {
                 fuzz::lockstep(root, share.as_secs(), fuzz::any_seed())?;
                 format!("random machines: {} s, no difference", share.as_secs())
+            }
+            Part::Devices => {
+                let devices = fuzz::every_device(root, share.as_secs(), fuzz::any_seed())?;
+                format!("random accesses to devices: {devices} devices in {} s, nothing found", share.as_secs())
+            }
+            Part::Garbage => {
+                let first = fuzz::any_seed();
+                let rounds = rounds(share, |round| garbage(root, first + round * GARBAGE))?;
+                format!("guests that write garbage: {} of each kind, all ended in order", rounds * GARBAGE)
             }
             Part::Boots => {
                 let boots = rounds(share, |round| boot(&viv, &args.engine_options, round))?;
@@ -143,6 +159,17 @@ fn differential(root: &Path, seed: u64) -> Result<()> {
     };
     suite("testing::differential", [("VIV_DIFF_SEED", seed), ("VIV_DIFF_CASES", CASES)])?;
     suite("testing::blocks", [("VIV_DIFF_SEED", seed * BLOCKS), ("VIV_DIFF_BLOCKS", BLOCKS)])
+}
+
+fn garbage(root: &Path, seed: u64) -> Result<()> {
+    let mut tests = Command::new("cargo");
+    tests
+        .args(["test", "--quiet", "--locked", "--package", "viv", "--test", "cli", "garbage::"])
+        .current_dir(root)
+        .env("VIV_GARBAGE_SEED", seed.to_string())
+        .env("VIV_GARBAGE_ROUNDS", GARBAGE.to_string());
+    ensure!(step::run(&mut tests)?, "a guest did not end in order with VIV_GARBAGE_SEED={seed}");
+    Ok(())
 }
 
 fn boot(viv: &Path, engine_options: &[String], round: u64) -> Result<()> {
