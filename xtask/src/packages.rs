@@ -20,6 +20,20 @@ pub const FOR_TESTS: &[&str] = &[
     // The same in the guest and here: perl and gzip.
     "perl-base",
     "gzip",
+    // Firmware.
+    "seabios",
+    "ovmf",
+    // Systems that firmware starts, and the tools to put them on discs and disks: grub-mkrescue, which needs mformat and
+    // xorriso; sfdisk.
+    "debian-installer-12-netboot-amd64",
+    "fdisk",
+    "gnumach-image-1.8-486",
+    "grub-common",
+    "grub-efi-amd64-bin",
+    "grub-pc-bin",
+    "grub-rescue-pc",
+    "mtools",
+    "xorriso",
     // setsid, to give a test a terminal of its own.
     "util-linux",
 ];

@@ -34,8 +34,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use viv_image::{ImageHandle, ImageName, Store, initrd};
 
-use crate::rootfs::Told;
 use crate::{packages, step};
+use viv_testbed::rootfs::Told;
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, Args)]
