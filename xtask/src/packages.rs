@@ -32,6 +32,7 @@ pub const FOR_TESTS: &[&str] = &[
     "grub-efi-amd64-bin",
     "grub-pc-bin",
     "grub-rescue-pc",
+    "memtest86+",
     "mtools",
     "xorriso",
     // setsid, to give a test a terminal of its own.

@@ -2,7 +2,7 @@
 //! disk, systemd, and Xen to choose in GRUB's menu.
 //!
 //! The console is the first serial port, on which root logs in without a password. GRUB waits for a choice from its menu:
-//! Enter takes Debian, the arrow down and Enter takes Xen with Debian as its first domain.
+//! Enter takes Debian, the key `x` Xen with Debian as its first domain.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -34,14 +34,17 @@ const PACKAGES: &[&str] = &[
 /// File systems to mount (fstab(5)).
 const FSTAB: &str = "LABEL=root / ext4 errors=remount-ro 0 1\n";
 
-/// GRUB's menu. It speaks through the firmware's console, which is the serial port too.
+/// GRUB's menu. It writes to the serial port by itself and is typed to through the firmware, which may read that port
+/// too.
 const GRUB_CFG: &str = "\
+serial --unit=0 --speed=115200
+terminal_output serial
 set timeout=-1
 menuentry 'Debian' {
     linux /vmlinuz root=LABEL=root ro console=ttyS0 quiet
     initrd /initrd.img
 }
-menuentry 'Xen' {
+menuentry 'Xen' --hotkey=x {
     multiboot2 /boot/xen-4.17-amd64.gz console=com1 com1=115200,8n1 dom0_mem=512M,max:512M
     module2 /vmlinuz root=LABEL=root ro console=hvc0 quiet
     module2 --nounzip /initrd.img

@@ -20,6 +20,7 @@ mod interactive;
 mod keep;
 mod mach;
 mod memory;
+mod memtest;
 mod power;
 mod programs;
 mod screen;
