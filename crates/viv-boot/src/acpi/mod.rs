@@ -24,7 +24,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, SerialLine,
+    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SerialLine,
     SmiCommands,
 };
 

@@ -18,6 +18,7 @@ mod installed;
 mod installer;
 mod interactive;
 mod keep;
+mod kvm;
 mod mach;
 mod memory;
 mod memtest;
