@@ -170,9 +170,9 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     #[arg(long, value_name = "FILE", help_heading = "Firmware")]
     pub screenshot_on_exit: Option<PathBuf>,
 
-    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,temporary` forgets what the guest writes,
-    /// `,sata` is for systems without virtio
-    #[arg(long, value_name = "FILE[,readonly|,temporary][,sata]", help_heading = "Direct boot and firmware")]
+    /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
+    /// writes, `sata` is for systems without virtio
+    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 

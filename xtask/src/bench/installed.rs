@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn the_sum_is_read_in_all_its_units() {
-        let said = |sum: &str| format!("systemd-analyze\r\nStartup finished in 1.9s (kernel) + 8s = {sum}\r\n");
+        let said =
+            |sum: &str| format!("systemd-analyze\r\nStartup finished in 1.9s (kernel) + 8s = {sum}\r\n");
         assert_eq!(seconds(&said("4.864s ")), Some(4.864));
         assert_eq!(seconds(&said("1min 2.5s")), Some(62.5));
         assert_eq!(seconds(&said("500ms")), Some(0.5));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use crate::debian::run;
-use crate::screen::Screen;
+use crate::screen::{Screen, plain};
 
 /// The disk, built if need be, for as long as the tests run.
 static DISK: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -29,9 +29,9 @@ impl Installed {
         Self(screen)
     }
 
-    /// Takes an entry of the menu, the first or another by keys before Enter, and logs in once the system is up.
-    pub fn log_in(&mut self, keys: &str) {
-        self.0.press(&format!("{keys}\r"));
+    /// Takes an entry of the menu by its key, and logs in once the system asks.
+    pub fn log_in(&mut self, key: &str) {
+        self.0.press(key);
         self.0.wait_for("debian login: ");
         self.0.press("root\r");
         self.0.wait_for(PROMPT);
@@ -41,6 +41,14 @@ impl Installed {
     pub fn run(&mut self, line: &str) -> String {
         self.0.press(&format!("{line}\r"));
         self.0.wait_for(PROMPT)
+    }
+
+    /// Waits until systemd has started everything, of which nothing may have failed.
+    pub fn is_up(&mut self) {
+        let state = plain(&self.run("systemctl is-system-running --wait"));
+        if !state.lines().any(|line| line == "running") {
+            panic!("{state}{}", self.run("systemctl --failed --no-pager"));
+        }
     }
 
     /// Powers it off by systemd.
@@ -53,9 +61,8 @@ impl Installed {
 /// Boots, logs in, asks systemd how it went, and powers off.
 fn is_well(options: &[&str], bus: &str, root: &str) {
     let mut debian = Installed::start(options, bus);
-    debian.log_in("");
-    let state = debian.run("systemctl is-system-running --wait");
-    assert!(state.contains("running\r\n"), "{state} {}", debian.run("systemctl --failed --no-pager"));
+    debian.log_in("\r");
+    debian.is_up();
     let times = debian.run("systemd-analyze");
     assert!(times.contains("Startup finished in "), "{times}");
     let mounts = debian.run("findmnt --noheadings --output SOURCE,OPTIONS /");

@@ -7,13 +7,22 @@ use crate::screen::Screen;
 /// The kernel, as Debian's package `gnumach-image-1.8-486` has it.
 const KERNEL: &str = "/boot/gnumach-1.8-486.gz";
 
-#[test]
-fn mach_starts_until_it_misses_its_servers() {
-    let disc = Disc::new(&[("gnumach.gz", KERNEL)], "multiboot /gnumach.gz console=com0\n");
-    let mut screen =
-        Screen::new(&run(&["--firmware", "bios", "--no-reboot", "--cdrom", disc.path()]), 25, 80);
+/// Starts it, and follows it to where it needs servers to go on.
+fn misses_its_servers(options: &[&str]) {
+    let mut screen = Screen::new(&run(&[&["--no-reboot"], options].concat()), 25, 80);
     screen.wait_for("GNU Mach 1.8");
     // It has paged memory and read the clock by then.
     screen.wait_for("RTC time is ");
     screen.wait_for("bootstrap_create: No bootstrap code loaded with the kernel!");
+}
+
+#[test]
+fn mach_starts_directly() {
+    misses_its_servers(&["--kernel", KERNEL, "--append", "console=com0"]);
+}
+
+#[test]
+fn mach_starts_from_a_disc() {
+    let disc = Disc::new(&[("gnumach.gz", KERNEL)], "multiboot /gnumach.gz console=com0\n");
+    misses_its_servers(&["--firmware", "bios", "--cdrom", disc.path()]);
 }
