@@ -114,15 +114,16 @@ fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// Text without the escape sequences around it (ECMA-48, 5.4 and 8.3.89) and the shell's carriage returns.
+/// Text without the escape sequences around it (ECMA-48, 5.3, 5.4 and 8.3.89) and the shell's carriage returns.
 pub fn plain(shown: &str) -> String {
     let mut text = String::new();
     let mut rest = shown;
     while let Some((before, escape)) = rest.split_once('\x1b') {
         text.push_str(before);
-        let end = match escape.strip_prefix('[') {
-            Some(control) => control.find(|c| matches!(c, '@'..='~')).map(|at| at + 2),
-            None => escape.find('\x07').map(|at| at + 1),
+        let end = match escape.chars().next() {
+            Some('[') => escape[1..].find(|c| matches!(c, '@'..='~')).map(|at| at + 2),
+            Some(']') => escape.find('\x07').map(|at| at + 1),
+            other => other.map(char::len_utf8),
         };
         rest = &escape[end.unwrap_or(escape.len())..];
     }
