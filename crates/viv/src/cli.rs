@@ -147,10 +147,6 @@ The soft engine has:
     #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
     pub uefi_vars: Option<PathBuf>,
 
-    /// File for the messages that firmware writes to its debug port
-    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
-    pub firmware_log: Option<PathBuf>,
-
     /// What firmware starts from first: `disk`, `cdrom`, or both with a comma between
     #[arg(long, value_name = "LIST", requires = "firmware", help_heading = "Firmware")]
     #[arg(value_enum, value_delimiter = ',')]
@@ -178,6 +174,14 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     /// Image of a CD-ROM or DVD, the medium of the guest's next drive
     #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
     pub cdrom: Vec<PathBuf>,
+
+    /// File for the text that the guest writes to port 0xe9, or firmware to its port 0x402
+    #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
+    pub debug_log: Option<PathBuf>,
+
+    /// Let the guest end the machine by port 0xf4: a byte V there gives exit status 2 × V + 1
+    #[arg(long, help_heading = "Direct boot and firmware")]
+    pub exit_port: bool,
 
     /// End when the guest resets instead of starting it again
     #[arg(long, help_heading = "Direct boot and firmware")]

@@ -19,6 +19,8 @@ pub enum Notice {
     Reset,
     /// The guest asks to be switched off.
     PowerOff,
+    /// The guest ends the machine with this status.
+    Exit(u8),
     /// The guest shut a processor down.
     TripleFault(TripleFault),
     /// The machine cannot go on; one line.
@@ -96,7 +98,8 @@ impl SystemControl for Core {
     fn request(&self, request: SystemRequest) {
         self.notice_and_hold(match request {
             SystemRequest::Reset => Notice::Reset,
-            SystemRequest::PowerOff | SystemRequest::Exit(_) => Notice::PowerOff,
+            SystemRequest::PowerOff => Notice::PowerOff,
+            SystemRequest::Exit(status) => Notice::Exit(status),
         });
     }
 }

@@ -294,6 +294,7 @@ impl<'a> Server<'a> {
                     }
                 }
                 Notice::PowerOff => self.end = Some(End::PoweredOff),
+                Notice::Exit(status) => self.end = Some(End::Exited { status }),
                 Notice::TripleFault(fault) => self.end = Some(End::TripleFault(fault)),
                 Notice::Failed(message) => self.end = Some(End::Failed { message }),
                 Notice::GuestReady => self.send(&Message::Event(Event::GuestReady))?,

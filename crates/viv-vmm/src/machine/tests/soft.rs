@@ -7,9 +7,15 @@ use super::bench::Bench;
 use super::*;
 use crate::config::BootProtocol;
 
-/// Says `text` on the serial line: `mov dx, 0x3f8; mov al, c; out dx, al` for each character.
+/// Writes bytes to a port: `mov dx, port; mov al, byte; out dx, al` for each.
+fn write(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let [low, high] = port.to_le_bytes();
+    bytes.iter().flat_map(|&byte| [0x66, 0xba, low, high, 0xb0, byte, 0xee]).collect()
+}
+
+/// Says `text` on the serial line.
 fn say(text: &str) -> Vec<u8> {
-    text.bytes().flat_map(|c| [0x66, 0xba, COM1[0], COM1[1], 0xb0, c, 0xee]).collect()
+    write(layout::UART0, text.as_bytes())
 }
 
 /// Counts down from `times` in ECX: `mov ecx, times; again: dec ecx; jnz again`.
@@ -46,6 +52,25 @@ fn a_guest_powers_off() {
     bench.machine.start().unwrap();
     assert_eq!(bench.notice(), Notice::PowerOff);
     assert_eq!(bench.hear_all(), "bye");
+}
+
+#[test]
+fn a_test_program_reports_and_ends_with_a_status() {
+    let code = program(&[
+        &write(layout::DEBUG_PORT, b"test "),
+        &write(layout::FIRMWARE_LOG, b"and firmware"),
+        &write(layout::EXIT_PORT, &[42]),
+        &REST,
+    ]);
+    let mut bench = Bench::with(&SoftEngine::default(), &code, |mut config| {
+        crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
+        config.debug_log = config.serial.and_then(|serial| serial.output);
+        config.exit_port = true;
+        config
+    });
+    bench.machine.start().unwrap();
+    assert_eq!(bench.notice(), Notice::Exit(85));
+    assert_eq!(bench.hear_all(), "test and firmware");
 }
 
 #[test]
