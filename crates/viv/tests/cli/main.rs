@@ -4,6 +4,7 @@ mod debian;
 mod direct;
 mod guest;
 mod help;
+mod host;
 mod screen;
 mod terminal;
 mod usage;

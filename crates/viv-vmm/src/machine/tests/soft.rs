@@ -1,6 +1,7 @@
 //! Bare-metal guests on the software CPU, entered in long mode.
 
 use viv_arch::Gpr;
+use viv_engine::Engine;
 use viv_soft::{Options, SoftEngine, Tier};
 
 use super::bench::Bench;
@@ -8,18 +9,18 @@ use super::*;
 use crate::config::BootProtocol;
 
 /// Says `text` on the serial line: `mov dx, 0x3f8; mov al, c; out dx, al` for each character.
-fn say(text: &str) -> Vec<u8> {
+pub(super) fn say(text: &str) -> Vec<u8> {
     text.bytes().flat_map(|c| [0x66, 0xba, COM1[0], COM1[1], 0xb0, c, 0xee]).collect()
 }
 
 /// Counts down from `times` in ECX: `mov ecx, times; again: dec ecx; jnz again`.
-fn count(times: u32) -> Vec<u8> {
+pub(super) fn count(times: u32) -> Vec<u8> {
     let [a, b, c, d] = times.to_le_bytes();
     vec![0xb9, a, b, c, d, 0xff, 0xc9, 0x75, 0xfc]
 }
 
 /// Writes SLP_TYP and SLP_EN: `mov dx, PM1_CONTROL; mov ax, value; out dx, ax`.
-fn power_off() -> Vec<u8> {
+pub(super) fn power_off() -> Vec<u8> {
     let [low, high] = layout::PM1_CONTROL.to_le_bytes();
     let value = u16::from(layout::SLEEP_TYPE_S5) << 10 | 1 << 13;
     let [value_low, value_high] = value.to_le_bytes();
@@ -27,13 +28,13 @@ fn power_off() -> Vec<u8> {
 }
 
 /// `again: hlt; jmp again`.
-const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
+pub(super) const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
 fn bench(code: &[u8]) -> Bench {
     bench_of(&SoftEngine::default(), code)
 }
 
-fn bench_of(engine: &SoftEngine, code: &[u8]) -> Bench {
+pub(super) fn bench_of(engine: &dyn Engine, code: &[u8]) -> Bench {
     Bench::with(engine, code, |mut config| {
         crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
         config
