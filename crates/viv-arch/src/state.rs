@@ -1,5 +1,7 @@
 //! The state of one vCPU in a form that belongs to no engine.
 
+mod v1;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Cr0, Cr4, Efer};
@@ -7,6 +9,8 @@ use crate::exception::Exception;
 use crate::flags::Rflags;
 use crate::segment::{DescriptorTable, Segment};
 use crate::xsave;
+
+pub use v1::VcpuStateV1;
 
 /// Everything that makes a vCPU go on elsewhere as if nothing had happened.
 ///
@@ -58,6 +62,11 @@ pub struct VcpuState {
     pub pending: PendingEvents,
     /// Whether it runs, halts or waits to be started.
     pub run_state: RunState,
+    /// The page-directory-pointer-table entries, where PAE paging is on: the processor keeps them however memory changes
+    /// (SDM vol. 3, 4.4.1). `None` there: they are read where CR3 says.
+    pub pdptes: Option<[u64; 4]>,
+    /// Another vCPU asked for this one to leave HLT (KVM_HC_KICK_CPU): the next HLT ends at once.
+    pub woken: bool,
 }
 
 /// Events on their way to a vCPU.
@@ -95,7 +104,7 @@ pub enum RunState {
 }
 
 impl VcpuState {
-    /// Version of the saved form.
+    /// Version of the saved form. [`VcpuStateV1`] is the one before.
     pub const VERSION: u16 = 2;
 
     /// The state after power-on or INIT (SDM vol. 3, table 10-1).
@@ -131,6 +140,8 @@ impl VcpuState {
             tsc: 0,
             pending: PendingEvents::default(),
             run_state: RunState::Running,
+            pdptes: None,
+            woken: false,
         }
     }
 }

@@ -48,6 +48,7 @@ mod ram;
 mod region;
 mod signals;
 mod spaces;
+mod steal;
 mod stepper;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -18,6 +18,7 @@ use crate::msr::Msrs;
 use crate::ops::host::HostCode;
 use crate::options::Tier;
 use crate::region::CpuRegion;
+use crate::steal::StealClock;
 use crate::tlb::{Fetched, Tlb};
 use crate::translate::Frame;
 use crate::tsc::GuestTsc;
@@ -108,12 +109,14 @@ impl SoftVcpu {
             shadow: Shadow::None,
             stepping: false,
             halted: false,
+            woken: false,
             nmi_blocked: false,
             nmi_pending: false,
             wait_for_sipi: false,
             accepted: None,
             apic,
             tsc: shared.tsc.get(),
+            steal: StealClock::default(),
             armed: None,
             host,
             platform,
@@ -246,10 +249,12 @@ impl SoftVcpu {
     fn resolve(&mut self) -> Option<Exit> {
         let cpu = &mut *self.cpu;
         match cpu.pending.take()? {
-            Pending::Exception(exception) => match cpu.deliver_exception(exception) {
-                Ok(()) => None,
-                Err(Fault) => self.resolve(),
-            },
+            Pending::Exception(exception) | Pending::InNewTask(exception) => {
+                match cpu.deliver_exception(exception) {
+                    Ok(()) => None,
+                    Err(Fault) => self.resolve(),
+                }
+            }
             Pending::Restart => {
                 // Its breakpoint has been dealt with; handlers see RF set.
                 cpu.exec.rflags |= Rflags::RF.bits();
@@ -315,7 +320,9 @@ impl SoftVcpu {
         {
             start_up(cpu, vector);
         }
+        cpu.woken |= taken.wake;
         if taken.timer {
+            cpu.publish_steal_time();
             cpu.armed = None;
             cpu.apic.timer_tick(cpu.tsc.now());
             cpu.arm_timer();
@@ -358,7 +365,12 @@ impl SoftVcpu {
             return self.deliver(|cpu| cpu.deliver_interrupt(vector));
         }
         if cpu.halted {
-            self.halt();
+            if std::mem::take(&mut cpu.woken) {
+                cpu.halted = false;
+                cpu.attend();
+            } else {
+                self.halt();
+            }
             return Next::Look;
         }
         let stepping = cpu.flags() & (Rflags::TF | Rflags::RF).bits() != 0;
@@ -387,7 +399,9 @@ impl SoftVcpu {
         let deadline = cpu.apic.next_deadline().and_then(|deadline| cpu.tsc.instant_of(deadline));
         // This thread keeps the time while it sleeps.
         cpu.shared.alarm.set(cpu.index as usize, None);
+        cpu.stop_steal_clock();
         cpu.shared.inbox(cpu.index).wait(deadline);
+        cpu.start_steal_clock();
         cpu.apic.timer_tick(cpu.tsc.now());
         cpu.armed = None;
         cpu.arm_timer();
@@ -440,7 +454,7 @@ impl SoftVcpu {
         cpu.cpl = state.segments[SegmentRegister::Ss as usize].dpl();
         (cpu.ldtr, cpu.tr, cpu.gdtr, cpu.idtr) = (state.ldtr, state.tr, state.gdtr, state.idtr);
         (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
-        cpu.pdptes = None;
+        cpu.pdptes = state.pdptes;
         cpu.xcr0 = state.xcr0 & xsave::SUPPORTED | xsave::X87;
         cpu.efer = state.efer;
         cpu.msrs = Msrs::reset();
@@ -463,6 +477,9 @@ impl SoftVcpu {
         cpu.shadow = if state.pending.interrupt_shadow { Shadow::Interrupts } else { Shadow::None };
         cpu.accepted = state.pending.accepted;
         cpu.halted = state.run_state == RunState::Halted;
+        cpu.woken = state.woken;
+        cpu.steal = StealClock::default();
+        cpu.frame.pauses = cpu.shared.patience();
         cpu.wait_for_sipi = state.run_state == RunState::WaitForSipi;
         cpu.tlb.flush_all();
         cpu.update_mode();
@@ -514,7 +531,9 @@ fn next_interrupt(cpu: &mut Cpu) -> Option<u8> {
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Exit, EngineError> {
         self.cpu.shared.set_running(self.cpu.index, true);
+        self.cpu.start_steal_clock();
         let exit = self.run_blocks();
+        self.cpu.stop_steal_clock();
         self.cpu.shared.set_running(self.cpu.index, false);
         Ok(exit)
     }
@@ -526,6 +545,7 @@ impl Vcpu for SoftVcpu {
         let taken = inbox.take();
         cpu.apic.accept_all(taken.edge, taken.level);
         cpu.nmi_pending |= taken.nmi;
+        cpu.woken |= taken.wake;
         if taken.kick {
             inbox.kick();
         }
@@ -582,6 +602,8 @@ impl Vcpu for SoftVcpu {
             } else {
                 RunState::Running
             },
+            pdptes: cpu.present_pdptes(),
+            woken: cpu.woken,
         })
     }
 

@@ -124,13 +124,14 @@ The soft engine has:
     #[arg(default_missing_value = "table")]
     pub stats: Option<Output>,
 
-    /// Kernel to boot directly: a Linux bzImage or ELF file
+    /// Kernel to boot directly: a Linux bzImage, an ELF file, or anything with a Multiboot header
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "command"], help_heading = "Direct boot")]
     pub kernel: Option<PathBuf>,
 
-    /// Initial RAM disk for the kernel
+    /// Initial RAM disk for the kernel; may be given again. To a Multiboot kernel each is a module, and
+    /// 'FILE ARGUMENTS' gives it a command line
     #[arg(long, value_name = "FILE", help_heading = "Direct boot")]
-    pub initrd: Option<PathBuf>,
+    pub initrd: Vec<String>,
 
     /// Command line for the kernel
     #[arg(long, value_name = "STRING", help_heading = "Direct boot")]

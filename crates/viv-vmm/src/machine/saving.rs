@@ -95,7 +95,7 @@ impl Machine {
         // The frequency is among what CPUID answers.
         let mut cpuid = self.cpuid.clone();
         cpuid.set_tsc_khz(saved.tsc_khz);
-        if saved.cpuid != cpuid {
+        if saved.cpuid != cpuid.with_paravirtual_features_of(&saved.cpuid) {
             return misfit("its processor has other features; restore it on a host like its own".into());
         }
         Ok(())

@@ -112,6 +112,12 @@ impl Machine {
         Self::on_engine(&engine(), memory, None, 1, clock)
     }
 
+    /// The same with more processors, of which only the first is run.
+    pub fn with_processors(vcpus: u32) -> Self {
+        let memory = memory::allocate(RAM_SIZE).unwrap();
+        Self::on_engine(&engine(), memory, None, vcpus, Arc::new(ManualClock::default()))
+    }
+
     /// The same on an engine with options.
     pub fn with_options(options: &str) -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
