@@ -1,6 +1,7 @@
 //! Bare-metal guests on the software CPU, entered in long mode.
 
 use viv_arch::Gpr;
+use viv_engine::Engine;
 use viv_soft::{Options, SoftEngine, Tier};
 
 use super::bench::Bench;
@@ -14,18 +15,18 @@ fn write(port: u16, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Says `text` on the serial line.
-fn say(text: &str) -> Vec<u8> {
+pub(super) fn say(text: &str) -> Vec<u8> {
     write(layout::UART0, text.as_bytes())
 }
 
 /// Counts down from `times` in ECX: `mov ecx, times; again: dec ecx; jnz again`.
-fn count(times: u32) -> Vec<u8> {
+pub(super) fn count(times: u32) -> Vec<u8> {
     let [a, b, c, d] = times.to_le_bytes();
     vec![0xb9, a, b, c, d, 0xff, 0xc9, 0x75, 0xfc]
 }
 
 /// Writes SLP_TYP and SLP_EN: `mov dx, PM1_CONTROL; mov ax, value; out dx, ax`.
-fn power_off() -> Vec<u8> {
+pub(super) fn power_off() -> Vec<u8> {
     let [low, high] = layout::PM1_CONTROL.to_le_bytes();
     let value = u16::from(layout::SLEEP_TYPE_S5) << 10 | 1 << 13;
     let [value_low, value_high] = value.to_le_bytes();
@@ -33,13 +34,13 @@ fn power_off() -> Vec<u8> {
 }
 
 /// `again: hlt; jmp again`.
-const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
+pub(super) const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
 fn bench(code: &[u8]) -> Bench {
     bench_of(&SoftEngine::default(), code)
 }
 
-fn bench_of(engine: &SoftEngine, code: &[u8]) -> Bench {
+pub(super) fn bench_of(engine: &dyn Engine, code: &[u8]) -> Bench {
     Bench::with(engine, code, |mut config| {
         crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
         config
