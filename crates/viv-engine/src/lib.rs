@@ -10,6 +10,7 @@
 //! - [`memory`]: guest RAM, with the record of written pages that engines and devices share.
 //! - [`interrupt`]: message-signalled interrupts, the only way in for devices behind an IOAPIC or MSI-X, and
 //!   the 8259's INTR line.
+//! - [`debug`]: what a debugger outside the guest asks of a vCPU.
 //! - [`time`]: guest time, and timers for devices.
 //!
 //! What must hold for every engine:
@@ -21,6 +22,7 @@
 //! Engines know no devices; devices know no engine: they meet in the traits here.
 #![forbid(unsafe_code)]
 
+pub mod debug;
 pub mod interrupt;
 pub mod memory;
 pub mod time;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use viv_arch::{CpuidTable, VcpuState};
 
+pub use debug::{DebugControl, DebugStop};
 pub use interrupt::{ExtIntTarget, Msi, MsiTarget};
 pub use memory::GuestMemory;
 pub use time::{Clock, Timer};
@@ -124,6 +127,8 @@ pub trait Vm: MsiTarget + ExtIntTarget + Send + Sync {
 pub enum Exit {
     /// It was kicked.
     Kicked,
+    /// The debugger outside the guest wants it to stand still here.
+    Debug(DebugStop),
     /// The guest shut the processor down: an exception during the delivery of a double fault.
     TripleFault,
     /// The engine met something that it cannot do. The text says what, for the log and the user.
@@ -140,6 +145,10 @@ pub trait Vcpu: Send {
 
     /// Takes over a whole state, dropping the one it had.
     fn load(&mut self, state: &VcpuState) -> Result<(), EngineError>;
+
+    /// Says what the debugger outside the guest wants, from the next [`Vcpu::run`] on, in place of what it wanted before.
+    /// It is no part of the state, and [`Vcpu::load`] leaves it as it is.
+    fn set_debug(&mut self, control: &DebugControl) -> Result<(), EngineError>;
 
     /// The handle by which other threads stop it.
     fn kicker(&self) -> Arc<dyn Kick>;

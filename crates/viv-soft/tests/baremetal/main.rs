@@ -8,6 +8,7 @@ mod alignment;
 mod compatibility;
 mod control;
 mod debug;
+mod debugger;
 mod eviction;
 mod exceptions;
 mod frequent;
