@@ -46,6 +46,10 @@ pub struct MachineConfig {
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
     pub console: Option<Console>,
+    /// Whether there are a display, a keyboard and a mouse.
+    pub display: bool,
+    /// Where a picture of the display goes when the machine is over, as PNG. [`MachineConfig::display`] must be there.
+    pub screenshot: Option<FdSlot>,
     /// What the guest's own agent is asked to run. `None`: the guest has no agent.
     pub agent: Option<AgentConfig>,
     /// Whether a reset that the guest asks for ends the machine.
@@ -75,6 +79,26 @@ pub enum Boot {
     Firmware(FirmwareConfig),
 }
 
+impl Boot {
+    /// What the machine has.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self {
+            Self::Kernel(_) => Profile::Micro,
+            Self::Firmware(_) => Profile::Pc,
+        }
+    }
+}
+
+/// What a machine has, disks and consoles apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What a kernel that is started directly needs.
+    Micro,
+    /// All that systems for PCs look for.
+    Pc,
+}
+
 /// A kernel that is started directly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +123,8 @@ pub struct FirmwareConfig {
     pub variables: Option<VariablesConfig>,
     /// Where messages go that it writes to its debug port (0x402).
     pub log: Option<FdSlot>,
+    /// The VGA BIOS, for firmware that knows no displays but those that have one.
+    pub vga_bios: Option<FileSource>,
     /// From what it tries to start, first to last. What is not named comes after.
     pub boot_order: Vec<BootDevice>,
 }
@@ -357,6 +383,9 @@ pub enum ConfigError {
     /// An agent is to use a console that is not there.
     #[error("the agent's command is to use the console, but the machine has none")]
     NoConsole,
+    /// There is nothing to take a picture of.
+    #[error("a picture of the display is asked for, but the machine has none")]
+    NoDisplay,
     /// A slot names no descriptor, or one that cannot be duplicated.
     #[error("descriptor {slot} of the config was not passed, or cannot be duplicated")]
     Slot {
@@ -399,6 +428,9 @@ impl MachineConfig {
         if wants_console && self.console.is_none() {
             return Err(ConfigError::NoConsole);
         }
+        if self.screenshot.is_some() && !self.display {
+            return Err(ConfigError::NoDisplay);
+        }
         Ok(())
     }
 }
@@ -425,6 +457,8 @@ pub(crate) mod tests {
             cdroms: Vec::new(),
             serial: None,
             console: None,
+            display: false,
+            screenshot: None,
             agent: None,
             no_reboot: false,
         }
@@ -461,6 +495,8 @@ pub(crate) mod tests {
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoConsole));
+        let config = MachineConfig { screenshot: Some(FdSlot(0)), ..plain() };
+        assert_eq!(config.validate(), Err(ConfigError::NoDisplay));
     }
 
     #[test]

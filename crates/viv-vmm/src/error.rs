@@ -15,6 +15,7 @@ use viv_engine::EngineError;
 
 use crate::config::ConfigError;
 use crate::engine::ChoiceError;
+use crate::keys::KeysError;
 use crate::protocol::MachineState;
 use crate::snapshot::SnapshotError;
 
@@ -110,6 +111,18 @@ pub enum MachineError {
         /// The version asked for.
         found: u32,
     },
+    /// The machine has nothing that somebody could sit at.
+    #[error("cannot {action} a machine that has no display: give it one")]
+    NoDisplay {
+        /// What was asked.
+        action: &'static str,
+    },
+    /// What is to be typed makes no sense.
+    #[error("cannot type that")]
+    Keys(#[from] KeysError),
+    /// More is to be typed than the machine keeps in mind.
+    #[error("too many keys wait to be typed: send them once the guest has read those before")]
+    TooManyKeys,
     /// The machine is in no state for this.
     #[error("cannot {action} a machine that is {state}")]
     State {

@@ -4,7 +4,7 @@
 //!   each other. [`client`]: the starter's side: [`spawn`] gives a [`VmProcess`]. [`process`]: the other side.
 //! - [`Machine`]: memory, processors and devices, put together from a config; run, paused, reset, saved and
 //!   restored as a whole.
-//! - [`snapshot`]: a whole machine as bytes.
+//! - [`snapshot`]: a whole machine as bytes. [`keys`]: what can be typed on its keyboard.
 //! - [`engine`]: which engine runs a machine, and why. [`host`]: what the host offers.
 //!
 //! This is where engines meet devices; it is the only crate that knows both. It knows nothing of images,
@@ -21,7 +21,9 @@ pub mod config;
 pub mod engine;
 mod error;
 pub mod host;
+pub mod keys;
 mod machine;
+mod picture;
 pub mod process;
 pub mod protocol;
 pub mod snapshot;

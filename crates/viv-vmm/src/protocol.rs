@@ -18,7 +18,7 @@ use viv_engine::{EngineKind, Translations};
 use crate::config::{MachineConfig, WindowSize};
 
 /// The version of the protocol. A VM process refuses another.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest line, newline included.
 pub const MAX_LINE: usize = 1 << 20;
 
@@ -64,6 +64,18 @@ pub enum Request {
     Resize(WindowSize),
     /// Asks for a [`Status`].
     Status,
+    /// Writes a picture of the display to a file, as PNG, in place of what that held.
+    Screenshot {
+        /// That file.
+        path: PathBuf,
+    },
+    /// Asks for the text on the display.
+    ScreenText,
+    /// Types on the keyboard; done before it is typed.
+    SendKeys {
+        /// What [`Keystrokes`](crate::keys::Keystrokes) are made of.
+        keys: String,
+    },
     /// Writes the machine to a file that must not exist. The machine is paused meanwhile.
     Save {
         /// That file.
@@ -94,6 +106,9 @@ pub enum Reply {
     Done,
     /// To [`Request::Status`].
     Status(Status),
+    /// To [`Request::ScreenText`]: the lines of characters, without the spaces at their ends; nothing if the display is in
+    /// no text mode.
+    Text(Option<Vec<String>>),
 }
 
 /// A machine's state as others see it.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use viv_vmm::config::{DiskBus, MAX_VCPUS};
+use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
 
@@ -73,6 +74,7 @@ Examples:
   viv run --keep web --memory 1G debian        a machine whose disk is kept, by name
   viv run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
   viv run --firmware uefi --disk debian.img    a system that boots from its disk
+  viv run --firmware bios --disk dos.img --send-keys '<wait 3>dir<enter><wait 1>' --screenshot-on-exit dir.png
   viv run --kernel vmlinuz --disk root.img --append 'console=ttyS0 root=/dev/vda'"
 )]
 pub struct RunArgs {
@@ -153,6 +155,20 @@ The soft engine has:
     #[arg(value_enum, value_delimiter = ',')]
     pub boot_order: Vec<BootDeviceArg>,
 
+    /// Type this on the guest's keyboard; keys have names like <enter>, <wait 2> waits
+    #[arg(long, value_name = "KEYS", help_heading = "Firmware", value_parser = parse_keys)]
+    #[arg(allow_hyphen_values = true)]
+    #[arg(long_help = "Type this on the guest's keyboard
+
+Characters are typed as they are, on a keyboard of the US layout. What is in angle brackets is a key by its name, like \
+<enter>, <esc>, <f12> or <pgdn>; keys that are pressed together, like <ctrl-alt-del> or <alt-f4>; a pause in seconds \
+of the guest's time, like <wait 2>; or the character itself, <lt>.")]
+    pub send_keys: Option<String>,
+
+    /// Write a picture of the guest's display to this file, as PNG, when the machine ends
+    #[arg(long, value_name = "FILE", help_heading = "Firmware")]
+    pub screenshot_on_exit: Option<PathBuf>,
+
     /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,sata` is for systems without virtio
     #[arg(long, value_name = "FILE[,readonly][,sata]", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
@@ -196,6 +212,11 @@ pub enum BootDeviceArg {
     Disk,
     /// The CD-ROMs
     Cdrom,
+}
+
+/// Checks `--send-keys`.
+fn parse_keys(text: &str) -> Result<String, KeysError> {
+    text.parse::<Keystrokes>().map(|_| text.to_owned())
 }
 
 /// Reads `--cpus`.

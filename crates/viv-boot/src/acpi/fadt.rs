@@ -21,8 +21,7 @@ const PM_TIMER_LENGTH: u8 = 4;
 
 /// The table, leading to a FACS and a DSDT below 4 GiB.
 ///
-/// There is no SMI command port: the machine is in ACPI mode from the start. There is a power button of the
-/// fixed kind, and no sleep button.
+/// There is a power button of the fixed kind, and no sleep button.
 pub fn build(parameters: &AcpiParameters, facs: u64, dsdt: u64) -> FADT {
     let fixed = &parameters.fixed;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
@@ -53,6 +52,11 @@ pub fn build(parameters: &AcpiParameters, facs: u64, dsdt: u64) -> FADT {
         fadt.gpe0_blk = u32::from(gpe0.port).into();
         fadt.gpe0_blk_len = gpe0.length;
         fadt.x_gpe0_blk = ports(gpe0.port, gpe0.length, AccessSize::ByteAccess);
+    }
+    if let Some(smi) = fixed.smi {
+        fadt.smi_cmd = u32::from(smi.port).into();
+        fadt.acpi_enable = smi.acpi_enable;
+        fadt.acpi_disable = smi.acpi_disable;
     }
     fadt.reset_reg = ports(fixed.reset_port, 1, AccessSize::ByteAccess);
     fadt.reset_value = fixed.reset_value;

@@ -1,11 +1,12 @@
 //! ACPI tables (ACPI 6.5): how the machine describes itself to its guest.
 //!
 //! RSDP and XSDT lead to the FADT (fixed registers: power button, sleep, reset, timer), with FACS and DSDT
-//! (PCI, serial lines, RTC, processors, in AML), the MADT (interrupt controllers), and the MCFG (PCI
-//! configuration space in memory). All they say comes from [`AcpiParameters`].
+//! (PCI, serial lines, RTC, processors, in AML), the MADT (interrupt controllers), the MCFG (PCI
+//! configuration space in memory), and the HPET table. All they say comes from [`AcpiParameters`].
 
 mod dsdt;
 mod fadt;
+mod hpet;
 mod madt;
 mod parameters;
 mod pci;
@@ -22,7 +23,8 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt, SerialLine,
+    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, SerialLine,
+    SmiCommands,
 };
 
 const OEM_ID: [u8; 6] = *b"VIVARI";
@@ -111,11 +113,14 @@ pub fn build(parameters: &AcpiParameters, place: Range<u64>) -> Result<AcpiTable
 
     let facs = tables.add("FACS", bytes_of(&FACS::new()));
     let dsdt = tables.add("DSDT", dsdt::build(parameters));
-    let entries = [
+    let mut entries = vec![
         tables.add("FADT", bytes_of(&fadt::build(parameters, facs, dsdt))),
         tables.add("MADT", madt::build(parameters)),
         tables.add("MCFG", bytes_of(&mcfg(&parameters.pci))),
     ];
+    if let Some(hpet) = parameters.hpet {
+        entries.push(tables.add("HPET", hpet::build(hpet)));
+    }
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     for entry in entries {
         xsdt.add_entry(entry);

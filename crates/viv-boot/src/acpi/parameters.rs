@@ -27,6 +27,8 @@ pub struct AcpiParameters {
     pub pci: PciHost,
     /// The serial lines, COM1 first.
     pub serial: Vec<SerialLine>,
+    /// The high precision event timer.
+    pub hpet: Option<Hpet>,
     /// The real-time clock, with its interrupt.
     pub rtc: Option<IoWindow>,
     /// Ports that belong to the board, and to no device of those described here.
@@ -69,6 +71,28 @@ pub struct FixedHardware {
     pub reset_value: u8,
     /// The sleep type (SLP_TYP) that means power off.
     pub sleep_type_s5: u8,
+    /// How the system changes from legacy to ACPI mode; without, the machine is in ACPI mode from the start.
+    pub smi: Option<SmiCommands>,
+}
+
+/// The SMI command port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SmiCommands {
+    /// The port, 1 byte.
+    pub port: u16,
+    /// What written there turns ACPI mode on.
+    pub acpi_enable: u8,
+    /// What written there turns it off.
+    pub acpi_disable: u8,
+}
+
+/// The high precision event timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hpet {
+    /// The address of its registers.
+    pub address: u32,
+    /// Its hardware id: the low half of its capability register.
+    pub block_id: u32,
 }
 
 /// A general-purpose event block: status bytes, then as many enable bytes.

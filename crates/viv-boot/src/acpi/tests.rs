@@ -27,6 +27,7 @@ pub(crate) fn parameters() -> AcpiParameters {
             reset_port: 0xcf9,
             reset_value: 6,
             sleep_type_s5: 5,
+            smi: None,
         },
         pci: PciHost {
             ecam_base: 0xe000_0000,
@@ -38,6 +39,7 @@ pub(crate) fn parameters() -> AcpiParameters {
             interrupts,
         },
         serial: vec![SerialLine { ports: 0x3f8..0x400, gsi: 4 }],
+        hpet: None,
         rtc: Some(IoWindow { ports: 0x70..0x72, gsi: 8 }),
         board_ports: vec![0x600..0x628, 0x4d0..0x4d2],
         i8042: true,

@@ -1,5 +1,7 @@
 //! The keys of an enhanced keyboard in the US layout, by name and by character, with their codes of scan code set 2.
 
+use serde::{Deserialize, Serialize};
+
 use super::regs::BREAK;
 
 /// The prefix of keys that the first keyboards had not.
@@ -10,7 +12,7 @@ const PAUSE_PREFIX: u8 = 0xe1;
 const PAUSE: u16 = (PAUSE_PREFIX as u16) << 8;
 
 /// A key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key(u16);
 
 impl Key {

@@ -1,16 +1,19 @@
 //! What the firmware tables say, taken from where the devices are.
 
 use viv_boot::AcpiParameters;
-use viv_boot::acpi::{FixedHardware, GpeBlock, IoApic, IoWindow, PciHost, PciInterrupt};
-use viv_devices::layout;
+use viv_boot::acpi::{FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, SmiCommands};
 use viv_devices::pci::PciBus;
+use viv_devices::{hpet, layout};
+
+use crate::config::Profile;
 
 /// Addresses that the tables express in 32 bits; all of these lie in the hole below 4 GiB.
 const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
+const HPET_BASE: u32 = layout::HPET_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
 
-/// The tables' parameters for a machine with `cpus` vCPUs and this PCI bus.
-pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
+/// The tables' parameters for a machine of this profile with `cpus` vCPUs and this PCI bus, with or without a display.
+pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus, display: bool) -> AcpiParameters {
     let windows = pci.windows();
     // Firmware has switched it on before it asks for the tables.
     let ecam = pci.ecam().unwrap_or(layout::PCI_ECAM_BASE..layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE);
@@ -22,6 +25,7 @@ pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
             (0..4).map(move |pin| PciInterrupt { slot, pin, gsi: layout::slot_gsi(slot).into() })
         })
         .collect();
+    let is_pc = profile == Profile::Pc;
     AcpiParameters {
         cpus,
         local_apic: LOCAL_APIC_BASE,
@@ -37,6 +41,11 @@ pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
             reset_port: layout::RESET_PORT,
             reset_value: layout::RESET_VALUE,
             sleep_type_s5: layout::SLEEP_TYPE_S5,
+            smi: is_pc.then_some(SmiCommands {
+                port: layout::APM_CONTROL,
+                acpi_enable: layout::ACPI_ENABLE,
+                acpi_disable: layout::ACPI_DISABLE,
+            }),
         },
         pci: PciHost {
             ecam_base: ecam.start,
@@ -52,9 +61,10 @@ pub(crate) fn parameters(cpus: u32, pci: &PciBus) -> AcpiParameters {
             gsi: layout::UART0_IRQ,
         }],
         rtc: Some(IoWindow { ports: layout::RTC_INDEX..layout::RTC_DATA + 1, gsi: layout::RTC_IRQ }),
+        hpet: is_pc.then_some(Hpet { address: HPET_BASE, block_id: hpet::Hpet::BLOCK_ID }),
         board_ports: vec![layout::ACPI_PM, layout::PIC_ELCR..layout::PIC_ELCR + 2],
         i8042: true,
-        vga: false,
+        vga: display,
     }
 }
 
@@ -68,9 +78,9 @@ mod tests {
     #[test]
     fn the_tables_can_express_every_machine() {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
-            for placing in [Placing::Machine, Placing::Firmware] {
+            for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(&parameters(cpus, &pci), 0xe_0000..0x10_0000).unwrap();
+                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0x10_0000).unwrap();
             }
         }
     }

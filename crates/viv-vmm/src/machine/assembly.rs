@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
 use viv_devices::doorbell::Worker;
-use viv_devices::i8042::I8042;
+use viv_devices::hpet::Hpet;
+use viv_devices::irq::Gate;
 use viv_devices::layout;
-use viv_devices::pci::{Connections, PciDevice, PciError, Placing};
+use viv_devices::pci::{Connections, PciDevice, PciError};
 use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
@@ -27,7 +28,7 @@ use super::notify::Notify;
 use super::reactor::Source;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Stream};
+use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Profile, Stream};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 
@@ -55,35 +56,44 @@ pub(crate) struct Assembly<'a> {
 
 impl<'a> Assembly<'a> {
     /// A board with nothing but interrupt controllers and PCI.
-    pub(crate) fn new(around: Surroundings, placing: Placing, fds: &'a Fds) -> Result<Self, MachineError> {
-        let board = Board::new(&around.vm, ram_end(&around.memory), placing)?;
+    pub(crate) fn new(around: Surroundings, profile: Profile, fds: &'a Fds) -> Result<Self, MachineError> {
+        let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
         Ok(Self { around, fds, board, sources, streams: Vec::new(), boot_paths: Vec::new(), drained })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
-    pub(crate) fn add_chipset(&mut self) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
+    pub(crate) fn add_chipset(&mut self, profile: Profile) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
         let Surroundings { clock, timers, core, memory, .. } = &self.around;
         let board = &mut self.board;
 
-        let line = board.line(layout::PIT_IRQ);
+        // An HPET can take the place of these two.
+        let gate = Gate::new(board.irqchip().clone());
+        let line = gate.line(layout::PIT_IRQ);
         let pit = timers.attach(|timer| Pit::new(clock.clone(), timer, line));
         board.add(pit, &Pit::PORTS)?;
 
-        let line = board.line(layout::RTC_IRQ);
+        let line = gate.line(layout::RTC_IRQ);
         let end = ram_end(memory);
         let size = MemorySize { below_4_gib: end.min(HOLE_START), above_4_gib: end.saturating_sub(HOLE_END) };
         let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
         board.add(rtc, &Rtc::PORTS)?;
 
-        let line = board.line(layout::KEYBOARD_IRQ);
-        board.add(Arc::new(Mutex::new(I8042::new(line, core.clone()))), &I8042::PORTS)?;
+        if profile == Profile::Pc {
+            let hpet = timers.attach(|timer| Hpet::new(clock.clone(), timer, |gsi| board.line(gsi), gate));
+            board.add(hpet.clone(), &[])?;
+            board.map_memory(layout::HPET_BASE..layout::HPET_BASE + layout::HPET_SIZE, hpet)?;
+        }
         board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone()))), &ResetPorts::PORTS)?;
 
         let line = board.line(layout::SCI_IRQ);
-        let power = timers.attach(|timer| AcpiPm::new(clock.clone(), timer, line, core.clone()));
-        board.add(power.clone(), &AcpiPm::PORTS)?;
+        let power = timers.attach(|timer| {
+            let power = AcpiPm::new(clock.clone(), timer, line, core.clone());
+            if profile == Profile::Pc { power.with_legacy_mode() } else { power }
+        });
+        let apm = if profile == Profile::Pc { &AcpiPm::APM_PORTS[..] } else { &[] };
+        board.add(power.clone(), &[&AcpiPm::PORTS, apm].concat())?;
         Ok(power)
     }
 

@@ -11,6 +11,7 @@ use viv_devices::{IoBus, SavedState, SharedDevice, layout};
 use viv_engine::memory::HOLE_END;
 use viv_engine::{Platform, Vm};
 
+use crate::config::Profile;
 use crate::error::MachineError;
 
 /// Bus, interrupt controllers and every device.
@@ -42,8 +43,12 @@ pub(crate) fn windows(ram_end: u64, placing: Placing) -> Windows {
 
 impl Board {
     /// A board with interrupt controllers and a PCI bus that has nothing but its bridges, for RAM that ends at `ram_end`.
-    pub(crate) fn new(vm: &Arc<dyn Vm>, ram_end: u64, placing: Placing) -> Result<Self, MachineError> {
+    pub(crate) fn new(vm: &Arc<dyn Vm>, ram_end: u64, profile: Profile) -> Result<Self, MachineError> {
         let irqchip = IrqChip::new(vm.clone(), vm.clone());
+        let placing = match profile {
+            Profile::Micro => Placing::Machine,
+            Profile::Pc => Placing::Firmware,
+        };
         let pci = PciBus::new(windows(ram_end, placing), placing);
         let pirqs = Pirqs::new(Arc::clone(&irqchip));
         let routes = Routes { bus: IoBus::new(), irqchip: Arc::clone(&irqchip) };
@@ -53,7 +58,7 @@ impl Board {
         board.add(chips.clone(), &IrqChip::PORTS)?;
         board.map_memory(layout::IOAPIC_BASE..layout::IOAPIC_BASE + layout::IOAPIC_SIZE, chips)?;
         board.add_pci_host()?;
-        if placing == Placing::Firmware {
+        if profile == Profile::Pc {
             board.pci.add(layout::LPC_SLOT, Box::new(Lpc::new(Arc::clone(&board.pirqs))))?;
         }
         Ok(board)
@@ -104,6 +109,11 @@ impl Board {
         let line = Arc::new(PinLine(self.pirqs.line(slot)));
         self.pci.add(slot, Box::new(make(slot, line)?))?;
         Ok(slot)
+    }
+
+    /// The interrupt controllers.
+    pub(crate) fn irqchip(&self) -> &Arc<IrqChip> {
+        &self.routes.irqchip
     }
 
     /// A new source of an interrupt line.

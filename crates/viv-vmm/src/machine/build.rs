@@ -1,23 +1,24 @@
 //! From a config to a machine.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
-use viv_devices::pci::Placing;
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings};
-use super::boot::BootSource;
+use super::boot::{BootSource, open};
 use super::core::Core;
 use super::disks;
 use super::reactor::Reactor;
+use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
-use crate::config::{Boot, ConfigError, DiskBus, Fds, MachineConfig};
+use crate::config::{Boot, ConfigError, DiskBus, Fds, FirmwareConfig, MachineConfig};
 use crate::error::MachineError;
 use crate::host::host_memory;
 use crate::protocol::MachineState;
@@ -37,6 +38,12 @@ impl Machine {
         config.validate()?;
         check_host_memory(config.memory_bytes)?;
         let boot = BootSource::open(&config.boot, fds)?;
+        let vga_bios = match &config.boot {
+            Boot::Firmware(FirmwareConfig { vga_bios: Some(source), .. }) => {
+                Some(open("VGA BIOS", source, fds)?)
+            }
+            Boot::Firmware(_) | Boot::Kernel(_) => None,
+        };
         let disks = config.disks.iter().map(disks::open).collect::<Result<Vec<_>, _>>()?;
         let cdroms =
             config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
@@ -46,10 +53,11 @@ impl Machine {
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let cpuid = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
-        let (rom, placing) = match &boot {
-            BootSource::Kernel(_) => (None, Placing::Machine),
-            BootSource::Firmware(firmware) => (Some(firmware.memory().clone()), Placing::Firmware),
+        let rom = match &boot {
+            BootSource::Kernel(_) => None,
+            BootSource::Firmware(firmware) => Some(firmware.memory().clone()),
         };
+        let profile = config.boot.profile();
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
             rom,
@@ -68,10 +76,16 @@ impl Machine {
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
             },
-            placing,
+            profile,
             fds,
         )?;
-        let power = assembly.add_chipset()?;
+        let power = assembly.add_chipset(profile)?;
+        let typist = if config.display {
+            Some(assembly.add_keyboard()?)
+        } else {
+            assembly.add_keyboard_controller()?;
+            None
+        };
         assembly.add_serial(config.serial.unwrap_or_default())?;
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
@@ -88,8 +102,16 @@ impl Machine {
         assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
+        let seat = match typist {
+            Some(typist) => {
+                let display = assembly.add_display(vga_bios)?;
+                let picture = config.screenshot.map(|slot| fds.get(slot).map(File::from)).transpose()?;
+                Some(Seat::new(display, typist, picture))
+            }
+            None => None,
+        };
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, config.vcpus)?;
+            assembly.add_firmware(firmware, told, config.vcpus, config.display)?;
         }
         let Assembly { board, sources, streams, drained, .. } = assembly;
 
@@ -120,10 +142,12 @@ impl Machine {
             core,
             reactor: Some(reactor),
             boot,
+            profile,
             streams,
             drained,
             power,
             console,
+            seat,
             state: MachineState::Created,
             resets: 0,
             figures: None,

@@ -16,7 +16,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::assembly::Assembly;
 use super::{acpi, boot};
-use crate::config::{BootDevice, Fds, FirmwareConfig, VariablesConfig};
+use crate::config::{BootDevice, Fds, FirmwareConfig, Profile, VariablesConfig};
 use crate::error::MachineError;
 
 /// How much room the ACPI tables can grow by once firmware has placed what they describe.
@@ -99,6 +99,7 @@ impl Assembly<'_> {
         firmware: &Firmware,
         config: &FirmwareConfig,
         cpus: u32,
+        display: bool,
     ) -> Result<(), MachineError> {
         let memory = &self.around.memory;
         let cpu_count = u16::try_from(cpus).unwrap_or(u16::MAX);
@@ -109,7 +110,7 @@ impl Assembly<'_> {
                 .sum(),
             cpus: cpu_count,
             max_cpus: cpu_count,
-            display: false,
+            display,
             boot_menu: false,
         };
         let mut device = FwCfg::new(memory.clone(), &facts);
@@ -118,7 +119,7 @@ impl Assembly<'_> {
         // SeaBIOS shows its screen, and what starts from it, on this serial port too.
         let port = layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
-        self.add_tables(&mut device, cpus)?;
+        self.add_tables(&mut device, cpus, display)?;
         if let Some(log) = config.log {
             let mut log = File::from(self.fds.get(log)?);
             // A log that cannot be written must not stop the guest.
@@ -150,9 +151,9 @@ impl Assembly<'_> {
     }
 
     /// The ACPI tables, which are made once firmware has placed what they describe.
-    fn add_tables(&self, device: &mut FwCfg, cpus: u32) -> Result<(), MachineError> {
-        let sizes =
-            firmware::tables(&acpi::parameters(cpus, self.board.pci())).map_err(viv_boot::BootError::from)?;
+    fn add_tables(&self, device: &mut FwCfg, cpus: u32, display: bool) -> Result<(), MachineError> {
+        let sizes = firmware::tables(&acpi::parameters(Profile::Pc, cpus, self.board.pci(), display))
+            .map_err(viv_boot::BootError::from)?;
         let files: [(&str, usize, fn(FirmwareTables) -> Vec<u8>); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
             (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
@@ -162,7 +163,9 @@ impl Assembly<'_> {
             let pci = self.board.pci().clone();
             let make = move || {
                 // They could be expressed before; if firmware has made that impossible, it gets none.
-                firmware::tables(&acpi::parameters(cpus, &pci)).map(part).unwrap_or_default()
+                firmware::tables(&acpi::parameters(Profile::Pc, cpus, &pci, display))
+                    .map(part)
+                    .unwrap_or_default()
             };
             let size = u32::try_from(size).unwrap_or(u32::MAX);
             device.add_file(name, Content::Made { size, make: Box::new(make) })?;

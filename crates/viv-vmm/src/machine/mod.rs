@@ -14,7 +14,7 @@
 //! # Locks, in the order in which they are taken
 //!
 //! 1. a vCPU's, by its thread for as long as it runs the guest, by the owner while the gate is closed;
-//! 2. a device's, for one access, one event or one timer (PCI's bus, functions and interrupts have an order
+//! 2. a device's, for one access, one event or one timer (the typist's before the keyboard's; PCI's bus, functions and interrupts have an order
 //!    of their own below it);
 //! 3. the interrupt controllers';
 //! 4. leaves, under which nothing else is taken: timers, stream buffers, notices, the gate.
@@ -33,8 +33,10 @@ mod gate;
 pub(crate) mod notify;
 mod reactor;
 mod saving;
+mod seat;
 mod serial;
 mod timers;
+mod typist;
 mod vcpu;
 
 #[cfg(test)]
@@ -58,9 +60,10 @@ use self::console::ConsoleHandle;
 use self::core::Core;
 use self::notify::Notify;
 use self::reactor::Reactor;
+use self::seat::Seat;
 use self::timers::Timers;
 use self::vcpu::VcpuThread;
-use crate::config::WindowSize;
+use crate::config::{Profile, WindowSize};
 use crate::error::MachineError;
 use crate::protocol::{Figures, MachineState, Status};
 use crate::snapshot::PageSet;
@@ -84,10 +87,12 @@ pub struct Machine {
     /// Dropped to stop the device thread.
     reactor: Option<Reactor>,
     boot: BootSource,
+    profile: Profile,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
     console: Option<ConsoleHandle>,
+    seat: Option<Seat>,
     state: MachineState,
     resets: u64,
     /// What it did, once it is stopped.
@@ -247,7 +252,8 @@ impl Machine {
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
         let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let first = self.boot.load(&self.memory, acpi::parameters(cpus, self.board.pci()))?;
+        let acpi = acpi::parameters(self.profile, cpus, self.board.pci(), self.seat.is_some());
+        let first = self.boot.load(&self.memory, acpi)?;
         // Firmware sets MSRs alike on all of them.
         let msrs = first.msrs.clone();
         let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };

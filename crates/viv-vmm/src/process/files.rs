@@ -1,4 +1,4 @@
-//! Snapshots in files.
+//! Snapshots and pictures in files.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::error::MachineError;
 use crate::machine::Machine;
+use crate::picture::write_png;
 use crate::protocol::MachineState;
 
 /// Saves a machine to a file that is complete afterwards, or not there.
@@ -28,6 +29,14 @@ fn write(machine: &mut Machine, file: &File) -> Result<(), MachineError> {
     machine.save(&mut out)?;
     let written: io::Result<()> = out.flush().and_then(|()| file.sync_all());
     written.map_err(MachineError::host("write the snapshot"))
+}
+
+/// Writes a picture of a machine's display to a file.
+pub(super) fn screenshot(machine: &Machine, path: &Path) -> Result<(), MachineError> {
+    let frame = machine.screenshot()?;
+    let failed = |source| MachineError::Open { what: "picture", path: path.to_owned(), source };
+    let file = File::create(path).map_err(failed)?;
+    write_png(&frame, BufWriter::new(file)).map_err(MachineError::host("write the picture of the display"))
 }
 
 /// Restores a machine from a file.

@@ -7,13 +7,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use viv_engine::Engine;
 
-use super::files::{restore, save};
+use super::files::{restore, save, screenshot};
 use super::outgoing::Outgoing;
 use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
 use crate::config::{EngineChoice, Fds, MachineConfig};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
+use crate::keys::Keystrokes;
 use crate::machine::{Machine, Notice};
 use crate::protocol::{End, Event, Message, Reply, Request, RequestLine, VERSION};
 
@@ -62,7 +63,7 @@ impl<'a> Server<'a> {
 
     /// Serves until the machine is over, and says how it ended.
     pub(super) fn run(mut self) -> End {
-        let end = loop {
+        let mut end = loop {
             if let Some(end) = self.end.take() {
                 break end;
             }
@@ -72,6 +73,12 @@ impl<'a> Server<'a> {
         };
         if let Some(machine) = &mut self.machine {
             machine.stop();
+            // What went wrong before is worth more to know.
+            if let Err(error) = machine.leave_picture()
+                && !matches!(end, End::Failed { .. })
+            {
+                end = End::Failed { message: error.line() };
+            }
         }
         let figures = self.machine.as_ref().and_then(Machine::figures);
         // Output is complete when the guest has powered off; cutting the power gives it up.
@@ -220,6 +227,14 @@ impl<'a> Server<'a> {
                 Ok(Reply::Done)
             }
             Request::Status => self.machine().map(|machine| Reply::Status(machine.status())),
+            Request::Screenshot { path } => {
+                self.machine().and_then(|machine| screenshot(machine, &path)).map(done)
+            }
+            Request::ScreenText => self.machine().and_then(|machine| machine.screen_text()).map(Reply::Text),
+            Request::SendKeys { keys } => {
+                let keys: Keystrokes = keys.parse()?;
+                self.machine().and_then(|machine| machine.send_keys(&keys)).map(done)
+            }
             Request::Save { path } => self.machine().and_then(|machine| save(machine, &path)).map(done),
         }
     }

@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
@@ -187,6 +187,53 @@ fn a_machine_is_saved_and_restored_by_path() {
     let _serial = process.create(&[HALT], |_| ());
     process.ask(Request::Restore { path }).unwrap();
     assert_eq!(process.status().state, crate::protocol::MachineState::Running);
+}
+
+#[test]
+fn a_machine_can_be_looked_at_and_typed_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("picture");
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |config| config.display = true);
+    assert_eq!(process.ask(Request::Screenshot { path: path.clone() }), Ok(Reply::Done));
+    assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(process.ask(Request::ScreenText), Ok(Reply::Text(None)), "it is blank");
+    assert_eq!(process.ask(Request::SendKeys { keys: "a<ctrl-c>".into() }), Ok(Reply::Done));
+    let refused = process.ask(Request::SendKeys { keys: "<hello>".into() }).unwrap_err();
+    assert!(refused.contains("there is no key 'hello'"), "{refused}");
+    process.ask(Request::Start).unwrap();
+    process.ask(Request::Stop).unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+}
+
+#[test]
+fn a_machine_without_a_display_says_so() {
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |_| ());
+    for request in [Request::ScreenText, Request::SendKeys { keys: "a".into() }] {
+        assert!(process.ask(request).unwrap_err().contains("has no display"));
+    }
+}
+
+#[test]
+fn a_machine_leaves_a_picture_at_its_end() {
+    let mut picture = tempfile::tempfile().unwrap();
+    let mut fds = Fds::default();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&kernel(&[FAULT])).unwrap();
+    let mut config = plain();
+    crate::config::tests::kernel(&mut config).kernel = FileSource::Fd(fds.add(file));
+    config.display = true;
+    config.screenshot = Some(fds.add(picture.try_clone().unwrap()));
+    let mut process = Process::start();
+    let create = Request::Create { version: VERSION, config: Box::new(config) };
+    assert_eq!(process.ask_with(create, &fds), Ok(Reply::Done));
+    process.ask(Request::Start).unwrap();
+    assert!(matches!(process.ended(), End::TripleFault(_)));
+    let mut start = Vec::new();
+    picture.rewind().unwrap();
+    picture.read_to_end(&mut start).unwrap();
+    assert!(start.starts_with(b"\x89PNG"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A kernel or firmware, the first serial port joined to standard input and output.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -39,6 +40,12 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
     let (from_user, input) = io::pipe().map_err(failed)?;
     let (output, to_user) = io::pipe().map_err(failed)?;
     let serial = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
+    let display = matches!(boot, Boot::Firmware(_));
+    let screenshot = args.screenshot_on_exit.as_ref().map(|path| {
+        let failed = |error| Failure::of(format!("--screenshot-on-exit {}", path.display()), &error);
+        File::create(path).map(|file| fds.add(file)).map_err(failed)
+    });
+    let screenshot = screenshot.transpose()?;
     let disks = args.disk.iter().map(|disk| DiskConfig {
         path: disk.path.clone(),
         readonly: disk.readonly,
@@ -56,11 +63,21 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         cdroms: args.cdrom.clone(),
         serial: Some(serial),
         console: None,
+        display,
+        screenshot,
         agent: None,
         no_reboot: args.no_reboot,
     };
     let outputs = vec![(output, Sink::Stdout)];
-    Ok(Plan { config, fds, input, outputs, serial: None, interactive: terminal::is_interactive() })
+    Ok(Plan {
+        config,
+        fds,
+        input,
+        outputs,
+        serial: None,
+        interactive: terminal::is_interactive(),
+        keys: args.send_keys.clone(),
+    })
 }
 
 /// The first option given that only a direct boot has.

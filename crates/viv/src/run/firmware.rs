@@ -9,6 +9,8 @@ use viv_vmm::config::{BootDevice, Fds, FileSource, FirmwareConfig, VariablesConf
 use crate::cli::{BootDeviceArg, FirmwareArg, RunArgs};
 use crate::failure::Failure;
 
+/// The VGA BIOS that goes with SeaBIOS.
+const VGA_BIOS: (&str, &str) = ("/usr/share/seabios/vgabios-stdvga.bin", "seabios");
 /// Where Debian's packages put it: the file and the package.
 const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
 const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
@@ -33,9 +35,16 @@ pub fn config(args: &RunArgs, firmware: &FirmwareArg, fds: &mut Fds) -> Result<F
     let log = args.firmware_log.as_ref().map(|path| {
         File::create(path).map_err(|error| Failure::of(format!("--firmware-log {}", path.display()), &error))
     });
+    // OVMF knows the display; what is in a file may want it or not.
+    let vga_bios = match firmware {
+        FirmwareArg::Bios => Some(packaged("--firmware bios", VGA_BIOS)?),
+        FirmwareArg::File(_) => Some(Path::new(VGA_BIOS.0)).filter(|path| path.exists()),
+        FirmwareArg::Uefi => None,
+    };
     Ok(FirmwareConfig {
         image: FileSource::Path(image.to_owned()),
         variables,
+        vga_bios: vga_bios.map(|path| FileSource::Path(path.to_owned())),
         log: log.transpose()?.map(|file| fds.add(file)),
         boot_order: args.boot_order.iter().copied().map(BootDevice::from).collect(),
     })

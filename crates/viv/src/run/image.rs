@@ -64,6 +64,8 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         cdroms: Vec::new(),
         serial: Some(serial),
         console,
+        display: false,
+        screenshot: None,
         agent: Some(AgentConfig {
             command: args.command.clone(),
             environment: Vec::new(),
@@ -73,7 +75,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         }),
         no_reboot: true,
     };
-    Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive })
+    Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })
 }
 
 /// The image's initial RAM disk as a file that is nowhere.

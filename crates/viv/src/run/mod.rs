@@ -28,6 +28,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let least = if args.image.is_some() { image::MIN_MEMORY } else { MIN_MEMORY };
     check_memory(args.memory, least, host.memory)
         .map_err(|why| Failure::line(format!("--memory {}: {why}", args.memory)))?;
+    check_display(args)?;
     let plan = match (&args.kernel, &args.firmware, &args.image) {
         (Some(kernel), ..) => direct::kernel(args, kernel)?,
         (None, Some(firmware), _) => direct::firmware(args, firmware)?,
@@ -65,6 +66,21 @@ impl From<EngineArg> for EngineChoice {
             EngineArg::Soft => Self::Soft,
             EngineArg::Kvm => Self::Kvm,
         }
+    }
+}
+
+/// Refuses what needs a display on a machine that has none.
+fn check_display(args: &RunArgs) -> Result<(), Failure> {
+    let asked = [
+        ("--send-keys", args.send_keys.is_some()),
+        ("--screenshot-on-exit", args.screenshot_on_exit.is_some()),
+    ];
+    match asked.into_iter().find(|&(_, asked)| asked && args.firmware.is_none()) {
+        Some((option, _)) => {
+            let why = "the machine has neither display nor keyboard";
+            Err(Failure::new(option, why).remedy("start it with --firmware"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Plan {
     pub serial: Option<PipeReader>,
     /// Whether the terminal is the guest's: raw, with a window that is followed.
     pub interactive: bool,
+    /// What is typed on the guest's keyboard from the start.
+    pub keys: Option<String>,
 }
 
 /// A running session.
@@ -85,6 +87,8 @@ struct Session {
     /// Where standard input goes, until the guest is ready to take it.
     input: Option<PipeWriter>,
     outputs_open: usize,
+    /// What is to be typed on the guest's keyboard.
+    keys: Option<String>,
     log: Option<SerialLog>,
     /// Whether an agent in the guest runs a command.
     agent: bool,
@@ -135,6 +139,7 @@ pub fn run(plan: Plan, stats: Option<Output>) -> Result<u8, Failure> {
         interactive: plan.interactive,
         input: Some(plan.input),
         outputs_open,
+        keys: plan.keys,
         log,
         agent,
         spinner,
@@ -211,6 +216,9 @@ impl Session {
                 // Request 0 was to build the machine.
                 if id == 0 {
                     self.send(Request::Start);
+                    if let Some(keys) = self.keys.take() {
+                        self.send(Request::SendKeys { keys });
+                    }
                 }
             }
             Event::Vm(Message::Reply { result: Err(message), .. }) => {

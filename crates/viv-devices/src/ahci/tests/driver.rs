@@ -8,12 +8,13 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::super::{Ahci, Drive};
 use crate::doorbell::Worker;
-use crate::pci::{Connections, IntxLine, PciBus, PciHost, Windows};
+use crate::layout;
+use crate::pci::{Connections, IntxLine, PciBus, PciHost, Placing, Windows};
 use crate::testing::Processors;
 use crate::{Device, MemoryIo, SavedState};
 
 const MMIO: u64 = 0xc000_0000;
-const FUNCTION: u64 = PciHost::ECAM + (1 << 15);
+const FUNCTION: u64 = layout::PCI_ECAM_BASE + (1 << 15);
 pub(super) const RAM: u64 = 64 << 20;
 /// Each port's command list, FIS area and command tables.
 const LISTS: u64 = 0x10_0000;
@@ -121,7 +122,9 @@ impl Driver {
             Connections { memory: memory.clone(), msi: sent.clone(), line: line.clone(), line_number: 10 };
         let function = Ahci::new("ahci0", drives, connections).unwrap();
         let worker = function.worker();
-        let bus = PciBus::new(Windows { memory32: MMIO..PciHost::ECAM, memory64: 0..0, ports: 0..0 });
+        let ecam = layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE;
+        let windows = Windows { memory32: MMIO..ecam, memory64: 0..0, ports: 0..0 };
+        let bus = PciBus::new(windows, Placing::Machine);
         bus.add(1, Box::new(function)).unwrap();
         let mut driver = Self { memory, worker, sent, line, host: bus.host(), abar: 0 };
         driver.abar = driver.pci(0x24, 4);
