@@ -138,7 +138,8 @@ impl Cpu {
     #[inline]
     pub fn note_port(&mut self, port: u16, size: u64) {
         if self.debug.guest.is_armed() && self.cr4.contains(Cr4::DE) {
-            let hits = self.debug.guest.range_hits(port.into(), size, |condition| condition == CONDITION_PORT);
+            let hits =
+                self.debug.guest.range_hits(port.into(), size, |condition| condition == CONDITION_PORT);
             self.debug.hits |= hits;
             self.end_block_if(hits != 0);
         }

@@ -54,6 +54,8 @@ pub struct MachineConfig {
     pub agent: Option<AgentConfig>,
     /// Whether a reset that the guest asks for ends the machine.
     pub no_reboot: bool,
+    /// A listening stream socket to which debuggers attach. The guest waits for the first before its first instruction.
+    pub gdb: Option<FdSlot>,
 }
 
 /// Which engine is asked for.
@@ -461,6 +463,7 @@ pub(crate) mod tests {
             screenshot: None,
             agent: None,
             no_reboot: false,
+            gdb: None,
         }
     }
 

@@ -81,10 +81,7 @@ impl Cpu {
 
     /// Whether elements must be dealt with one by one: each may be followed by a trap, or has to be aligned.
     fn element_by_element(&self) -> bool {
-        self.flag(Rflags::DF)
-            || self.is_stepping()
-            || self.debug.is_watching()
-            || self.tlb.checks_alignment
+        self.flag(Rflags::DF) || self.is_stepping() || self.debug.is_watching() || self.tlb.checks_alignment
     }
 
     /// After an element that is not the last: gives way to the trap that follows it.

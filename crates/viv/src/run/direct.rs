@@ -67,6 +67,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         screenshot,
         agent: None,
         no_reboot: args.no_reboot,
+        gdb: None,
     };
     let outputs = vec![(output, Sink::Stdout)];
     Ok(Plan {

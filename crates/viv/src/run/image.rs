@@ -74,6 +74,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             stdio,
         }),
         no_reboot: true,
+        gdb: None,
     };
     Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })
 }
