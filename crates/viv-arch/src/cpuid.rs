@@ -99,9 +99,20 @@ pub mod kvm {
     pub const NOP_IO_DELAY: u32 = 1 << 1;
     /// kvm-clock at the MSRs 0x4b564d00 and 0x4b564d01.
     pub const CLOCKSOURCE2: u32 = 1 << 3;
+    /// Steal time at the MSR 0x4b564d03.
+    pub const STEAL_TIME: u32 = 1 << 5;
+    /// A vCPU in HLT can be woken by another, by the hypercall KVM_HC_KICK_CPU.
+    pub const PV_UNHALT: u32 = 1 << 7;
+    /// The hypercall KVM_HC_SEND_IPI.
+    pub const PV_SEND_IPI: u32 = 1 << 11;
+    /// The hypercall KVM_HC_SCHED_YIELD.
+    pub const PV_SCHED_YIELD: u32 = 1 << 13;
     /// kvm-clock is stable across vCPUs.
     pub const CLOCKSOURCE_STABLE: u32 = 1 << 24;
 }
+
+/// The function that tells them (KVM_CPUID_FEATURES).
+const PARAVIRTUAL_FEATURES: u32 = 0x4000_0001;
 
 impl CpuidTable {
     /// The default model: x86-64-v3 with AES, PCLMULQDQ, SHA, RDRAND, RDSEED and ADX, each where the host
@@ -174,21 +185,20 @@ impl CpuidTable {
             Some(2),
             CpuidLeaf { eax: xsave::AVX_SIZE as u32, ebx: xsave::AVX_OFFSET as u32, ecx: 0, edx: 0 },
         );
-        let mhz = parameters.tsc_khz / 1000;
-        table.set(0x15, None, CpuidLeaf { eax: 1, ebx: mhz.max(1), ecx: 1_000_000, edx: 0 });
-        table.set(0x16, None, CpuidLeaf { eax: mhz, ebx: mhz, ecx: 100, edx: 0 });
+        table.set_tsc_khz(parameters.tsc_khz);
         table.set(
             0x4000_0000,
             None,
             CpuidLeaf { eax: 0x4000_0010, ebx: 0x4b4d_564b, ecx: 0x564b_4d56, edx: 0x4d },
         );
-        let features = kvm::NOP_IO_DELAY | kvm::CLOCKSOURCE2 | kvm::CLOCKSOURCE_STABLE;
-        table.set(0x4000_0001, None, CpuidLeaf { eax: features, ..CpuidLeaf::default() });
-        table.set(
-            0x4000_0010,
-            None,
-            CpuidLeaf { eax: parameters.tsc_khz, ebx: 1_000_000, ..CpuidLeaf::default() },
-        );
+        let features = kvm::NOP_IO_DELAY
+            | kvm::CLOCKSOURCE2
+            | kvm::STEAL_TIME
+            | kvm::PV_UNHALT
+            | kvm::PV_SEND_IPI
+            | kvm::PV_SCHED_YIELD
+            | kvm::CLOCKSOURCE_STABLE;
+        table.set(PARAVIRTUAL_FEATURES, None, CpuidLeaf { eax: features, ..CpuidLeaf::default() });
         let host_ext = host(0x8000_0001, 0);
         table.set(0x8000_0000, None, CpuidLeaf { eax: 0x8000_0008, ..CpuidLeaf::default() });
         table.set(
@@ -219,10 +229,36 @@ impl CpuidTable {
         table
     }
 
+    /// Says everywhere that the TSC runs at `khz`.
+    pub fn set_tsc_khz(&mut self, khz: u32) {
+        let mhz = khz / 1000;
+        self.set(0x15, None, CpuidLeaf { eax: 1, ebx: mhz.max(1), ecx: 1_000_000, edx: 0 });
+        self.set(0x16, None, CpuidLeaf { eax: mhz, ebx: mhz, ecx: 100, edx: 0 });
+        self.set(0x4000_0010, None, CpuidLeaf { eax: khz, ebx: 1_000_000, ..CpuidLeaf::default() });
+    }
+
     /// Sets the answer to a function, or to a subleaf of it.
     pub fn set(&mut self, function: u32, index: Option<u32>, leaf: CpuidLeaf) {
-        self.rows.retain(|row| (row.function, row.index) != (function, index));
-        self.rows.push(Row { function, index, leaf });
+        match self.rows.iter_mut().find(|row| (row.function, row.index) == (function, index)) {
+            Some(row) => row.leaf = leaf,
+            None => self.rows.push(Row { function, index, leaf }),
+        }
+    }
+
+    /// All answers: function, subleaf where it has any, registers.
+    pub fn rows(&self) -> impl Iterator<Item = (u32, Option<u32>, CpuidLeaf)> + '_ {
+        self.rows.iter().map(|row| (row.function, row.index, row.leaf))
+    }
+
+    /// The same without the paravirtual features that `other` does not have. A guest that does not know of one is not
+    /// affected by it.
+    #[must_use]
+    pub fn with_paravirtual_features_of(mut self, other: &Self) -> Self {
+        let features = other.get(PARAVIRTUAL_FEATURES, 0).eax;
+        for row in self.rows.iter_mut().filter(|row| row.function == PARAVIRTUAL_FEATURES) {
+            row.leaf.eax &= features;
+        }
+        self
     }
 
     /// The answer to CPUID with EAX = `function` and ECX = `index`.

@@ -1,11 +1,16 @@
 //! The state of one vCPU in a form that belongs to no engine.
 
+mod v1;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Cr0, Cr4, Efer};
+use crate::exception::Exception;
 use crate::flags::Rflags;
 use crate::segment::{DescriptorTable, Segment};
 use crate::xsave;
+
+pub use v1::VcpuStateV1;
 
 /// Everything that makes a vCPU go on elsewhere as if nothing had happened.
 ///
@@ -57,6 +62,11 @@ pub struct VcpuState {
     pub pending: PendingEvents,
     /// Whether it runs, halts or waits to be started.
     pub run_state: RunState,
+    /// The page-directory-pointer-table entries, where PAE paging is on: the processor keeps them however memory changes
+    /// (SDM vol. 3, 4.4.1). `None` there: they are read where CR3 says.
+    pub pdptes: Option<[u64; 4]>,
+    /// Another vCPU asked for this one to leave HLT (KVM_HC_KICK_CPU): the next HLT ends at once.
+    pub woken: bool,
 }
 
 /// Events on their way to a vCPU.
@@ -68,6 +78,17 @@ pub struct PendingEvents {
     pub nmi_blocked: bool,
     /// The next instruction runs in the shadow of STI or MOV SS: no interrupt before it.
     pub interrupt_shadow: bool,
+    /// What is delivered before the next instruction, whatever RFLAGS.IF says.
+    pub accepted: Option<AcceptedEvent>,
+}
+
+/// An event that the processor has taken from its source and not delivered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AcceptedEvent {
+    /// An external interrupt with this vector: the local APIC has it in service, or the 8259 has been acknowledged.
+    Interrupt(u8),
+    /// An exception. RIP is where its handler returns to.
+    Exception(Exception),
 }
 
 /// What a vCPU is doing.
@@ -83,8 +104,8 @@ pub enum RunState {
 }
 
 impl VcpuState {
-    /// Version of the saved form.
-    pub const VERSION: u16 = 1;
+    /// Version of the saved form. [`VcpuStateV1`] is the one before.
+    pub const VERSION: u16 = 2;
 
     /// The state after power-on or INIT (SDM vol. 3, table 10-1).
     #[must_use]
@@ -119,6 +140,8 @@ impl VcpuState {
             tsc: 0,
             pending: PendingEvents::default(),
             run_state: RunState::Running,
+            pdptes: None,
+            woken: false,
         }
     }
 }

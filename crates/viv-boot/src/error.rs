@@ -6,6 +6,7 @@ use vm_memory::GuestMemoryError;
 
 use crate::acpi::AcpiError;
 use crate::load::Protocol;
+use crate::smbios::SmbiosError;
 
 /// Why a kernel that was understood cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +18,9 @@ pub enum BootError {
         size: u64,
     },
     /// The kernel is an ELF image that announces no way to start it.
-    #[error("not a kernel: an ELF image that has no PVH entry note and is no 64-bit Linux")]
+    #[error(
+        "not a kernel: an ELF image that has no PVH entry note, no Multiboot header and is no 64-bit Linux"
+    )]
     NoProtocol,
     /// The kernel cannot be started in the way that was asked for.
     #[error("the kernel cannot be started by the {0} protocol: {1}")]
@@ -48,6 +51,16 @@ pub enum BootError {
         /// How large it could be.
         room: u64,
     },
+    /// There are more modules, or longer strings with them, than there is room for.
+    #[error(
+        "the kernel's modules with their command lines need {size} bytes of description, there is room for {room}"
+    )]
+    ModulesTooMany {
+        /// How much they need.
+        size: u64,
+        /// How much there is.
+        room: u64,
+    },
     /// The initrd cannot be read.
     #[error("cannot read the initrd")]
     ReadInitrd(#[source] io::Error),
@@ -68,6 +81,9 @@ pub enum BootError {
     /// The ACPI tables cannot be made.
     #[error("cannot describe the machine to the guest")]
     Acpi(#[from] AcpiError),
+    /// The SMBIOS tables cannot be made.
+    #[error("cannot describe the machine to the guest")]
+    Smbios(#[from] SmbiosError),
     /// What the kernel must be told does not fit into the guest's memory.
     #[error("cannot write the {what} at {address:#x} in the guest's memory")]
     Write {

@@ -8,10 +8,11 @@ use viv_engine::GuestMemory;
 
 use crate::acpi::{self, AcpiParameters};
 use crate::error::BootError;
-use crate::initrd::Initrd;
+use crate::initrd::{self, Module};
 use crate::kernel::{ElfClass, Kernel, Segment};
 use crate::map::{self, MemoryRange};
-use crate::{layout, linux, pvh};
+use crate::smbios::{self, SmbiosParameters, SystemIdentity};
+use crate::{layout, linux, multiboot, pvh};
 
 /// The longest command line of a kernel that does not say: Linux's COMMAND_LINE_SIZE on x86, less the zero.
 const DEFAULT_CMDLINE_SIZE: usize = 2047;
@@ -30,6 +31,8 @@ pub enum Protocol {
     Linux64,
     /// PVH: 32-bit protected mode, with `hvm_start_info`.
     Pvh,
+    /// Multiboot 1: 32-bit protected mode, with modules.
+    Multiboot,
 }
 
 impl fmt::Display for Protocol {
@@ -37,13 +40,14 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Linux64 => "64-bit Linux",
             Self::Pvh => "PVH",
+            Self::Multiboot => "Multiboot",
         })
     }
 }
 
 impl Protocol {
     /// How a kernel is started if nobody says otherwise: a 64-bit bzImage by Linux's own protocol; what has a
-    /// PVH note by that; an ELF image of a 64-bit Linux by Linux's.
+    /// PVH note by that; what has a Multiboot header by that; an ELF image of a 64-bit Linux by Linux's.
     ///
     /// # Errors
     /// When there is no way.
@@ -53,6 +57,8 @@ impl Protocol {
             Ok(Self::Linux64)
         } else if kernel.pvh_entry().is_some() {
             Ok(Self::Pvh)
+        } else if kernel.multiboot_entry().is_some() {
+            Ok(Self::Multiboot)
         } else if is_64_bit && kernel.is_high_half() {
             Ok(Self::Linux64)
         } else {
@@ -68,6 +74,9 @@ impl Protocol {
             Self::Pvh => kernel
                 .pvh_entry()
                 .ok_or(BootError::ProtocolMismatch(self, "it has no note with an entry point for it"))?,
+            Self::Multiboot => kernel
+                .multiboot_entry()
+                .ok_or(BootError::ProtocolMismatch(self, "it has no Multiboot header"))?,
         };
         let reachable = u32::try_from(entry).is_ok();
         if reachable && kernel.segments().iter().any(|segment| segment.contains(entry)) {
@@ -85,17 +94,24 @@ pub struct BootParameters {
     pub protocol: Option<Protocol>,
     /// What the ACPI tables say.
     pub acpi: AcpiParameters,
+    /// Who the machine is, to the SMBIOS tables.
+    pub identity: SystemIdentity,
 }
 
-/// What either protocol passes on to the kernel.
+/// What every protocol passes on to the kernel.
 pub(crate) struct Loaded {
     pub entry: u64,
+    /// The initrd, in one piece. `None` for Multiboot.
     pub initrd: Option<Range<u64>>,
+    /// The modules of Multiboot, one by one.
+    pub modules: Vec<Range<u64>>,
     pub rsdp: u64,
     pub map: Vec<MemoryRange>,
 }
 
 /// Puts a kernel and all it needs into guest memory, and gives the state in which vCPU 0 starts it.
+///
+/// Several initrds become one, each at a multiple of four, as Linux expects archives to be; to Multiboot they are modules.
 ///
 /// Memory that nothing is put into is taken to be zero already, as it is when new.
 ///
@@ -105,7 +121,7 @@ pub fn load(
     memory: &GuestMemory,
     machine: &BootParameters,
     kernel: &Kernel,
-    initrd: Option<Initrd<'_>>,
+    initrds: &[Module<'_>],
     cmdline: &str,
 ) -> Result<VcpuState, BootError> {
     let protocol = machine.protocol.map_or_else(|| Protocol::preferred(kernel), Ok)?;
@@ -113,17 +129,22 @@ pub fn load(
     load_kernel(memory, kernel)?;
     load_cmdline(memory, kernel, cmdline)?;
     let room = initrd_room(memory, kernel);
-    let initrd = initrd.map(|initrd| initrd.place(memory, room)).transpose()?.flatten();
+    let (initrd, modules) = match protocol {
+        Protocol::Linux64 | Protocol::Pvh => (initrd::place_joined(initrds, memory, room)?, Vec::new()),
+        Protocol::Multiboot => (None, initrd::place_apart(initrds, memory, room)?),
+    };
 
     let tables = acpi::build(&machine.acpi, layout::ACPI_TABLES)?;
     for table in tables.iter() {
         map::write(memory, "ACPI tables", table.address, &table.bytes)?;
     }
+    load_smbios(memory, machine)?;
     let map = map::memory_map(memory, &[machine.acpi.pci.ecam()]);
-    let loaded = Loaded { entry, initrd, rsdp: tables.rsdp(), map };
+    let loaded = Loaded { entry, initrd, modules, rsdp: tables.rsdp(), map };
     let mut state = match protocol {
         Protocol::Linux64 => linux::prepare(memory, kernel, &loaded),
         Protocol::Pvh => pvh::prepare(memory, &loaded),
+        Protocol::Multiboot => multiboot::prepare(memory, initrds, &loaded),
     }?;
     state.msrs.push((msr::IA32_MTRR_DEF_TYPE, MTRR_ENABLED | MTRR_WRITE_BACK));
     Ok(state)
@@ -162,6 +183,13 @@ fn load_cmdline(memory: &GuestMemory, kernel: &Kernel, cmdline: &str) -> Result<
     }
     let bytes = [cmdline.as_bytes(), &[0]].concat();
     map::write(memory, "command line", layout::CMDLINE.start, &bytes)
+}
+
+fn load_smbios(memory: &GuestMemory, machine: &BootParameters) -> Result<(), BootError> {
+    let parameters = SmbiosParameters::new(machine.identity.clone(), machine.acpi.cpus, memory);
+    let tables = smbios::build(&parameters)?;
+    let place = layout::SMBIOS_TABLES;
+    map::write(memory, "SMBIOS tables", place.start, &tables.placed(&place)?)
 }
 
 /// Where an initrd can lie: above the kernel, below the hole.

@@ -51,6 +51,11 @@ impl Msi {
 pub trait MsiTarget: Send + Sync {
     /// Sends one. A message that names nobody is dropped.
     fn send_msi(&self, msi: Msi);
+
+    /// Says which level-triggered message pin `pin` of the IOAPIC sends from now on, masked or not; `None` if it sends
+    /// none. For engines that must know beforehand which ends of interrupts
+    /// [`Platform::end_of_interrupt`](crate::Platform::end_of_interrupt) is to hear of.
+    fn set_level_route(&self, _pin: u8, _message: Option<Msi>) {}
 }
 
 /// The processor end of the 8259's INTR line. Any thread may call it; it does not block.

@@ -11,6 +11,7 @@
 //! - [`interrupt`]: message-signalled interrupts, the only way in for devices behind an IOAPIC or MSI-X, and
 //!   the 8259's INTR line.
 //! - [`debug`]: what a debugger outside the guest asks of a vCPU.
+//! - [`shortcut`]: ways between guests and devices that leave the vCPUs' threads out, where an engine has them.
 //! - [`time`]: guest time, and timers for devices.
 //!
 //! What must hold for every engine:
@@ -25,6 +26,7 @@
 pub mod debug;
 pub mod interrupt;
 pub mod memory;
+pub mod shortcut;
 pub mod time;
 mod translations;
 
@@ -37,6 +39,7 @@ use viv_arch::{CpuidTable, VcpuState};
 pub use debug::{DebugControl, DebugStop};
 pub use interrupt::{ExtIntTarget, Msi, MsiTarget};
 pub use memory::GuestMemory;
+pub use shortcut::{Doorbell, MessageRoute, Shortcuts};
 pub use time::{Clock, Timer};
 pub use translations::Translations;
 
@@ -107,6 +110,11 @@ pub trait Engine: Send + Sync {
     /// Frequency of the time-stamp counter that guests will see, in kHz.
     fn tsc_khz(&self) -> u32;
 
+    /// What of the processor model `wanted` guests can have: what the engine lacks is left out, nothing is added.
+    fn offered(&self, wanted: &CpuidTable) -> CpuidTable {
+        wanted.clone()
+    }
+
     /// Makes a virtual machine with no vCPU yet.
     fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError>;
 }
@@ -119,7 +127,13 @@ pub trait Vm: MsiTarget + ExtIntTarget + Send + Sync {
 
     /// The pages of guest RAM that were written since the last call, as page numbers (guest-physical address
     /// divided by 4096) in ascending order; at the first call, since the memory was made.
+    /// More may be reported than were written: an engine may take up its record at the first call.
     fn take_dirty_pages(&self) -> Result<Vec<u64>, EngineError>;
+
+    /// The engine's ways between guests and devices that leave the vCPUs' threads out, if it has them.
+    fn shortcuts(&self) -> Option<&dyn Shortcuts> {
+        None
+    }
 }
 
 /// Why [`Vcpu::run`] returned.

@@ -89,18 +89,23 @@ impl Store {
     /// # Errors
     /// If there is no such place, it cannot be created, or another version uses it.
     pub fn open() -> Result<Self, Error> {
+        Self::open_at(&Self::place()?)
+    }
+
+    /// Where [`open`](Self::open) has or would have this user's store.
+    ///
+    /// # Errors
+    /// If there is no such place.
+    pub fn place() -> Result<PathBuf, Error> {
         let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let root = if let Some(home) = set("VIV_HOME") {
-            home
+        if let Some(home) = set("VIV_HOME") {
+            Ok(home)
         } else if rustix::process::geteuid().is_root() {
-            "/var/lib/vivarium".into()
+            Ok("/var/lib/vivarium".into())
         } else {
-            set("XDG_DATA_HOME")
-                .or_else(|| set("HOME").map(|home| home.join(".local/share")))
-                .ok_or(Error::NoHome)?
-                .join("vivarium")
-        };
-        Self::open_at(&root)
+            let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+            Ok(data.ok_or(Error::NoHome)?.join("vivarium"))
+        }
     }
 
     /// Opens the store in this directory, creating it if need be, and removes what an interrupted build left

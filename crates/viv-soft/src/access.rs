@@ -167,6 +167,15 @@ impl Cpu {
         Ok(())
     }
 
+    /// Fails as a write by the processor itself would.
+    pub fn check_writable(&mut self, address: u64, len: usize) -> Exec {
+        let view = self.system_view();
+        for (at, _) in pieces(address, len) {
+            self.translate(self.wrap(address, at), Access::Write, view)?;
+        }
+        Ok(())
+    }
+
     /// Reads a value for the processor itself (descriptor tables, TSS).
     pub fn load_system<T: Int>(&mut self, address: u64) -> Result<T, Fault> {
         if let Some(from) = self.tlb.reach(self.system_view(), address, T::SIZE, false) {

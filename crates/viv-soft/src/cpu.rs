@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use viv_arch::state::AcceptedEvent;
 use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector};
 use viv_engine::{DebugStop, Platform, Translations};
 
@@ -17,6 +18,7 @@ use crate::msr::Msrs;
 use crate::op::Op;
 use crate::ops::host::HostCode;
 use crate::ram::{Int, Ram};
+use crate::steal::StealClock;
 use crate::tlb::Tlb;
 use crate::torture::Torturer;
 use crate::translate::Frame;
@@ -35,6 +37,8 @@ pub type Exec = Result<(), Fault>;
 pub enum Pending {
     /// It raised an exception.
     Exception(Exception),
+    /// It switched tasks, and the new task raised an exception before its first instruction.
+    InNewTask(Exception),
     /// It is to be started again after events were looked at: a repeated string instruction between two
     /// iterations.
     Restart,
@@ -105,13 +109,18 @@ pub struct Cpu {
     /// The present instruction is followed by a single-step trap: TF was set when it began.
     pub stepping: bool,
     pub halted: bool,
+    /// Another vCPU wants this one out of HLT: the next one ends at once.
+    pub woken: bool,
     pub nmi_blocked: bool,
     pub nmi_pending: bool,
     /// Waiting for a start-up IPI.
     pub wait_for_sipi: bool,
+    /// What a state said to be delivered before anything else.
+    pub accepted: Option<AcceptedEvent>,
 
     pub apic: LocalApic,
     pub tsc: GuestTsc,
+    pub steal: StealClock,
     /// What the alarm was last set to.
     pub armed: Option<u64>,
     /// The host-executed instructions of decoded blocks.
@@ -127,8 +136,7 @@ pub struct Cpu {
     pub counts: Translations,
     /// Whoever does the torture that was asked for.
     pub torturer: Option<Torturer>,
-    /// PAE paging's page-directory-pointer-table entries, once they were loaded (SDM vol. 3, 4.4.1). A saved state has
-    /// no place for them.
+    /// PAE paging's page-directory-pointer-table entries, once they were loaded (SDM vol. 3, 4.4.1).
     pub pdptes: Option<[u64; 4]>,
 }
 
@@ -155,13 +163,6 @@ impl Cpu {
     #[cold]
     pub fn ud<T>(&mut self) -> Result<T, Fault> {
         self.raise(Exception::ud())
-    }
-
-    /// Ends the guest: it needs `what`, which this CPU does not have.
-    #[cold]
-    pub fn unsupported<T>(&mut self, what: &str) -> Result<T, Fault> {
-        self.pending = Some(Pending::Unsupported(what.to_owned()));
-        Err(Fault)
     }
 
     /// Reads the register part at byte `offset` of the register file.
@@ -244,6 +245,9 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub fn stop_at(&mut self, op: &Op) {
+        if matches!(self.pending, Some(Pending::InNewTask(_))) {
+            return;
+        }
         self.exec.rip = self.this_rip(op);
         if !matches!(self.pending, Some(Pending::Restart)) {
             // A trap comes only after an instruction that completes.
@@ -279,7 +283,8 @@ impl Cpu {
         let code = &self.segments[1];
         self.bitness = if self.long_mode() && code.attributes & Segment::LONG != 0 {
             Bitness::Bits64
-        } else if self.cr0.contains(Cr0::PE) && code.attributes & Segment::DEFAULT_BIG != 0 {
+        } else if code.attributes & Segment::DEFAULT_BIG != 0 {
+            // Leaving protected mode does not touch CS: its width stays until something else does.
             Bitness::Bits32
         } else {
             Bitness::Bits16

@@ -13,6 +13,10 @@ pub use outside::{GUARD, Guards, Outside};
 
 /// DR6 bit: single step.
 const DR6_BS: u64 = 1 << 14;
+/// DR6 bit: a task switch to a TSS with the flag T.
+const DR6_BT: u64 = 1 << 15;
+/// DR7 bits that hold for one task: L0 to L3 and LE.
+const LOCAL_ENABLES: u64 = 0x155;
 /// DR6 bit: a debug register was touched while DR7.GD was set.
 pub const DR6_BD: u64 = 1 << 13;
 /// DR6 bits that read as ones.
@@ -99,6 +103,16 @@ impl DebugRegisters {
     /// Notes that a single-step trap is due.
     pub fn note_step(&mut self) {
         self.hits |= DR6_BS;
+    }
+
+    /// Notes that the trap after a task switch is due.
+    pub fn note_task_switch(&mut self) {
+        self.hits |= DR6_BT;
+    }
+
+    /// Switches off the breakpoints of the task that is left (SDM vol. 3, 18.2.4).
+    pub fn leave_task(&mut self) {
+        self.guest.dr7 &= !LOCAL_ENABLES;
     }
 
     /// Whether a debug exception or a stop is due.

@@ -8,6 +8,7 @@ use crate::ops::segment::null_segment;
 
 pub mod protected;
 mod real;
+pub mod task;
 
 /// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +41,7 @@ impl Cpu {
             if self.deliver(exception.vector as u8, error_code, EventKind::Hardware).is_ok() {
                 return Ok(());
             }
-            let Some(Pending::Exception(second)) =
-                self.pending.take_if(|p| matches!(p, Pending::Exception(_)))
-            else {
-                return Err(Fault);
-            };
+            let Some(second) = self.take_exception() else { return Err(Fault) };
             exception = match combine(exception.vector, second) {
                 Some(next) => next,
                 None => {
@@ -57,11 +54,16 @@ impl Cpu {
 
     /// Delivers the exception that is pending; says whether that was all there was.
     pub fn deliver_pending(&mut self) -> bool {
+        self.take_exception().is_some_and(|exception| self.deliver_exception(exception).is_ok())
+    }
+
+    /// Takes the exception that is pending, if one is.
+    fn take_exception(&mut self) -> Option<Exception> {
         match self.pending.take() {
-            Some(Pending::Exception(exception)) => self.deliver_exception(exception).is_ok(),
+            Some(Pending::Exception(exception) | Pending::InNewTask(exception)) => Some(exception),
             other => {
                 self.pending = other;
-                false
+                None
             }
         }
     }
@@ -71,16 +73,13 @@ impl Cpu {
         if self.deliver(vector, None, EventKind::Hardware).is_ok() {
             return Ok(());
         }
-        match self.pending.take() {
-            Some(Pending::Exception(exception)) => self.deliver_exception(exception),
-            other => {
-                self.pending = other;
-                Err(Fault)
-            }
+        match self.take_exception() {
+            Some(exception) => self.deliver_exception(exception),
+            None => Err(Fault),
         }
     }
 
-    /// One try at delivering an event. The state changes only if it succeeds.
+    /// One try at delivering an event. The state changes only if it succeeds, or fails in a new task.
     pub fn deliver(&mut self, vector: u8, error_code: Option<u32>, kind: EventKind) -> Exec {
         if !self.long_mode() {
             return if self.cr0.contains(Cr0::PE) {

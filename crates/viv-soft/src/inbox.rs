@@ -23,6 +23,7 @@ const SIPI: u32 = 1 << 2;
 const KICK: u32 = 1 << 3;
 const FLUSH_TLB: u32 = 1 << 4;
 const TIMER: u32 = 1 << 5;
+const WAKE: u32 = 1 << 6;
 /// The start-up IPI's vector lies in the same word, so that it cannot part from its flag.
 const SIPI_VECTOR_SHIFT: u32 = 24;
 
@@ -61,6 +62,8 @@ pub struct Taken {
     pub flush_tlb: bool,
     /// The [`Alarm`](crate::alarm::Alarm) went off.
     pub timer: bool,
+    /// Another vCPU wants this one out of HLT.
+    pub wake: bool,
 }
 
 /// Why [`Inbox::wait`] returned.
@@ -120,6 +123,7 @@ impl Inbox {
             kick: events & KICK != 0,
             flush_tlb: events & FLUSH_TLB != 0,
             timer: events & TIMER != 0,
+            wake: events & WAKE != 0,
         }
     }
 
@@ -196,6 +200,11 @@ impl Inbox {
         self.post(TIMER);
     }
 
+    /// Asks the vCPU to leave HLT, or not to stay in the next one.
+    pub fn post_wake(&self) {
+        self.post(WAKE);
+    }
+
     /// Sets the level of the 8259's INTR line.
     pub fn set_extint(&self, asserted: bool) {
         if self.extint.swap(asserted, Ordering::SeqCst) != asserted && asserted {
@@ -270,12 +279,13 @@ mod tests {
         inbox.post_nmi();
         inbox.post_flush_tlb();
         inbox.post_timer();
+        inbox.post_wake();
         inbox.kick();
         assert!(inbox.attention());
         let taken = inbox.take();
         assert_eq!(taken.edge.iter().collect::<Vec<_>>(), [0x31]);
         assert_eq!(taken.level.iter().collect::<Vec<_>>(), [0xff]);
-        assert!(taken.nmi && taken.flush_tlb && taken.timer && taken.kick && !taken.init);
+        assert!(taken.nmi && taken.flush_tlb && taken.timer && taken.wake && taken.kick && !taken.init);
         assert_eq!(taken.sipi, None);
         assert!(!inbox.attention());
         assert_eq!(inbox.take(), Taken::default());

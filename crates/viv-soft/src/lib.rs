@@ -4,7 +4,8 @@
 //! code. What only computes runs on the host's own execution units; what touches memory goes through a software TLB;
 //! what is privileged is modelled.
 //!
-//! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine) that takes [`Options`]. Inside, bottom up:
+//! From the outside: [`SoftEngine`], an [`Engine`](viv_engine::Engine) that takes [`Options`], and [`Stepper`], by which
+//! another engine has single instructions done. Inside, bottom up:
 //! - [`hostexec`]: single instructions executed by the host, and the code memory for them;
 //! - [`apic`], [`inbox`], [`alarm`], [`pvclock`], [`tsc`]: interrupts and time;
 //! - `ram`, `window`, `tlb`, `spaces`, `mmu`, `access`: guest memory by physical and by linear address;
@@ -47,6 +48,8 @@ mod ram;
 mod region;
 mod signals;
 mod spaces;
+mod steal;
+mod stepper;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tlb;
@@ -58,4 +61,5 @@ mod vm;
 mod window;
 
 pub use options::{CodeMemory, OptionError, Options, Tier, Torture};
+pub use stepper::Stepper;
 pub use vm::SoftEngine;

@@ -6,6 +6,7 @@ use viv_arch::{Cr0, Efer, SegmentRegister, msr, paging};
 use crate::cpu::{Cpu, Exec, Fault};
 use crate::mmu::PHYSICAL_BITS;
 use crate::pvclock::{self, Scale, Update};
+use crate::steal;
 
 /// The MSRs that are plain state.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,7 @@ pub struct Msrs {
     pub mtrr_variable: [u64; 16],
     pub kvm_wall_clock: u64,
     pub kvm_system_time: u64,
+    pub kvm_steal_time: u64,
 }
 
 /// The fixed-range MTRRs in order.
@@ -87,6 +89,7 @@ impl Msrs {
             msr::IA32_MTRR_DEF_TYPE => &mut self.mtrr_def_type,
             msr::KVM_WALL_CLOCK => &mut self.kvm_wall_clock,
             msr::KVM_SYSTEM_TIME => &mut self.kvm_system_time,
+            msr::KVM_STEAL_TIME => &mut self.kvm_steal_time,
             msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7 => {
                 &mut self.mtrr_variable[(number - msr::IA32_MTRR_PHYSBASE0) as usize]
             }
@@ -116,6 +119,7 @@ impl Msrs {
             msr::IA32_TSC_AUX,
             msr::KVM_WALL_CLOCK,
             msr::KVM_SYSTEM_TIME,
+            msr::KVM_STEAL_TIME,
         ];
         let mut all: Vec<u32> = numbers
             .into_iter()
@@ -225,6 +229,8 @@ impl Cpu {
                 self.msrs.kvm_system_time = value;
                 self.publish_system_time();
             }
+            msr::KVM_STEAL_TIME if value & steal::RESERVED != 0 => return self.gp0(),
+            msr::KVM_STEAL_TIME => self.set_steal_time(value),
             msr::IA32_PRED_CMD | msr::IA32_FLUSH_CMD if value & !1 != 0 => return self.gp0(),
             msr::IA32_PRED_CMD
             | msr::IA32_FLUSH_CMD

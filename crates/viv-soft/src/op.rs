@@ -1,7 +1,7 @@
 //! One decoded instruction, ready to run.
 #![allow(unsafe_code, reason = "address registers are slots of the register file that `lower` computed")]
 
-use viv_arch::{Exception, Segment, SegmentRegister, Vector};
+use viv_arch::{Cr0, Exception, Segment, SegmentRegister, Vector};
 
 use crate::cpu::{Cpu, Exec, Fault};
 
@@ -9,6 +9,9 @@ use crate::cpu::{Cpu, Exec, Fault};
 pub const SLOT_ZERO: u8 = 16;
 /// Slot of the register file that holds where the running block begins.
 pub const SLOT_BLOCK: u8 = 17;
+
+/// Type of a segment of data that may be written.
+const WRITABLE_DATA: u32 = 2;
 
 /// How an address becomes a linear one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +125,11 @@ impl Cpu {
 
     /// Applies a segment outside 64-bit mode: rights, limit, base.
     pub fn segmented(&mut self, number: u8, offset: u64, size: u64, write: bool) -> Result<u64, Fault> {
-        let segment = self.segments[number as usize];
+        let mut segment = self.segments[number as usize];
+        if number == SegmentRegister::Cs as u8 && !self.cr0.contains(Cr0::PE) {
+            // In real mode, code is data.
+            segment.attributes = Segment::PRESENT | Segment::NON_SYSTEM | WRITABLE_DATA;
+        }
         if !segment_allows(&segment, offset, size, write) {
             let vector = if number == SegmentRegister::Ss as u8 {
                 Vector::StackFault

@@ -18,6 +18,7 @@ use crate::msr::Msrs;
 use crate::ops::host::HostCode;
 use crate::options::Tier;
 use crate::region::CpuRegion;
+use crate::steal::StealClock;
 use crate::tlb::{Fetched, Tlb};
 use crate::translate::Frame;
 use crate::tsc::GuestTsc;
@@ -27,6 +28,7 @@ use translated::Translated;
 
 #[cfg(any(test, feature = "testing"))]
 mod single;
+mod step;
 mod translated;
 
 const JUMP_CACHE_SIZE: usize = 16384;
@@ -108,11 +110,14 @@ impl SoftVcpu {
             shadow: Shadow::None,
             stepping: false,
             halted: false,
+            woken: false,
             nmi_blocked: false,
             nmi_pending: false,
             wait_for_sipi: false,
+            accepted: None,
             apic,
             tsc: shared.tsc.get(),
+            steal: StealClock::default(),
             armed: None,
             host,
             platform,
@@ -199,7 +204,7 @@ impl SoftVcpu {
     }
 
     /// Drops everything decoded.
-    fn drop_code(&mut self) {
+    pub(crate) fn drop_code(&mut self) {
         self.blocks.clear();
         self.translated.clear();
         self.cpu.host.clear();
@@ -248,10 +253,12 @@ impl SoftVcpu {
     fn resolve(&mut self) -> Option<Exit> {
         let cpu = &mut *self.cpu;
         match cpu.pending.take()? {
-            Pending::Exception(exception) => match cpu.deliver_exception(exception) {
-                Ok(()) => None,
-                Err(Fault) => self.resolve(),
-            },
+            Pending::Exception(exception) | Pending::InNewTask(exception) => {
+                match cpu.deliver_exception(exception) {
+                    Ok(()) => None,
+                    Err(Fault) => self.resolve(),
+                }
+            }
             Pending::Restart => {
                 // Its breakpoint has been dealt with; handlers see RF set.
                 cpu.exec.rflags |= Rflags::RF.bits();
@@ -318,20 +325,21 @@ impl SoftVcpu {
         {
             start_up(cpu, vector);
         }
+        cpu.woken |= taken.wake;
         if taken.timer {
+            cpu.publish_steal_time();
             cpu.armed = None;
             cpu.apic.timer_tick(cpu.tsc.now());
             cpu.arm_timer();
         }
-        let hits = if cpu.shadow == Shadow::Everything { 0 } else { cpu.debug.take_hits() };
-        if hits != 0 {
+        if let Some(next) = self.deliver_hits() {
             if taken.kick {
                 // A saved state has no room for a trap that is due.
-                cpu.shared.inbox(cpu.index).kick();
+                self.cpu.shared.inbox(self.cpu.index).kick();
             }
-            let exception = cpu.debug_exception(hits);
-            return self.deliver(|cpu| cpu.deliver_exception(exception));
+            return next;
         }
+        let cpu = &mut *self.cpu;
         if let Some(stop) = cpu.debug.outside.take_stop() {
             if taken.kick {
                 cpu.shared.inbox(cpu.index).kick();
@@ -347,6 +355,9 @@ impl SoftVcpu {
         if cpu.wait_for_sipi {
             cpu.shared.inbox(cpu.index).wait(None);
             return Next::Look;
+        }
+        if let Some(event) = cpu.accepted.take() {
+            return self.deliver(|cpu| step::deliver_accepted(cpu, event));
         }
         if cpu.shadow != Shadow::None {
             cpu.attend();
@@ -369,7 +380,12 @@ impl SoftVcpu {
             return self.deliver(|cpu| cpu.deliver_interrupt(vector));
         }
         if cpu.halted {
-            self.halt();
+            if std::mem::take(&mut cpu.woken) {
+                cpu.halted = false;
+                cpu.attend();
+            } else {
+                self.halt();
+            }
             return Next::Look;
         }
         let stepping = cpu.flags() & (Rflags::TF | Rflags::RF).bits() != 0;
@@ -399,53 +415,13 @@ impl SoftVcpu {
         let deadline = cpu.apic.next_deadline().and_then(|deadline| cpu.tsc.instant_of(deadline));
         // This thread keeps the time while it sleeps.
         cpu.shared.alarm.set(cpu.index as usize, None);
+        cpu.stop_steal_clock();
         cpu.shared.inbox(cpu.index).wait(deadline);
+        cpu.start_steal_clock();
         cpu.apic.timer_tick(cpu.tsc.now());
         cpu.armed = None;
         cpu.arm_timer();
         cpu.attend();
-    }
-
-    /// Runs one instruction under the debug facilities.
-    fn step(&mut self) -> Option<Exit> {
-        let cpu = &mut *self.cpu;
-        if !cpu.flag(Rflags::RF)
-            && let Some(stop) = cpu.debug.outside.stop_at(cpu.code_address())
-        {
-            return Some(Exit::Debug(stop));
-        }
-        let shadow = std::mem::take(&mut cpu.shadow);
-        let resumes = cpu.flag(Rflags::RF) || shadow == Shadow::Everything;
-        if !resumes && cpu.debug.has_instruction_breakpoint() {
-            let hits = cpu.debug.instruction_hits(cpu.code_address());
-            if hits != 0 {
-                let exception = cpu.debug_exception(hits);
-                cpu.pending = Some(Pending::Exception(exception));
-                return self.resolve_step();
-            }
-        }
-        // RF is for this instruction alone. If it faults, its handler gets it back.
-        cpu.exec.rflags &= !Rflags::RF.bits();
-        cpu.stepping = cpu.flag(Rflags::TF);
-        let result = self.find().and_then(|id| self.execute(id, true));
-        let cpu = &mut *self.cpu;
-        let completed = result.is_ok() || matches!(cpu.pending, Some(Pending::Restart));
-        // After MOV SS there is no trap but that of the next instruction.
-        if std::mem::take(&mut cpu.stepping) && completed && cpu.shadow != Shadow::Everything {
-            cpu.debug.note_step();
-        }
-        if result.is_err() {
-            return self.resolve_step();
-        }
-        cpu.debug.outside.note_step();
-        None
-    }
-
-    /// As [`SoftVcpu::resolve`], by which a step of the debugger outside is made.
-    fn resolve_step(&mut self) -> Option<Exit> {
-        let exit = self.resolve();
-        self.cpu.debug.outside.note_step();
-        exit
     }
 
     /// INIT: registers as after power-on, waiting for a start-up IPI.
@@ -494,7 +470,7 @@ impl SoftVcpu {
         cpu.cpl = state.segments[SegmentRegister::Ss as usize].dpl();
         (cpu.ldtr, cpu.tr, cpu.gdtr, cpu.idtr) = (state.ldtr, state.tr, state.gdtr, state.idtr);
         (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
-        cpu.pdptes = None;
+        cpu.pdptes = state.pdptes;
         cpu.xcr0 = state.xcr0 & xsave::SUPPORTED | xsave::X87;
         cpu.efer = state.efer;
         cpu.msrs = Msrs::reset();
@@ -512,7 +488,11 @@ impl SoftVcpu {
         cpu.nmi_blocked = state.pending.nmi_blocked;
         // Debug exceptions that MOV SS holds back do not travel.
         cpu.shadow = if state.pending.interrupt_shadow { Shadow::Interrupts } else { Shadow::None };
+        cpu.accepted = state.pending.accepted;
         cpu.halted = state.run_state == RunState::Halted;
+        cpu.woken = state.woken;
+        cpu.steal = StealClock::default();
+        cpu.frame.pauses = cpu.shared.patience();
         cpu.wait_for_sipi = state.run_state == RunState::WaitForSipi;
         cpu.tlb.flush_all();
         cpu.update_mode();
@@ -564,7 +544,9 @@ fn next_interrupt(cpu: &mut Cpu) -> Option<u8> {
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Exit, EngineError> {
         self.cpu.shared.set_running(self.cpu.index, true);
+        self.cpu.start_steal_clock();
         let exit = self.run_blocks();
+        self.cpu.stop_steal_clock();
         self.cpu.shared.set_running(self.cpu.index, false);
         Ok(exit)
     }
@@ -576,6 +558,7 @@ impl Vcpu for SoftVcpu {
         let taken = inbox.take();
         cpu.apic.accept_all(taken.edge, taken.level);
         cpu.nmi_pending |= taken.nmi;
+        cpu.woken |= taken.wake;
         if taken.kick {
             inbox.kick();
         }
@@ -623,6 +606,7 @@ impl Vcpu for SoftVcpu {
                 nmi: cpu.nmi_pending,
                 nmi_blocked: cpu.nmi_blocked,
                 interrupt_shadow: cpu.shadow != Shadow::None,
+                accepted: cpu.accepted,
             },
             run_state: if cpu.wait_for_sipi {
                 RunState::WaitForSipi
@@ -631,6 +615,8 @@ impl Vcpu for SoftVcpu {
             } else {
                 RunState::Running
             },
+            pdptes: cpu.present_pdptes(),
+            woken: cpu.woken,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The engine and its virtual machine: what the vCPUs share.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -64,6 +65,8 @@ pub struct Shared {
     pub cpuid: CpuidTable,
     pub clock: Arc<dyn Clock>,
     pub timebase: Timebase,
+    /// How many cores the host has for this process.
+    cores: usize,
     /// What keeps the vCPUs' TSCs in step. They start at 0.
     pub tsc: CommonTsc,
 }
@@ -79,6 +82,23 @@ impl Shared {
     #[inline]
     pub fn code_writes(&self) -> u64 {
         self.code_writes.load(Ordering::Acquire)
+    }
+
+    /// Wakes the vCPU with this APIC id, if there is one.
+    pub fn wake(&self, id: u64) {
+        if let Some(inbox) = usize::try_from(id).ok().and_then(|index| self.inboxes.get(index)) {
+            inbox.post_wake();
+        }
+    }
+
+    /// How often a vCPU may PAUSE before its thread lets others run. Whoever has the lock that it spins for waits for a
+    /// core if there are more vCPUs than cores, and is unlikely to otherwise.
+    pub fn patience(&self) -> i32 {
+        match self.vcpus() {
+            1 => i32::MAX,
+            vcpus if vcpus > self.cores => 32,
+            _ => 2048,
+        }
     }
 
     /// How many vCPUs there are.
@@ -198,6 +218,7 @@ impl SoftVm {
                 cpuid: parameters.cpuid,
                 clock: parameters.clock,
                 timebase,
+                cores: std::thread::available_parallelism().map_or(1, NonZero::get),
                 tsc: CommonTsc::new(timebase),
             }),
         })

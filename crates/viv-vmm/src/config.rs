@@ -107,12 +107,29 @@ pub enum Profile {
 pub struct KernelConfig {
     /// The kernel: bzImage or ELF.
     pub kernel: FileSource,
-    /// Initial RAM disks, laid one after the other, each at a multiple of four bytes.
-    pub initrds: Vec<FileSource>,
+    /// Initial RAM disks, laid one after the other, each at a multiple of four bytes. To a kernel that is entered by
+    /// Multiboot they are modules, each for itself.
+    pub initrds: Vec<InitrdConfig>,
     /// The kernel's command line, at most [`MAX_CMDLINE`] bytes.
     pub cmdline: String,
     /// How the kernel is entered.
     pub protocol: BootProtocol,
+}
+
+/// An initial RAM disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitrdConfig {
+    /// Its content.
+    pub source: FileSource,
+    /// Its command line, which a kernel that is entered by Multiboot is told.
+    pub cmdline: String,
+}
+
+impl From<FileSource> for InitrdConfig {
+    fn from(source: FileSource) -> Self {
+        Self { source, cmdline: String::new() }
+    }
 }
 
 /// Firmware.
@@ -172,6 +189,8 @@ pub enum BootProtocol {
     Linux64,
     /// PVH: 32-bit entry with a start-info structure.
     Pvh,
+    /// Multiboot 1: 32-bit entry with modules.
+    Multiboot,
 }
 
 /// One disk.

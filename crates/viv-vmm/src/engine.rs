@@ -1,9 +1,11 @@
 //! Which engine runs a machine, and why.
 
 use viv_engine::{Engine, EngineKind};
+use viv_kvm::KvmEngine;
 use viv_soft::{OptionError, SoftEngine};
 
 use crate::config::EngineChoice;
+use crate::error::chain;
 use crate::host::{HostFacts, KvmBacking};
 
 /// An engine with the reason for it.
@@ -13,23 +15,30 @@ pub struct Decision {
     pub engine: EngineKind,
     /// Why, in one line.
     pub reason: String,
+    /// What to expect of it that nobody would wish for, if there is anything.
+    pub warning: Option<&'static str>,
+}
+
+impl Decision {
+    fn new(engine: EngineKind, reason: impl Into<String>) -> Self {
+        Self { engine, reason: reason.into(), warning: None }
+    }
 }
 
 /// Why the engine asked for cannot run here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChoiceError {
     /// There is no KVM.
-    #[error("the kvm engine cannot run here: there is no /dev/kvm; use --engine soft")]
-    KvmAbsent,
-    /// There is something called KVM.
     #[error(
-        "the kvm engine cannot run here: /dev/kvm is not backed by hardware \
-         (neither vmx nor svm, or the kvm_pvm module); use --engine soft"
+        "the kvm engine cannot run here: there is no /dev/kvm; load kvm_intel or kvm_amd, or use --engine soft"
     )]
-    KvmNotHardware,
-    /// There is KVM, and this program cannot use it.
-    #[error("the kvm engine is not in this version yet; use --engine soft")]
-    KvmNotBuilt,
+    KvmAbsent,
+    /// There is KVM, for others.
+    #[error("the kvm engine cannot run here: {NOT_ACCESSIBLE}; join the group kvm, or use --engine soft")]
+    KvmNotAccessible,
+    /// KVM is not as it should be.
+    #[error("{0}; or use --engine soft")]
+    KvmFailed(String),
     /// An option is given for an engine that has none.
     #[error("the {engine} engine has no option '{option}': it has none at all")]
     NoOptions {
@@ -43,27 +52,34 @@ pub enum ChoiceError {
     SoftOption(#[from] OptionError),
 }
 
+const ASKED_FOR: &str = "it was asked for";
+const NOT_ACCESSIBLE: &str = "/dev/kvm is not open to this user";
+const PVM: &str = "/dev/kvm is not backed by hardware: it is kvm_pvm, on which guest kernels do not boot";
+const NO_EXTENSION: &str = "/dev/kvm is not backed by hardware: the processor shows neither vmx nor svm";
+
 /// Chooses the engine for `choice` on a host with these facts.
 ///
 /// # Errors
 /// When what was asked for by name cannot run here. `Auto` never fails.
 pub fn choose(choice: EngineChoice, host: &HostFacts) -> Result<Decision, ChoiceError> {
-    let soft = |reason: &str| Decision { engine: EngineKind::Soft, reason: reason.to_owned() };
+    let soft = |reason: &str| Ok(Decision::new(EngineKind::Soft, reason));
+    let kvm = |reason: &str| Ok(Decision::new(EngineKind::Kvm, reason));
+    let kvm_anyway =
+        |warning| Ok(Decision { warning: Some(warning), ..Decision::new(EngineKind::Kvm, ASKED_FOR) });
     match (choice, host.kvm) {
-        (EngineChoice::Soft, _) => Ok(soft("it was asked for")),
-        (EngineChoice::Auto, KvmBacking::Absent) => Ok(soft("there is no /dev/kvm")),
-        (EngineChoice::Auto, KvmBacking::Pvm) => {
-            Ok(soft("/dev/kvm is not backed by hardware: it is kvm_pvm, on which guest kernels do not boot"))
-        }
-        (EngineChoice::Auto, KvmBacking::Unknown) => {
-            Ok(soft("/dev/kvm is not backed by hardware: the processor shows neither vmx nor svm"))
-        }
-        (EngineChoice::Auto, KvmBacking::Hardware { .. }) => {
-            Ok(soft("the kvm engine is not in this version yet"))
+        (EngineChoice::Soft, _) => soft(ASKED_FOR),
+        (EngineChoice::Auto, KvmBacking::Absent) => soft("there is no /dev/kvm"),
+        (EngineChoice::Auto, KvmBacking::Pvm) => soft(PVM),
+        (EngineChoice::Auto, KvmBacking::Unknown) => soft(NO_EXTENSION),
+        (EngineChoice::Auto, KvmBacking::Hardware { accessible: false }) => soft(NOT_ACCESSIBLE),
+        (EngineChoice::Auto, KvmBacking::Hardware { accessible: true }) => {
+            kvm("/dev/kvm is backed by hardware")
         }
         (EngineChoice::Kvm, KvmBacking::Absent) => Err(ChoiceError::KvmAbsent),
-        (EngineChoice::Kvm, KvmBacking::Pvm | KvmBacking::Unknown) => Err(ChoiceError::KvmNotHardware),
-        (EngineChoice::Kvm, KvmBacking::Hardware { .. }) => Err(ChoiceError::KvmNotBuilt),
+        (EngineChoice::Kvm, KvmBacking::Pvm) => kvm_anyway(PVM),
+        (EngineChoice::Kvm, KvmBacking::Unknown) => kvm_anyway(NO_EXTENSION),
+        (EngineChoice::Kvm, KvmBacking::Hardware { accessible: false }) => Err(ChoiceError::KvmNotAccessible),
+        (EngineChoice::Kvm, KvmBacking::Hardware { accessible: true }) => kvm(ASKED_FOR),
     }
 }
 
@@ -84,17 +100,26 @@ fn soft_options(options: &[String]) -> Result<viv_soft::Options, ChoiceError> {
 }
 
 /// Makes the engine for `choice` with its options on this host, and says why it is this one.
-pub(crate) fn make(
-    choice: EngineChoice,
-    options: &[String],
-) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+///
+/// # Errors
+/// When what was asked for by name cannot run here, or does not take an option.
+pub fn make(choice: EngineChoice, options: &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
     let decision = choose(choice, &HostFacts::read())?;
     check_options(decision.engine, options)?;
-    let engine: Box<dyn Engine> = match decision.engine {
-        EngineKind::Soft => Box::new(SoftEngine::with_options(soft_options(options)?)),
-        EngineKind::Kvm => return Err(ChoiceError::KvmNotBuilt),
+    let soft = |decision| -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
+        Ok((Box::new(SoftEngine::with_options(soft_options(options)?)), decision))
     };
-    Ok((engine, decision))
+    match decision.engine {
+        EngineKind::Soft => soft(decision),
+        EngineKind::Kvm => match KvmEngine::open() {
+            Ok(engine) => Ok((Box::new(engine), decision)),
+            // Whoever leaves the choice to us wants a machine.
+            Err(error) if choice == EngineChoice::Auto => {
+                soft(Decision::new(EngineKind::Soft, chain(&error)))
+            }
+            Err(error) => Err(ChoiceError::KvmFailed(chain(&error))),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -108,16 +133,22 @@ mod tests {
         assert!(reason(&[GUEST]).contains("no /dev/kvm"));
         assert!(reason(&[GUEST, KVM]).contains("neither vmx nor svm"));
         assert!(reason(&[GUEST, KVM, PVM]).contains("kvm_pvm"));
-        assert!(reason(&[INTEL, KVM]).contains("not in this version"));
+        let decision = choose(EngineChoice::Auto, &host(&[INTEL, KVM])).unwrap();
+        assert_eq!((decision.engine, decision.warning), (EngineKind::Kvm, None));
     }
 
     #[test]
-    fn kvm_is_refused_with_its_own_reason_each() {
-        let error = |files: &[_]| choose(EngineChoice::Kvm, &host(files)).unwrap_err();
-        assert_eq!(error(&[GUEST]), ChoiceError::KvmAbsent);
-        assert_eq!(error(&[GUEST, KVM]), ChoiceError::KvmNotHardware);
-        assert_eq!(error(&[GUEST, KVM, PVM]), ChoiceError::KvmNotHardware);
-        assert_eq!(error(&[INTEL, KVM]), ChoiceError::KvmNotBuilt);
+    fn kvm_that_is_asked_for_runs_wherever_there_is_one() {
+        let choose = |files: &[_]| choose(EngineChoice::Kvm, &host(files));
+        assert_eq!(choose(&[GUEST]), Err(ChoiceError::KvmAbsent));
+        for (files, warns) in [(&[GUEST, KVM][..], true), (&[GUEST, KVM, PVM], true), (&[INTEL, KVM], false)]
+        {
+            let decision = choose(files).unwrap();
+            assert_eq!((decision.engine, decision.warning.is_some()), (EngineKind::Kvm, warns));
+        }
+        let closed = HostFacts { kvm: KvmBacking::Hardware { accessible: false }, ..host(&[INTEL, KVM]) };
+        assert_eq!(super::choose(EngineChoice::Kvm, &closed), Err(ChoiceError::KvmNotAccessible));
+        assert_eq!(super::choose(EngineChoice::Auto, &closed).unwrap().engine, EngineKind::Soft);
     }
 
     #[test]

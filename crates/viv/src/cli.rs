@@ -132,13 +132,14 @@ with is printed on standard error.")]
     #[arg(default_missing_value = "table")]
     pub stats: Option<Output>,
 
-    /// Kernel to boot directly: a Linux bzImage or ELF file
+    /// Kernel to boot directly: a Linux bzImage, an ELF file, or anything with a Multiboot header
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "command"], help_heading = "Direct boot")]
     pub kernel: Option<PathBuf>,
 
-    /// Initial RAM disk for the kernel
+    /// Initial RAM disk for the kernel; may be given again. To a Multiboot kernel each is a module, and
+    /// 'FILE ARGUMENTS' gives it a command line
     #[arg(long, value_name = "FILE", help_heading = "Direct boot")]
-    pub initrd: Option<PathBuf>,
+    pub initrd: Vec<String>,
 
     /// Command line for the kernel
     #[arg(long, value_name = "STRING", help_heading = "Direct boot")]
@@ -354,6 +355,9 @@ pub enum ImageCommand {
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// Tell what the processor and kernel offer, which engine `auto` takes, and why
+    ///
+    /// Each finding passes; or it warns, where guests run with less than there could be; or it fails, where they do not
+    /// run at all, which is the exit status 1.
     Check {
         /// How to print it
         #[command(flatten)]

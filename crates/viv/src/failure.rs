@@ -22,6 +22,12 @@ pub struct Failure {
     status: Option<u8>,
 }
 
+/// Says on standard error what nobody would wish for and is done nevertheless.
+pub fn warn(what: &str) {
+    // Where there is no standard error, it goes on all the same.
+    let _ = writeln!(io::stderr().lock(), "viv: {}", one_line(what));
+}
+
 impl Failure {
     /// `doing` names the work with the value it was done to, `why` what stood in the way.
     pub fn new(doing: impl Into<String>, why: impl Into<String>) -> Self {

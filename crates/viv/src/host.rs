@@ -1,15 +1,24 @@
 //! `viv host`: what this host offers to guests.
 
+use std::path::Path;
+
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 use viv_engine::EngineKind;
+use viv_image::Store;
 use viv_vmm::config::EngineChoice;
-use viv_vmm::engine::choose;
-use viv_vmm::host::{Finding, HostFacts};
+use viv_vmm::engine;
+use viv_vmm::host::{Finding, FindingStatus, HostFacts, KernelFacts};
 
 use crate::cli::Output;
 use crate::failure::Failure;
+use crate::run::firmware::{BIOS, UEFI};
+use crate::size::Size;
+
+/// Below this the store has no room for another image.
+const LITTLE_SPACE: u64 = 2 << 30;
 
 /// What `viv host check -o json` prints.
 #[derive(Debug, Serialize)]
@@ -21,19 +30,58 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-/// Reads the host and tells what was found.
-pub fn check(form: Output) -> Result<String, Failure> {
-    let facts = HostFacts::read();
-    let decision =
-        choose(EngineChoice::Auto, &facts).map_err(|error| Failure::of("choosing an engine", &error))?;
-    let report = Report { engine: decision.engine, reason: decision.reason, findings: facts.findings() };
+/// Reads the host and tells what was found, and whether guests can run on it.
+pub fn check(form: Output) -> Result<(String, bool), Failure> {
+    let (_, decision) =
+        engine::make(EngineChoice::Auto, &[]).map_err(|error| Failure::of("choosing an engine", &error))?;
+    let mut findings = HostFacts::read().findings();
+    findings.extend(KernelFacts::read().findings());
+    findings.push(store_finding());
+    findings.extend([firmware_finding("seabios", BIOS), firmware_finding("ovmf", UEFI)]);
+    let report = Report { engine: decision.engine, reason: decision.reason, findings };
+    let fits = report.findings.iter().all(|finding| finding.status != FindingStatus::Fail);
     match form {
-        Output::Table => Ok(report.to_table()),
+        Output::Table => Ok((report.to_table(), fits)),
         Output::Json => {
             let json = serde_json::to_string_pretty(&report);
-            json.map(|json| json + "\n").map_err(|error| Failure::of("writing the report", &error))
+            json.map(|json| (json + "\n", fits)).map_err(|error| Failure::of("writing the report", &error))
         }
     }
+}
+
+/// Whether images have a place with room.
+fn store_finding() -> Finding {
+    let place = match Store::place() {
+        Ok(place) => place,
+        Err(error) => {
+            return Finding::new("store", FindingStatus::Fail, error.to_string(), Some("set VIV_HOME"));
+        }
+    };
+    // The store is made when it is first needed.
+    let existing = place.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let free = statvfs(existing).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize));
+    let value = format!("{}, {} free", place.display(), Size(free >> 20 << 20));
+    if access(existing, Access::WRITE_OK).is_err() {
+        let advice = "set VIV_HOME to a directory that you may write to";
+        Finding::new("store", FindingStatus::Fail, format!("{value}, not writable"), Some(advice))
+    } else if free < LITTLE_SPACE {
+        let advice = "an image takes about 1G: make room, or set VIV_HOME to another disk";
+        Finding::new("store", FindingStatus::Warn, value, Some(advice))
+    } else {
+        Finding::new("store", FindingStatus::Pass, value, None)
+    }
+}
+
+/// Whether a firmware for guests is installed.
+fn firmware_finding(name: &'static str, (path, _): (&str, &str)) -> Finding {
+    if Path::new(path).exists() {
+        return Finding::new(name, FindingStatus::Pass, path, None);
+    }
+    let advice = match name {
+        "seabios" => "apt-get install seabios for --firmware bios",
+        _ => "apt-get install ovmf for --firmware uefi",
+    };
+    Finding::new(name, FindingStatus::Warn, format!("no {path}"), Some(advice))
 }
 
 impl Report {

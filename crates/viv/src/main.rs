@@ -64,15 +64,16 @@ fn main() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Host(HostCommand::Check { output }) => host::check(output.form),
-        Command::Image(command) => image::command(command),
-        Command::Version => Ok(format!("viv {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Image(command) => image::command(command).map(|text| (text, true)),
+        Command::Version => Ok((format!("viv {}\n", env!("CARGO_PKG_VERSION")), true)),
         Command::Vmm => match io::stdin().as_fd().try_clone_to_owned() {
             Ok(control) => return viv_vmm::process::main(control),
             Err(error) => Err(Failure::of("taking over the control socket", &error)),
         },
     };
-    match printed.map(|text| print(&text)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    match printed.map(|(text, good)| print(&text).map(|()| good)) {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::from(failed),
         // What a program that SIGPIPE ended would have.
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(128 + SIGPIPE as u8),
         Ok(Err(error)) => complain(&Failure::of("writing to standard output", &error), failed),

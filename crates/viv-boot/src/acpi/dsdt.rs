@@ -6,7 +6,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{AcpiParameters, IoWindow, OEM_ID, OEM_REVISION, OEM_TABLE_ID, pci};
+use super::{AcpiParameters, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Ps2, pci};
 
 /// Revision 2 and later: integers have 64 bits.
 const REVISION: u8 = 2;
@@ -18,10 +18,17 @@ pub fn build(parameters: &AcpiParameters) -> Vec<u8> {
     pci::add_host_bridge(&parameters.pci, &mut devices);
     add_board(parameters, &mut devices);
     for (number, line) in (1_u8..).zip(&parameters.serial) {
-        add_isa_device(&format!("COM{number}"), "PNP0501", number, line, &mut devices);
+        let ports = [io(line.ports.start, line.ports.end)];
+        add_isa_device(&format!("COM{number}"), "PNP0501", number, &ports, line.gsi, &mut devices);
     }
     if let Some(rtc) = &parameters.rtc {
-        add_isa_device("RTC_", "PNP0B00", 0, rtc, &mut devices);
+        add_isa_device("RTC_", "PNP0B00", 0, &[io(rtc.ports.start, rtc.ports.end)], rtc.gsi, &mut devices);
+    }
+    if let Some(Ps2 { ports, keyboard_gsi, mouse_gsi }) = parameters.ps2 {
+        let ports = ports.map(|port| io(port, port + 1));
+        add_isa_device("KBD_", "PNP0303", 0, &ports, keyboard_gsi, &mut devices);
+        // The ports are the keyboard's.
+        add_isa_device("MOU_", "PNP0F13", 0, &[], mouse_gsi, &mut devices);
     }
     for id in 0..parameters.cpus {
         add_processor(id, &mut devices);
@@ -60,16 +67,17 @@ fn add_board(parameters: &AcpiParameters, aml: &mut Vec<u8>) {
     .to_aml_bytes(aml);
 }
 
-fn add_isa_device(name: &str, id: &str, uid: u8, resources: &IoWindow, aml: &mut Vec<u8>) {
-    let ports = io(resources.ports.start, resources.ports.end);
+fn add_isa_device(name: &str, id: &str, uid: u8, ports: &[IO], gsi: u32, aml: &mut Vec<u8>) {
     // Consumer, edge-triggered, active high, not shared.
-    let interrupt = Interrupt::new(true, true, false, false, resources.gsi);
+    let interrupt = Interrupt::new(true, true, false, false, gsi);
+    let mut resources: Vec<&dyn Aml> = ports.iter().map(|port| port as &dyn Aml).collect();
+    resources.push(&interrupt);
     Device::new(
         name.into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new(id)),
             &Name::new("_UID".into(), &uid),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &interrupt])),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
         ],
     )
     .to_aml_bytes(aml);

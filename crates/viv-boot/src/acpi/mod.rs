@@ -23,7 +23,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, SerialLine,
+    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SerialLine,
     SmiCommands,
 };
 

@@ -35,8 +35,21 @@ pub struct AcpiParameters {
     pub board_ports: Vec<Range<u16>>,
     /// Whether there is a keyboard controller (8042), if only for its reset line.
     pub i8042: bool,
+    /// The keyboard and the mouse at that controller, if they are there.
+    pub ps2: Option<Ps2>,
     /// Whether there is a VGA.
     pub vga: bool,
+}
+
+/// A keyboard and a mouse at a keyboard controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ps2 {
+    /// The controller's ports: data, and command and status.
+    pub ports: [u16; 2],
+    /// The GSI of the keyboard.
+    pub keyboard_gsi: u32,
+    /// The GSI of the mouse.
+    pub mouse_gsi: u32,
 }
 
 /// The IOAPIC.

@@ -43,6 +43,7 @@ pub(crate) fn parameters() -> AcpiParameters {
         rtc: Some(IoWindow { ports: 0x70..0x72, gsi: 8 }),
         board_ports: vec![0x600..0x628, 0x4d0..0x4d2],
         i8042: true,
+        ps2: Some(Ps2 { ports: [0x60, 0x64], keyboard_gsi: 1, mouse_gsi: 12 }),
         vga: false,
     }
 }
@@ -152,6 +153,17 @@ fn processors_beyond_255_have_x2apics() {
 fn the_mcfg_gives_the_ecam() {
     let mcfg = &build_all(&parameters())["MCFG"].bytes;
     assert_eq!((number(mcfg, 44, 8), mcfg[54], mcfg[55]), (0xe000_0000, 0, 255));
+}
+
+#[test]
+fn keyboard_and_mouse_are_described_where_they_are() {
+    let has = |parameters: &AcpiParameters, name: &[u8]| {
+        build_all(parameters)["DSDT"].bytes.windows(name.len()).any(|bytes| bytes == name)
+    };
+    let without = AcpiParameters { ps2: None, ..parameters() };
+    for name in [b"KBD_", b"MOU_"] {
+        assert!(has(&parameters(), name) && !has(&without, name));
+    }
 }
 
 #[test]

@@ -105,6 +105,8 @@ impl Segment {
 pub struct Elf {
     pub class: ElfClass,
     pub entry: u64,
+    /// The entry point's physical address, where it was given by the virtual one.
+    pub physical_entry: u64,
     pub pvh_entry: Option<u64>,
     pub segments: Vec<Segment>,
     pub high_half: bool,
@@ -147,11 +149,23 @@ impl Elf {
         }
 
         let (entry, headers) = program_headers(image, class).ok_or(truncated("program header table"))?;
-        let mut elf = Self { class, entry, pvh_entry: None, segments: Vec::new(), high_half: false };
+        let mut elf = Self {
+            class,
+            entry,
+            physical_entry: entry,
+            pvh_entry: None,
+            segments: Vec::new(),
+            high_half: false,
+        };
         for header in &headers {
             match header.kind {
                 PT_LOAD if header.memory_size != 0 => {
                     elf.high_half |= header.virtual_address >= HIGH_HALF;
+                    if let Some(within) = entry.checked_sub(header.virtual_address)
+                        && within < header.memory_size
+                    {
+                        elf.physical_entry = header.physical_address.wrapping_add(within);
+                    }
                     elf.segments.push(header.segment(image.len())?);
                 }
                 PT_NOTE => {

@@ -1,12 +1,13 @@
 //! Kernel files: what they are, and what in them goes where.
 //!
-//! A file is an ELF image, a Linux bzImage with a packed ELF image inside, or either of them packed once
-//! more as a whole. Whatever it is, it is unpacked here, on the host: a guest's own decompressor would do the
+//! A file is an ELF image, a Linux bzImage with a packed ELF image inside, an image with a Multiboot header that says
+//! itself where it goes, or any of them packed once more as a whole. Whatever it is, it is unpacked here, on the host: a guest's own decompressor would do the
 //! same work at a fraction of the speed.
 
 mod bytes;
 mod bzimage;
 mod elf;
+mod multiboot;
 mod unpack;
 
 #[cfg(test)]
@@ -19,9 +20,11 @@ use std::io::{self, Read, Seek};
 
 pub use bzimage::SetupHeader;
 pub use elf::{ElfClass, ElfError, Segment};
+pub use multiboot::MultibootError;
 pub use unpack::Packing;
 
 use elf::Elf;
+use multiboot::Header as MultibootHeader;
 
 /// The largest kernel file, and the largest image that one may unpack to.
 pub const SIZE_LIMIT: u64 = 1 << 30;
@@ -92,6 +95,9 @@ pub enum KernelError {
     /// The ELF image is not well formed.
     #[error(transparent)]
     Elf(#[from] ElfError),
+    /// The image has a Multiboot header that cannot be obeyed.
+    #[error(transparent)]
+    Multiboot(#[from] MultibootError),
 }
 
 /// An unpacked kernel, ready to be loaded.
@@ -103,6 +109,7 @@ pub struct Kernel {
     image: Vec<u8>,
     elf: Elf,
     setup_header: Option<SetupHeader>,
+    is_multiboot: bool,
 }
 
 impl Kernel {
@@ -136,17 +143,42 @@ impl Kernel {
 
     fn from_plain(content: Vec<u8>) -> Result<Self, KernelError> {
         if elf::is_elf(&content) {
-            return Ok(Self { elf: Elf::parse(&content)?, image: content, setup_header: None });
+            return Self::from_elf(content);
         }
         if bzimage::is_bzimage(&content) {
             let header = SetupHeader::parse(&content)?;
             let image = bzimage::unpack_payload(&content, &header)?;
-            return Ok(Self { elf: Elf::parse(&image)?, image, setup_header: Some(header) });
+            let elf = Elf::parse(&image)?;
+            return Ok(Self { elf, image, setup_header: Some(header), is_multiboot: false });
+        }
+        if let Some(header) = MultibootHeader::find(&content).filter(|header| header.has_addresses()) {
+            header.check()?;
+            let elf = header.layout(&content)?;
+            return Ok(Self { elf, image: content, setup_header: None, is_multiboot: true });
         }
         Err(KernelError::NotAKernel(format!(
             "it starts with {}, like neither a Linux bzImage, an ELF image nor one of them packed",
             bytes::preview(&content)
         )))
+    }
+
+    /// Takes an ELF image. What a Multiboot header says goes before what the ELF headers say (Multiboot, 3.1.2), unless
+    /// there is a better way to start it.
+    fn from_elf(image: Vec<u8>) -> Result<Self, KernelError> {
+        let mut elf = Elf::parse(&image)?;
+        let header = MultibootHeader::find(&image);
+        if let Some(header) = header.filter(|_| elf.pvh_entry.is_none()) {
+            header.check()?;
+            if header.has_addresses() {
+                elf = header.layout(&image)?;
+            }
+        }
+        Ok(Self {
+            elf,
+            image,
+            setup_header: None,
+            is_multiboot: header.is_some_and(|header| header.check().is_ok()),
+        })
     }
 
     /// The setup header, if it came as a bzImage.
@@ -171,6 +203,12 @@ impl Kernel {
     #[must_use]
     pub fn pvh_entry(&self) -> Option<u64> {
         self.elf.pvh_entry
+    }
+
+    /// The entry point for Multiboot, a physical address, if the image has a header that says it is one.
+    #[must_use]
+    pub fn multiboot_entry(&self) -> Option<u64> {
+        self.is_multiboot.then_some(self.elf.physical_entry)
     }
 
     /// Whether the image is linked into the upper half of the 64-bit address space, as Linux is and a

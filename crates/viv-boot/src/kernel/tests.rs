@@ -9,14 +9,14 @@ use super::fixtures::{
 };
 use super::*;
 use crate::acpi::tests::parameters;
-use crate::{BootParameters, Initrd, load};
+use crate::{BootParameters, Initrd, SystemIdentity, load};
 
 fn refuse(content: Vec<u8>) -> KernelError {
     Kernel::from_bytes(content).map(|kernel| panic!("{kernel:?} was taken")).unwrap_err()
 }
 
 fn machine() -> BootParameters {
-    BootParameters { protocol: None, acpi: parameters() }
+    BootParameters { protocol: None, acpi: parameters(), identity: SystemIdentity::default() }
 }
 
 fn assert_is_the_fixture(kernel: &Kernel) {
@@ -199,7 +199,7 @@ fn memory_is_filled_and_the_rest_cleared() {
     let memory = allocate(8 << 20).unwrap();
     let end = ENTRY + content().len() as u64;
     memory.write_slice(&vec![0xff; BSS as usize + 1], GuestAddress(end)).unwrap();
-    load(&memory, &machine(), &Kernel::from_bytes(elf64(true)).unwrap(), None, "").unwrap();
+    load(&memory, &machine(), &Kernel::from_bytes(elf64(true)).unwrap(), &[], "").unwrap();
     let mut read = vec![0; content().len()];
     memory.read_slice(&mut read, GuestAddress(ENTRY)).unwrap();
     assert!(read == content());
@@ -213,7 +213,7 @@ fn memory_is_filled_and_the_rest_cleared() {
 fn try_to_boot(content: Vec<u8>) {
     if let Ok(kernel) = Kernel::from_bytes(content) {
         let memory = allocate(4 << 20).unwrap();
-        let _ = load(&memory, &machine(), &kernel, Some(Initrd::Bytes(&[1; 5000])), "console=ttyS0");
+        let _ = load(&memory, &machine(), &kernel, &[Initrd::Bytes(&[1; 5000]).into()], "console=ttyS0");
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::acpi::tests::parameters;
 use crate::kernel::Packing;
 use crate::kernel::fixtures::{ENTRY, bzimage, elf32, elf64};
-use crate::{BootError, BootParameters, Initrd, Protocol, load};
+use crate::{BootError, BootParameters, Initrd, Protocol, SystemIdentity, load};
 
 const RAM: u64 = 16 << 20;
 
@@ -22,9 +22,9 @@ fn try_boot(
     cmdline: &str,
 ) -> Result<Guest, BootError> {
     let memory = allocate(RAM).unwrap();
-    let machine = BootParameters { protocol, acpi: parameters() };
+    let machine = BootParameters { protocol, acpi: parameters(), identity: SystemIdentity::default() };
     let kernel = Kernel::from_bytes(content).unwrap();
-    let state = load(&memory, &machine, &kernel, initrd, cmdline)?;
+    let state = load(&memory, &machine, &kernel, initrd.map(Into::into).as_slice(), cmdline)?;
     Ok(Guest { memory, state })
 }
 
@@ -100,6 +100,7 @@ fn the_zero_page_holds_header_cmdline_and_tables() {
     assert_eq!(guest.bytes(cmdline, 28), b"console=ttyS0 root=/dev/vda\0");
     let rsdp = guest.u64_at(guest.param(0x70));
     assert_eq!(guest.bytes(rsdp, 8), b"RSD PTR ");
+    assert_eq!(guest.bytes(0xf_0000, 5), b"_SM3_");
 
     assert_eq!(guest.bytes(guest.param(0x1e8), 1), [4]);
     let entry = |index: u64| {

@@ -1,4 +1,4 @@
-use viv_arch::Rflags;
+use viv_arch::{Cr0, Rflags, Segment, SegmentRegister};
 use viv_engine::memory::allocate;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::FromBytes;
@@ -8,15 +8,15 @@ use super::*;
 use crate::acpi::tests::parameters;
 use crate::kernel::fixtures::{PVH_ENTRY, bzimage, elf32, elf64};
 use crate::kernel::{Kernel, Packing};
-use crate::{BootParameters, Initrd, Protocol, load};
+use crate::{BootParameters, Initrd, Protocol, SystemIdentity, load};
 
 const RAM: u64 = 16 << 20;
 
 fn boot(content: Vec<u8>, protocol: Option<Protocol>, initrd: &[u8]) -> (GuestMemory, VcpuState) {
     let memory = allocate(RAM).unwrap();
-    let machine = BootParameters { protocol, acpi: parameters() };
+    let machine = BootParameters { protocol, acpi: parameters(), identity: SystemIdentity::default() };
     let kernel = Kernel::from_bytes(content).unwrap();
-    let state = load(&memory, &machine, &kernel, Some(Initrd::Bytes(initrd)), "quiet").unwrap();
+    let state = load(&memory, &machine, &kernel, &[Initrd::Bytes(initrd).into()], "quiet").unwrap();
     (memory, state)
 }
 

@@ -199,6 +199,7 @@ impl Device for IrqChipDevice {
         self.0.with(|chips| {
             chips.pic.reset();
             chips.ioapic.reset();
+            chips.ioapic.publish(&*self.0.messages);
         });
     }
 
@@ -213,6 +214,7 @@ impl Device for IrqChipDevice {
         self.0.with(|chips| {
             chips.pic.restore(state.pic);
             chips.ioapic.restore(&state.ioapic);
+            chips.ioapic.publish(&*self.0.messages);
             // The processor may have been restored on its own: INTR is said anew even if it has not changed.
             chips.intr = chips.pic.intr();
             self.0.extint.set_extint(chips.intr);

@@ -1,14 +1,19 @@
 //! Delivery of exceptions and interrupts in protected mode outside long mode (SDM vol. 3, 6.11 and 6.12; vol. 2,
 //! INT n).
 
-use viv_arch::{Exception, Gpr, Rflags, Segment, SegmentRegister, Vector};
+use viv_arch::{Exception, Gpr, Segment, SegmentRegister, Vector};
 
 use super::EventKind;
+use super::task::{Cause, TaskSwitch};
 use crate::cpu::{Cpu, Exec, Fault};
 use crate::op::segment_allows;
+use crate::ops::segment::null_segment;
 use crate::tlb::View;
 
-/// An interrupt gate or trap gate of 16 or 32 bits.
+/// The type of a task gate.
+const TASK_GATE: u64 = 5;
+
+/// An interrupt gate or trap gate of 16 or 32 bits, or a task gate, of which only the selector counts.
 struct Gate {
     selector: u16,
     offset: u64,
@@ -16,6 +21,7 @@ struct Gate {
     size: u64,
     /// Clears IF.
     interrupt: bool,
+    is_task: bool,
 }
 
 /// The stack that a handler gets, or what a call gate leads to.
@@ -45,26 +51,39 @@ impl Stack {
 }
 
 impl Cpu {
-    /// One try at delivering an event. The state changes only if it succeeds.
+    /// One try at delivering an event. The state changes only if it succeeds, or fails in a new task.
     pub(super) fn deliver_protected(&mut self, vector: u8, error_code: Option<u32>, kind: EventKind) -> Exec {
-        if self.flag(Rflags::VM) {
-            return self.unsupported(&format!("event {vector} in virtual-8086 mode"));
-        }
         let external = u32::from(kind == EventKind::Hardware);
         let gate = self.legacy_gate(vector, kind)?;
-        let mut target = self.gate_target(gate.selector, external, |_| true)?;
+        if gate.is_task {
+            let (rip, flags) = (self.exec.rip, self.flags_to_push(vector, kind));
+            let cause = Cause::Event { error_code };
+            return self.switch_task(&TaskSwitch { cause, selector: gate.selector, rip, flags, external });
+        }
+        let from_v86 = self.is_v86();
+        let mut target = self.gate_target(gate.selector, external, |target| !from_v86 || target.cpl == 0)?;
         let cpl = target.cpl;
         let inner = cpl < self.cpl;
         let stack = if inner { self.inner_stack(cpl, external)? } else { self.present_stack(external) };
+        let selector = |register: SegmentRegister| u64::from(self.segments[register as usize].selector);
         let words = [
-            u64::from(self.segments[SegmentRegister::Ss as usize].selector),
+            selector(SegmentRegister::Gs),
+            selector(SegmentRegister::Fs),
+            selector(SegmentRegister::Ds),
+            selector(SegmentRegister::Es),
+            selector(SegmentRegister::Ss),
             self.reg(Gpr::Rsp),
             self.flags_to_push(vector, kind),
-            u64::from(self.segments[SegmentRegister::Cs as usize].selector),
+            selector(SegmentRegister::Cs),
             self.exec.rip,
             u64::from(error_code.unwrap_or(0)),
         ];
-        let words = &words[if inner { 0 } else { 2 }..if error_code.is_some() { 6 } else { 5 }];
+        let first = match (from_v86, inner) {
+            (true, _) => 0,
+            (false, true) => 4,
+            (false, false) => 6,
+        };
+        let words = &words[first..if error_code.is_some() { 10 } else { 9 }];
         let places = self.frame_places(&stack, words.len(), gate.size)?;
         if gate.offset > u64::from(target.segment.limit) {
             return self.raise(Exception::gp(external));
@@ -72,6 +91,13 @@ impl Cpu {
         self.mark_accessed(target.address, target.descriptor)?;
         target.segment.attributes |= 1;
         self.push_words(&stack, words, &places, gate.size, cpl)?;
+        if from_v86 {
+            for register in
+                [SegmentRegister::Es, SegmentRegister::Ds, SegmentRegister::Fs, SegmentRegister::Gs]
+            {
+                self.segments[register as usize] = null_segment(0, cpl);
+            }
+        }
         self.enter_handler(&target, gate.offset, gate.interrupt);
         Ok(())
     }
@@ -121,15 +147,12 @@ impl Cpu {
         let gate: u64 = self.load_system(self.idtr.base.wrapping_add(offset) & 0xffff_ffff)?;
         let gate_type = (gate >> 40) & 0x1f;
         let dpl = ((gate >> 45) & 3) as u8;
-        let is_gate = matches!(gate_type, 5 | 6 | 7 | 0xe | 0xf);
+        let is_gate = matches!(gate_type, TASK_GATE | 6 | 7 | 0xe | 0xf);
         if !is_gate || (kind == EventKind::Software && dpl < self.cpl) {
             return self.raise(Exception::gp(code));
         }
         if gate & (1 << 47) == 0 {
             return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
-        }
-        if gate_type == 5 {
-            return self.unsupported(&format!("event {vector} through a task gate"));
         }
         let wide = gate_type & 8 != 0;
         let high = if wide { (gate >> 32) & 0xffff_0000 } else { 0 };
@@ -138,6 +161,7 @@ impl Cpu {
             offset: (gate & 0xffff) | high,
             size: if wide { 4 } else { 2 },
             interrupt: gate_type & 1 == 0,
+            is_task: gate_type == TASK_GATE,
         })
     }
 
@@ -151,12 +175,14 @@ impl Cpu {
             let code = u32::from(self.tr.selector & !3) | external;
             return self.raise(Exception::with_code(Vector::InvalidTss, code));
         }
-        let at = self.tr.base.wrapping_add(offset) & 0xffff_ffff;
-        let (pointer, selector) = if wide {
-            (u64::from(self.load_system::<u32>(at)?), self.load_system::<u16>(at.wrapping_add(4))?)
+        let at = |offset| self.within_table(self.tr.base, offset);
+        let (pointer, selector) = (at(offset), at(offset + size));
+        let pointer = if wide {
+            self.load_system::<u32>(pointer)?.into()
         } else {
-            (u64::from(self.load_system::<u16>(at)?), self.load_system::<u16>(at.wrapping_add(2))?)
+            self.load_system::<u16>(pointer)?.into()
         };
+        let selector = self.load_system::<u16>(selector)?;
         let code = u32::from(selector & !3) | external;
         if selector & !3 == 0 {
             return self.raise(Exception::with_code(Vector::InvalidTss, code));

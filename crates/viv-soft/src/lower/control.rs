@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::Choice;
 use super::operand::{bits, for_condition, for_wide_size, immediate, is_memory, register, segment_number};
 use crate::op::Op;
-use crate::ops::{branch, far, legacy, stack};
+use crate::ops::{branch, far, legacy, stack, virtual86};
 
 /// Lowers instructions of this group.
 pub fn lower(op: &mut Op, i: &Instruction) -> Option<Choice> {
@@ -36,8 +36,14 @@ pub fn lower(op: &mut Op, i: &Instruction) -> Option<Choice> {
         Mnemonic::Jcxz => jcxz(op, i, 16),
         Mnemonic::Jecxz => jcxz(op, i, 32),
         Mnemonic::Jrcxz => jcxz(op, i, 64),
-        Mnemonic::Int => interrupt(op, immediate(i, 0)?),
-        Mnemonic::Int3 => interrupt(op, 3),
+        Mnemonic::Int => {
+            op.imm = immediate(i, 0)? & 0xff;
+            Choice::branch(virtual86::int_n)
+        }
+        Mnemonic::Int3 => {
+            op.imm = 3;
+            Choice::branch(far::int)
+        }
         Mnemonic::Int1 => {
             op.imm = 1;
             Choice::branch(far::int1)
@@ -203,11 +209,6 @@ fn jcxz(op: &mut Op, i: &Instruction, count_bits: u8) -> Option<Choice> {
     near_target(op, i);
     op.src = count_bits;
     Choice::branch(branch::jcxz)
-}
-
-fn interrupt(op: &mut Op, vector: u64) -> Option<Choice> {
-    op.imm = vector & 0xff;
-    Choice::branch(far::int)
 }
 
 fn push(op: &mut Op, i: &Instruction) -> Option<Choice> {

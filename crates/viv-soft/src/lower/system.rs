@@ -1,12 +1,12 @@
 //! System instructions and port I/O.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::Choice;
 use super::operand::{bits, for_size, for_wide_size, immediate, is_memory, register, segment_number};
 use crate::cpu::Bitness;
 use crate::op::{Handler, Op};
-use crate::ops::{io, mov, segment, system, xstate};
+use crate::ops::{hypercall, io, mov, segment, system, xstate};
 
 /// Lowers instructions of this group.
 pub fn lower(op: &mut Op, i: &Instruction, bitness: Bitness) -> Option<Choice> {
@@ -23,6 +23,7 @@ pub fn lower(op: &mut Op, i: &Instruction, bitness: Bitness) -> Option<Choice> {
         | Mnemonic::Prefetchw => Choice::plain(mov::nop),
         Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence => Choice::plain(mov::fence),
         Mnemonic::Pause => Choice::plain(system::pause),
+        Mnemonic::Vmcall | Mnemonic::Vmmcall => Choice::serializing(hypercall::hypercall),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => Choice::plain(system::flush_line),
         Mnemonic::In => {
             op.aux = u8::from(i.op1_kind() == OpKind::Register);
@@ -78,10 +79,10 @@ pub fn lower(op: &mut Op, i: &Instruction, bitness: Bitness) -> Option<Choice> {
         Mnemonic::Rdgsbase => base(op, i, 5, for_wide_size!(bits(i, 0), |T| system::read_base::<T>)),
         Mnemonic::Wrfsbase => base(op, i, 4, for_wide_size!(bits(i, 0), |T| system::write_base::<T>)),
         Mnemonic::Wrgsbase => base(op, i, 5, for_wide_size!(bits(i, 0), |T| system::write_base::<T>)),
-        Mnemonic::Lgdt => table(op, bitness, 0, segment::load_table),
-        Mnemonic::Lidt => table(op, bitness, 1, segment::load_table),
-        Mnemonic::Sgdt => table(op, bitness, 0, segment::store_table),
-        Mnemonic::Sidt => table(op, bitness, 1, segment::store_table),
+        Mnemonic::Lgdt => table(op, i, bitness, 0, segment::load_table),
+        Mnemonic::Lidt => table(op, i, bitness, 1, segment::load_table),
+        Mnemonic::Sgdt => table(op, i, bitness, 0, segment::store_table),
+        Mnemonic::Sidt => table(op, i, bitness, 1, segment::store_table),
         Mnemonic::Lldt => selector(op, i, 0, segment::lldt),
         Mnemonic::Ltr => selector(op, i, 0, segment::ltr),
         Mnemonic::Verr => selector(op, i, 0, segment::verify),
@@ -155,8 +156,9 @@ fn base(op: &mut Op, i: &Instruction, number: u8, handler: Handler) -> Option<Ch
 }
 
 /// Instructions on GDTR (`which` 0) and IDTR (1).
-fn table(op: &mut Op, bitness: Bitness, which: u8, handler: Handler) -> Option<Choice> {
+fn table(op: &mut Op, i: &Instruction, bitness: Bitness, which: u8, handler: Handler) -> Option<Choice> {
     op.imm = if bitness == Bitness::Bits64 { 8 } else { 4 };
+    op.src = u8::from(matches!(i.code(), Code::Lgdt_m1632_16 | Code::Lidt_m1632_16));
     op.aux = which;
     Choice::plain(handler)
 }

@@ -78,7 +78,7 @@ impl Format for Pae {
 
     fn root(cpu: &mut Cpu, address: u64) -> Option<u64> {
         let cr3 = cpu.cr3;
-        // A state that was loaded has none; memory still has what they came from.
+        // A state that was loaded may have none; memory still has what they came from.
         let entries = cpu.pdptes.unwrap_or_else(|| cpu.read_pdptes(cr3));
         cpu.pdptes = Some(entries);
         let entry = entries[(address >> 30) as usize & 3];
@@ -146,6 +146,11 @@ impl Cpu {
         }
         self.pdptes = Some(entries);
         Ok(())
+    }
+
+    /// The entries in use, for a saved state.
+    pub fn present_pdptes(&self) -> Option<[u64; 4]> {
+        self.pdptes.filter(|_| Self::uses_pdptes(self.cr0, self.cr4, self.long_mode()))
     }
 
     fn read_pdptes(&mut self, cr3: u64) -> [u64; 4] {

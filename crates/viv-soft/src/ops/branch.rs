@@ -32,8 +32,8 @@ fn target(cpu: &Cpu, op: &Op) -> u64 {
     let target = cpu.exec.rip.wrapping_add(op.imm);
     match cpu.bitness {
         Bitness::Bits64 => target,
-        Bitness::Bits32 if op.aux != 16 => target & 0xffff_ffff,
-        _ => target & 0xffff,
+        _ if op.aux == 16 => target & 0xffff,
+        _ => target & 0xffff_ffff,
     }
 }
 

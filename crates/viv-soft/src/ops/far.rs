@@ -2,16 +2,17 @@
 
 use viv_arch::{Cr0, Efer, Exception, Gpr, Rflags, Segment, SegmentRegister, Vector, paging};
 
-use crate::cpu::{Cpu, Exec, Fault};
+use crate::cpu::{Cpu, Exec, Fault, Pending};
 use crate::event::EventKind;
+use crate::event::task::{Cause, TaskSwitch};
 use crate::op::Op;
+use crate::ops::gate::FarGate;
 use crate::ops::segment::null_segment;
+use crate::ops::virtual86::{enter_v86, iret_real};
 use crate::ram::Int;
 
 const CS: usize = SegmentRegister::Cs as usize;
 const SS: usize = SegmentRegister::Ss as usize;
-/// Attributes of CS in real mode: those of data that may be written.
-const REAL_CODE: u32 = 0x93;
 
 impl Cpu {
     /// Reads and checks a code segment for a far transfer; sets its accessed bit.
@@ -67,60 +68,60 @@ impl Cpu {
         self.update_mode();
     }
 
-    /// CS as a far transfer in real mode loads it: code there may be written. The limit stays as it is.
-    fn real_code(&self, selector: u16) -> Segment {
-        Segment {
-            selector,
-            attributes: REAL_CODE,
-            limit: self.segments[CS].limit,
-            base: u64::from(selector) << 4,
-        }
-    }
-
-    /// Loads CS and RIP in real mode.
+    /// Loads CS and RIP in real mode and virtual-8086 mode.
     pub fn enter_real_code(&mut self, selector: u16, rip: u64) {
-        self.segments[CS] = self.real_code(selector);
+        self.segments[CS] = self.real_segment(SegmentRegister::Cs as u8, selector);
         self.exec.rip = rip;
     }
 
     /// The code segment that a far JMP or CALL goes to, checked.
     fn far_target(&mut self, selector: u16, offset: u64) -> Result<Segment, Fault> {
-        if !self.cr0.contains(Cr0::PE) {
-            return Ok(self.real_code(selector));
-        }
-        let segment = self.code_segment(selector, false)?;
+        let segment = if self.has_real_segments() {
+            self.real_segment(SegmentRegister::Cs as u8, selector)
+        } else {
+            self.code_segment(selector, false)?
+        };
         self.check_rip(&segment, offset)?;
         Ok(segment)
     }
 
     fn enter_far(&mut self, segment: Segment, offset: u64) {
-        if self.cr0.contains(Cr0::PE) {
-            self.enter_code(segment, offset, self.cpl);
-        } else {
+        if self.has_real_segments() {
             self.segments[CS] = segment;
             self.exec.rip = offset;
+        } else {
+            self.enter_code(segment, offset, self.cpl);
         }
     }
 
-    fn far_jump(&mut self, selector: u16, offset: u64) -> Exec {
-        if let Some(gate) = self.call_gate(selector)? {
-            return self.jump_through(&gate);
+    /// Far JMP; `back` is where the task goes on if another takes its place.
+    fn far_jump(&mut self, selector: u16, offset: u64, back: u64) -> Exec {
+        match self.far_gate(selector)? {
+            Some(FarGate::Call(gate)) => self.jump_through(&gate),
+            Some(FarGate::Task(tss)) => self.far_task(Cause::Jump, tss, back),
+            None => {
+                let segment = self.far_target(selector, offset)?;
+                self.enter_far(segment, offset);
+                Ok(())
+            }
         }
-        let segment = self.far_target(selector, offset)?;
-        self.enter_far(segment, offset);
-        Ok(())
+    }
+
+    fn far_task(&mut self, cause: Cause, selector: u16, rip: u64) -> Exec {
+        let flags = self.flags();
+        self.switch_task(&TaskSwitch { cause, selector, rip, flags, external: 0 })
     }
 }
 
 /// Far JMP with an immediate pointer: offset in `imm`, selector in `disp`.
 pub fn jmp_far_i(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.far_jump(op.disp as u16, op.imm)
+    cpu.far_jump(op.disp as u16, op.imm, cpu.next_rip(op))
 }
 
 /// Far JMP through memory.
 pub fn jmp_far_m<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (selector, offset) = far_operand::<T>(cpu, op)?;
-    cpu.far_jump(selector, offset)
+    cpu.far_jump(selector, offset, cpu.next_rip(op))
 }
 
 fn far_operand<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Fault> {
@@ -132,8 +133,10 @@ fn far_operand<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u64), Fault> {
 fn call_far<T: Int>(cpu: &mut Cpu, op: &Op, selector: u16, offset: u64) -> Exec {
     let back = cpu.next_rip(op);
     let old = cpu.segments[CS].selector;
-    if let Some(gate) = cpu.call_gate(selector)? {
-        return cpu.call_through(&gate, back);
+    match cpu.far_gate(selector)? {
+        Some(FarGate::Call(gate)) => return cpu.call_through(&gate, back),
+        Some(FarGate::Task(tss)) => return cpu.far_task(Cause::Call, tss, back),
+        None => {}
     }
     let segment = cpu.far_target(selector, offset)?;
     let before = cpu.reg(Gpr::Rsp);
@@ -161,8 +164,9 @@ pub fn call_far_m<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 pub fn ret_far<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let offset = cpu.peek::<T>(0)?.to_u64();
     let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
-    if !cpu.cr0.contains(Cr0::PE) {
-        cpu.far_jump(selector, offset)?;
+    if cpu.has_real_segments() {
+        let segment = cpu.far_target(selector, offset)?;
+        cpu.enter_far(segment, offset);
         cpu.release(2 * T::SIZE + op.imm);
         return Ok(());
     }
@@ -227,31 +231,31 @@ impl Cpu {
 }
 
 /// IRET, IRETD, IRETQ.
-pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
+pub fn iret<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     // Even if it faults (SDM vol. 3, 6.7.1).
     if cpu.nmi_blocked {
         cpu.nmi_blocked = false;
         cpu.attend();
     }
-    if !cpu.cr0.contains(Cr0::PE) {
+    if cpu.has_real_segments() {
         return iret_real::<T>(cpu);
     }
     if cpu.flag(Rflags::NT) {
         if cpu.long_mode() {
             return cpu.gp0();
         }
-        return cpu.unsupported("a task switch by IRET");
+        return cpu.return_to_task(cpu.next_rip(op));
     }
     let rip = cpu.peek::<T>(0)?.to_u64();
     let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
     let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
     if flags & Rflags::VM.bits() != 0 && cpu.cpl == 0 && !cpu.long_mode() {
-        return cpu.unsupported("IRET to virtual-8086 mode");
+        return enter_v86(cpu, rip, selector, flags);
     }
     let segment = cpu.code_segment(selector, true)?;
     cpu.check_rip(&segment, rip)?;
     let rpl = (selector & 3) as u8;
-    let changeable = returned_flags::<T>(cpu);
+    let changeable = cpu.returned_flags(T::SIZE);
     if cpu.is_64bit() || rpl > cpu.cpl {
         let sp = cpu.peek::<T>(3 * T::SIZE)?.to_u64();
         let stack = cpu.peek::<T>(4 * T::SIZE)?.to_u64() as u16;
@@ -266,36 +270,24 @@ pub fn iret<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
     Ok(())
 }
 
-/// IRET in real mode (SDM vol. 2, IRET).
-fn iret_real<T: Int>(cpu: &mut Cpu) -> Exec {
-    let rip = cpu.peek::<T>(0)?.to_u64();
-    let selector = cpu.peek::<T>(T::SIZE)?.to_u64() as u16;
-    let flags = cpu.peek::<T>(2 * T::SIZE)?.to_u64();
-    let segment = cpu.real_code(selector);
-    cpu.check_rip(&segment, rip)?;
-    cpu.release(3 * T::SIZE);
-    cpu.enter_real_code(selector, rip);
-    let changeable = returned_flags::<T>(cpu);
-    cpu.replace_flags(flags, changeable);
-    Ok(())
+impl Cpu {
+    /// The flags that IRET of `size` bytes loads.
+    pub fn returned_flags(&self, size: u64) -> Rflags {
+        let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
+        if size > 2 {
+            changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
+        }
+        if self.cpl == 0 {
+            changeable |= Rflags::IOPL;
+        }
+        if self.may_change_if() {
+            changeable |= Rflags::IF;
+        }
+        changeable
+    }
 }
 
-/// The flags that IRET loads.
-fn returned_flags<T: Int>(cpu: &Cpu) -> Rflags {
-    let mut changeable = Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT;
-    if T::SIZE > 2 {
-        changeable |= Rflags::RF | Rflags::AC | Rflags::ID;
-    }
-    if cpu.cpl == 0 {
-        changeable |= Rflags::IOPL;
-    }
-    if cpu.cpl <= Rflags::from_bits_retain(cpu.flags()).iopl() {
-        changeable |= Rflags::IF;
-    }
-    changeable
-}
-
-/// INT n, INT3 and INTO: `imm` is the vector.
+/// INT3 and INTO: `imm` is the vector.
 pub fn int(cpu: &mut Cpu, op: &Op) -> Exec {
     interrupt(cpu, op, EventKind::Software)
 }
@@ -305,11 +297,15 @@ pub fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
     interrupt(cpu, op, EventKind::Hardware)
 }
 
-fn interrupt(cpu: &mut Cpu, op: &Op, kind: EventKind) -> Exec {
-    let rip = cpu.next_rip(op);
-    let back = cpu.exec.rip;
-    cpu.exec.rip = rip;
-    cpu.deliver(op.imm as u8, None, kind).inspect_err(|_| cpu.exec.rip = back)
+/// Delivers the event of an instruction that exists to raise one: `imm` is the vector.
+pub fn interrupt(cpu: &mut Cpu, op: &Op, kind: EventKind) -> Exec {
+    let start = cpu.exec.rip;
+    cpu.exec.rip = cpu.next_rip(op);
+    let delivered = cpu.deliver(op.imm as u8, None, kind);
+    if delivered.is_err() && !matches!(cpu.pending, Some(Pending::InNewTask(_))) {
+        cpu.exec.rip = start;
+    }
+    delivered
 }
 
 /// INTO.
@@ -367,9 +363,8 @@ pub fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 pub fn sysenter(cpu: &mut Cpu, _: &Op) -> Exec {
-    cpu.require_protected()?;
     let selector = cpu.msrs.sysenter_cs as u16 & !3;
-    if selector == 0 {
+    if !cpu.cr0.contains(Cr0::PE) || selector == 0 {
         return cpu.gp0();
     }
     cpu.exec.rflags &= !(Rflags::IF | Rflags::RF | Rflags::VM).bits();

@@ -4,6 +4,13 @@ use viv_arch::{Exception, Segment, SegmentRegister, Vector};
 
 use crate::cpu::{Cpu, Exec, Fault};
 
+/// What a far JMP or CALL goes through instead of going to a code segment.
+pub enum FarGate {
+    Call(CallGate),
+    /// A TSS, or a task gate, which names one: the TSS's selector.
+    Task(u16),
+}
+
 /// A call gate of 16 or 32 bits.
 pub struct CallGate {
     selector: u16,
@@ -23,9 +30,9 @@ pub struct Target {
 }
 
 impl Cpu {
-    /// The call gate that a far JMP or CALL names, if it is one and may be used. Long mode's are none here.
-    pub fn call_gate(&mut self, selector: u16) -> Result<Option<CallGate>, Fault> {
-        if !self.is_protected() || selector & !3 == 0 {
+    /// The gate or task that a far JMP or CALL names, if it is one and may be used. Long mode's are none here.
+    pub fn far_gate(&mut self, selector: u16) -> Result<Option<FarGate>, Fault> {
+        if self.has_real_segments() || self.long_mode() || selector & !3 == 0 {
             return Ok(None);
         }
         let code = u32::from(selector & !3);
@@ -41,22 +48,20 @@ impl Cpu {
         if !segment.is_present() {
             return self.raise(Exception::with_code(Vector::SegmentNotPresent, code));
         }
-        if !matches!(kind, 4 | 0xc) {
-            return self.unsupported("a task switch by a far transfer");
+        if matches!(kind, 1 | 9) {
+            return Ok(Some(FarGate::Task(selector)));
+        }
+        if kind == 5 {
+            return Ok(Some(FarGate::Task((descriptor >> 16) as u16)));
         }
         let wide = kind == 0xc;
         let high = if wide { (descriptor >> 32) & 0xffff_0000 } else { 0 };
-        Ok(Some(CallGate {
+        Ok(Some(FarGate::Call(CallGate {
             selector: (descriptor >> 16) as u16,
             offset: (descriptor & 0xffff) | high,
             size: if wide { 4 } else { 2 },
             parameters: (descriptor >> 32) & 0x1f,
-        }))
-    }
-
-    /// Whether this is protected mode outside long mode.
-    fn is_protected(&self) -> bool {
-        self.cr0.contains(viv_arch::Cr0::PE) && !self.long_mode()
+        })))
     }
 
     /// Reads and checks the code segment that a gate of any kind names, which `fits` may refuse, too. Error codes get the

@@ -1,28 +1,28 @@
 //! IN and OUT.
 
-use viv_arch::{Cr0, Gpr, Rflags};
+use viv_arch::Gpr;
 
 use crate::cpu::{Cpu, Exec};
 use crate::op::Op;
 use crate::ram::Int;
 
 impl Cpu {
-    /// Checks the right to `size` ports from `port`: by IOPL, else by the TSS's permission map (SDM vol. 1,
-    /// 19.5).
+    /// Checks the right to `size` ports from `port`: by IOPL, else, and always in virtual-8086 mode, by the TSS's permission
+    /// map (SDM vol. 1, 19.5).
     pub fn check_port(&mut self, port: u16, size: u64) -> Exec {
-        if !self.cr0.contains(Cr0::PE) || self.cpl <= Rflags::from_bits_retain(self.flags()).iopl() {
+        if self.may_change_if() && !self.is_v86() {
             return Ok(());
         }
         let tss = self.tr;
         if !matches!(tss.kind(), 9 | 11) || u64::from(tss.limit) < 0x67 {
             return self.gp0();
         }
-        let map = u64::from(self.load_system::<u16>(tss.base.wrapping_add(0x66))?);
+        let map = u64::from(self.load_system::<u16>(self.within_table(tss.base, 0x66))?);
         let at = map + u64::from(port >> 3);
         if at + 1 > u64::from(tss.limit) {
             return self.gp0();
         }
-        let bits = self.load_system::<u16>(tss.base.wrapping_add(at))?;
+        let bits = self.load_system::<u16>(self.within_table(tss.base, at))?;
         let mask = ((1u32 << size) - 1) << (port & 7);
         if u32::from(bits) & mask != 0 {
             return self.gp0();

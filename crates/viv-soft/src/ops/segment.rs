@@ -1,13 +1,16 @@
 //! Segment registers and descriptor tables (SDM vol. 3, chapters 3 and 5).
 
-use viv_arch::{Cr0, Exception, Segment, SegmentRegister, Vector};
+use viv_arch::{Exception, Segment, SegmentRegister, Vector};
 
 use crate::cpu::{Cpu, Exec, Fault, Shadow};
 use crate::op::Op;
+use crate::ops::virtual86::v86_segment;
 use crate::ram::Int;
 
 /// Bit of a descriptor: the segment was accessed.
 const ACCESSED: u64 = 1 << 40;
+/// Attributes of a segment in real mode: data that may be written.
+const REAL_DATA: u32 = 0x93;
 
 impl Cpu {
     /// Reads a descriptor from the GDT or LDT: where it is, and its eight bytes. Outside the table: `vector`
@@ -25,24 +28,45 @@ impl Cpu {
         if offset + 7 > limit {
             return self.raise(Exception::with_code(vector, code));
         }
-        let address = base.wrapping_add(offset);
+        let address = self.within_table(base, offset);
         Ok((address, self.load_system(address)?))
+    }
+
+    /// The linear address `offset` bytes into what a system register points to: it wraps at 4 GiB outside long mode.
+    pub fn within_table(&self, base: u64, offset: u64) -> u64 {
+        let address = base.wrapping_add(offset);
+        if self.long_mode() { address } else { address & 0xffff_ffff }
     }
 
     /// Sets a descriptor's accessed bit if it is not set.
     pub fn mark_accessed(&mut self, address: u64, descriptor: u64) -> Exec {
         if descriptor & ACCESSED == 0 {
-            self.store_system::<u8>(address.wrapping_add(5), ((descriptor | ACCESSED) >> 40) as u8)?;
+            let address = self.within_table(address, 5);
+            self.store_system::<u8>(address, ((descriptor | ACCESSED) >> 40) as u8)?;
         }
         Ok(())
     }
 
+    /// Segment register `number` with `selector` loaded in real mode or virtual-8086 mode. Real mode changes neither limit
+    /// nor attributes, so that what protected mode left there stays in force ("big real mode"), but makes a segment of
+    /// one that was null.
+    pub fn real_segment(&self, number: u8, selector: u16) -> Segment {
+        if self.is_v86() {
+            return v86_segment(selector);
+        }
+        let old = self.segments[number as usize];
+        let (attributes, limit) = if old.is_usable() && old.is_present() {
+            (old.attributes, old.limit)
+        } else {
+            (REAL_DATA, 0xffff)
+        };
+        Segment { selector, attributes, limit, base: u64::from(selector) << 4 }
+    }
+
     /// Loads ES, SS, DS, FS or GS as MOV and POP do.
     pub fn load_segment(&mut self, number: u8, selector: u16) -> Exec {
-        if !self.cr0.contains(Cr0::PE) {
-            let segment = &mut self.segments[number as usize];
-            segment.selector = selector;
-            segment.base = u64::from(selector) << 4;
+        if self.has_real_segments() {
+            self.segments[number as usize] = self.real_segment(number, selector);
             return Ok(());
         }
         let is_stack = number == SegmentRegister::Ss as u8;
@@ -147,13 +171,16 @@ pub fn load_far_pointer<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// LGDT, and LIDT with `aux` 1; `imm` is the size of the base in bytes.
+/// LGDT, and LIDT with `aux` 1; `imm` is the size of the base in bytes, of which three are loaded if `src` is 1.
 pub fn load_table(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let address = cpu.linear(op, 2 + op.imm, false)?;
     let limit = cpu.load::<u16>(address)?;
     let mut bytes = [0; 8];
     cpu.read_bytes(address.wrapping_add(2), &mut bytes[..op.imm as usize])?;
+    if op.src == 1 {
+        bytes[3] = 0;
+    }
     let base = u64::from_le_bytes(bytes);
     if cpu.is_64bit() && !viv_arch::paging::is_canonical(base) {
         return cpu.gp0();
@@ -224,7 +251,8 @@ pub fn ltr(cpu: &mut Cpu, op: &Op) -> Exec {
         return cpu.raise(Exception::with_code(Vector::SegmentNotPresent, code));
     }
     segment.attributes |= 2;
-    cpu.store_system::<u8>(address.wrapping_add(5), segment.attributes as u8)?;
+    let rights = cpu.within_table(address, 5);
+    cpu.store_system::<u8>(rights, segment.attributes as u8)?;
     cpu.tr = segment;
     Ok(())
 }
@@ -260,7 +288,8 @@ fn inspect(cpu: &mut Cpu, selector: u16) -> Result<Option<Segment>, Fault> {
     if offset + 7 > limit {
         return Ok(None);
     }
-    let descriptor = cpu.load_system(base.wrapping_add(offset))?;
+    let address = cpu.within_table(base, offset);
+    let descriptor = cpu.load_system(address)?;
     Ok(Some(Segment::from_descriptor(selector, descriptor)))
 }
 
@@ -352,9 +381,9 @@ impl Cpu {
         if ops.first().is_some_and(fits) { Ok(false) } else { self.gp0() }
     }
 
-    /// Fails with #UD in real mode.
+    /// Fails with #UD in real mode and virtual-8086 mode.
     pub fn require_protected(&mut self) -> Exec {
-        if self.cr0.contains(Cr0::PE) { Ok(()) } else { self.ud() }
+        if self.has_real_segments() { self.ud() } else { Ok(()) }
     }
 
     /// Fails with #GP(0) where UMIP keeps user mode from system registers.

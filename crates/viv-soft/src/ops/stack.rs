@@ -5,6 +5,7 @@ use viv_arch::{Exception, Gpr, Rflags, Segment, SegmentRegister, Vector};
 use crate::access::NOT_CANONICAL;
 use crate::cpu::{Bitness, Cpu, Exec, Fault, Pending, Shadow};
 use crate::op::Op;
+use crate::ops::virtual86::InterruptFlag;
 use crate::ram::Int;
 
 const RSP: u8 = Gpr::Rsp as u8 * 8;
@@ -165,12 +166,22 @@ pub fn pop_segment<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 pub fn pushf<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
+    if cpu.pushed_interrupt_flag(T::SIZE)? == InterruptFlag::Virtual {
+        return cpu.push(cpu.virtual_flags());
+    }
     let image = cpu.flags() & !(Rflags::VM | Rflags::RF).bits();
     cpu.push(T::from_u64(image))
 }
 
 pub fn popf<T: Int>(cpu: &mut Cpu, _: &Op) -> Exec {
-    let value = cpu.pop::<T>()?.to_u64();
+    let interrupt_flag = cpu.pushed_interrupt_flag(T::SIZE)?;
+    let value = cpu.peek::<T>(0)?.to_u64();
+    if interrupt_flag == InterruptFlag::Virtual {
+        cpu.load_virtual_flags(value)?;
+        cpu.release(T::SIZE);
+        return Ok(());
+    }
+    cpu.release(T::SIZE);
     cpu.load_flags(value, T::SIZE);
     Ok(())
 }
@@ -186,7 +197,7 @@ impl Cpu {
         if self.cpl == 0 {
             changeable |= Rflags::IOPL;
         }
-        if self.cpl <= Rflags::from_bits_retain(self.exec.rflags).iopl() {
+        if self.may_change_if() {
             changeable |= Rflags::IF;
         }
         self.replace_flags(value, changeable);

@@ -10,7 +10,7 @@ use std::arch::asm;
 use viv_arch::{Gpr, Rflags, SegmentRegister, paging};
 
 use crate::cpu::{Cpu, Exec, Fault, Pending};
-use crate::op::{AddressKind, Op};
+use crate::op::{AddressKind, Op, segment_allows};
 use crate::ops::arith::Arith;
 use crate::ram::{self, Int};
 
@@ -22,6 +22,7 @@ pub const REPNE: u8 = 2;
 /// How many bytes a repeated instruction moves before it looks for interrupts.
 const QUANTUM: u64 = 64 * 1024;
 
+const ES: u8 = SegmentRegister::Es as u8;
 const RSI: usize = Gpr::Rsi as usize;
 const RDI: usize = Gpr::Rdi as usize;
 const RCX: usize = Gpr::Rcx as usize;
@@ -40,7 +41,7 @@ impl Cpu {
         match op.address {
             AddressKind::Flat | AddressKind::Based => Ok(offset),
             AddressKind::Narrow => Ok(offset & 0xffff_ffff),
-            kind => self.linear_slow(kind, SegmentRegister::Es as u8, offset, size, write),
+            kind => self.linear_slow(kind, ES, offset, size, write),
         }
     }
 
@@ -97,6 +98,17 @@ impl Cpu {
     /// Whether the guest or a debugger outside makes single steps.
     fn is_stepping(&self) -> bool {
         self.stepping || self.debug.outside.is_stepping()
+    }
+
+    /// Whether `bytes` from an index register upwards lie in segment `number`, and in what the address size reaches. In
+    /// 64-bit mode everything does.
+    fn is_in_segment(&self, op: &Op, number: u8, register: usize, bytes: u64, write: bool) -> bool {
+        if !matches!(op.address, AddressKind::Segmented32 | AddressKind::Segmented16) {
+            return true;
+        }
+        let mask = op.address.mask();
+        let offset = self.exec.gpr[register] & mask;
+        offset + (bytes - 1) <= mask && segment_allows(&self.segments[number as usize], offset, bytes, write)
     }
 
     /// How many elements from `address` upwards lie in its page, `count` at the most.
@@ -168,14 +180,17 @@ fn movs_element<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn movs_run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> Result<u64, Fault> {
-    if matches!(op.address, AddressKind::Segmented32 | AddressKind::Segmented16) {
+    let in_segments = |cpu: &Cpu, bytes: u64| {
+        cpu.is_in_segment(op, op.segment, RSI, bytes, false) && cpu.is_in_segment(op, ES, RDI, bytes, true)
+    };
+    if !in_segments(cpu, T::SIZE) {
         return Ok(0);
     }
     let from = cpu.source(op, T::SIZE)?;
     let to = cpu.destination(op, T::SIZE, true)?;
     let elements = Cpu::run_length::<T>(from, count).min(Cpu::run_length::<T>(to, count));
     let bytes = elements * T::SIZE;
-    if elements == 0 {
+    if elements == 0 || !in_segments(cpu, bytes) {
         return Ok(0);
     }
     let Some(source) = cpu.pointer_for_read(from, bytes)? else { return Ok(0) };
@@ -205,13 +220,10 @@ fn stos_element<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn stos_run<T: Int>(cpu: &mut Cpu, op: &Op, count: u64) -> Result<u64, Fault> {
-    if matches!(op.address, AddressKind::Segmented32 | AddressKind::Segmented16) {
-        return Ok(0);
-    }
     let to = cpu.destination(op, T::SIZE, true)?;
     let elements = Cpu::run_length::<T>(to, count);
     let bytes = elements * T::SIZE;
-    if elements == 0 {
+    if elements == 0 || !cpu.is_in_segment(op, ES, RDI, bytes, true) {
         return Ok(0);
     }
     let Some(destination) = cpu.pointer_for_update(to, bytes)? else { return Ok(0) };

@@ -5,6 +5,7 @@ use viv_arch::{Cr0, Cr4, Efer, Gpr, Rflags, SegmentRegister, paging, xsave};
 use crate::cpu::{Cpu, Exec, Shadow};
 use crate::debug::{DR6_BD, DR7_GD};
 use crate::op::Op;
+use crate::ops::virtual86::InterruptFlag;
 use crate::ram::Int;
 
 const RAX: u8 = 0;
@@ -83,7 +84,8 @@ impl Cpu {
         Ok(())
     }
 
-    fn write_cr3(&mut self, value: u64) -> Exec {
+    /// Loads CR3 as MOV does.
+    pub fn write_cr3(&mut self, value: u64) -> Exec {
         let identifies = self.cr4.contains(Cr4::PCIDE);
         let flush = !identifies || value & CR3_NO_FLUSH == 0;
         let value = if identifies { value & !CR3_NO_FLUSH } else { value };
@@ -271,22 +273,20 @@ pub fn hlt(cpu: &mut Cpu, _: &Op) -> Exec {
     Ok(())
 }
 
-fn require_iopl(cpu: &mut Cpu) -> Exec {
-    if cpu.cr0.contains(Cr0::PE) && cpu.cpl > Rflags::from_bits_retain(cpu.flags()).iopl() {
-        return cpu.gp0();
-    }
-    Ok(())
-}
-
 pub fn cli(cpu: &mut Cpu, _: &Op) -> Exec {
-    require_iopl(cpu)?;
-    cpu.exec.rflags &= !Rflags::IF.bits();
+    let flag = match cpu.interrupt_flag()? {
+        InterruptFlag::Real => Rflags::IF,
+        InterruptFlag::Virtual => Rflags::VIF,
+    };
+    cpu.exec.rflags &= !flag.bits();
     Ok(())
 }
 
 pub fn sti(cpu: &mut Cpu, _: &Op) -> Exec {
-    require_iopl(cpu)?;
-    if !cpu.flag(Rflags::IF) {
+    if cpu.interrupt_flag()? == InterruptFlag::Virtual {
+        cpu.check_virtual_flags(Rflags::IF.bits())?;
+        cpu.exec.rflags |= Rflags::VIF.bits();
+    } else if !cpu.flag(Rflags::IF) {
         cpu.exec.rflags |= Rflags::IF.bits();
         cpu.shadow = Shadow::Interrupts;
         cpu.attend();
@@ -493,9 +493,11 @@ pub fn write_base<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// PAUSE: lets another thread of the host run now and then, for the lock's holder may be waiting for this core.
+/// PAUSE. Now and then it lets another thread of the host run, for the lock's holder may be waiting for this core.
 pub fn pause(cpu: &mut Cpu, _: &Op) -> Exec {
-    if cpu.shared.vcpus() > 1 {
+    cpu.frame.pauses -= 1;
+    if cpu.frame.pauses < 0 {
+        cpu.frame.pauses = cpu.shared.patience();
         std::thread::yield_now();
     }
     Ok(())

@@ -67,6 +67,7 @@ pub mod condition {
     pub const NOT_EQUAL: u8 = 5;
     pub const CARRY: u8 = 2;
     pub const ABOVE: u8 = 7;
+    pub const SIGN: u8 = 8;
 }
 
 /// Operations of two operands, as the opcode has them in its upper bits.

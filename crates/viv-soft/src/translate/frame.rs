@@ -47,6 +47,8 @@ pub struct Frame {
     pub mode: super::Mode,
     /// Whether an interrupt waits for IF to be set.
     pub interrupt_waits: u8,
+    /// How many PAUSEs there are left until the thread lets others run.
+    pub pauses: i32,
     /// The translation generation that all of this holds for.
     pub generation: u64,
     /// How often an address was looked up in the TLB.
@@ -71,6 +73,7 @@ impl Default for Frame {
             x87_control: 0,
             mode: super::Mode::default(),
             interrupt_waits: 0,
+            pauses: 0,
             generation: 0,
             lookups: 0,
         }

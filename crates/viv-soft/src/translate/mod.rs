@@ -71,7 +71,7 @@ const AVX: u16 = 1 << 5;
 /// Code is interpreted: alignment is checked, or the privilege level is 1 or 2.
 const ODD: u16 = 1 << 6;
 const SMAP: u16 = 1 << 7;
-/// A user program's 32-bit code in segments of all 4 GiB, of which only FS and GS have a base.
+/// 32-bit code in segments of all 4 GiB, of which only FS and GS have a base.
 const FLAT: u16 = 1 << 8;
 /// It can use FS, GS.
 const FS: u16 = 1 << FS_BIT;
@@ -186,7 +186,10 @@ impl Mode {
 
     /// What a branch target is found by in that table.
     pub const fn target_key(self, linear: u64) -> u64 {
-        linear | ((self.0 >> FS_BIT & 3) as u64) << 32
+        if !self.is_narrow() {
+            return linear;
+        }
+        linear | ((self.0 >> FS_BIT & 3) as u64) << 32 | (self.view() as u64) << 34
     }
 }
 
@@ -194,7 +197,7 @@ impl Mode {
 fn flat(cpu: &Cpu) -> u16 {
     let segment = |register: SegmentRegister| &cpu.segments[register as usize];
     let [code, stack] = [SegmentRegister::Cs, SegmentRegister::Ss].map(segment);
-    let is_flat = cpu.cpl == 3
+    let is_flat = matches!(cpu.cpl, 0 | 3)
         && (code.base, code.limit) == (0, u32::MAX)
         && stack.attributes & Segment::DEFAULT_BIG != 0
         && [stack, segment(SegmentRegister::Ds), segment(SegmentRegister::Es)]

@@ -37,6 +37,8 @@ pub enum System {
     ReadTsc(bool),
     /// LFENCE, MFENCE, SFENCE.
     Fence,
+    /// PAUSE, which is interpreted when it is time to let another thread run.
+    Pause,
     /// MOV from a segment register to a general one.
     ReadSelector,
     /// RDFSBASE and RDGSBASE, WRFSBASE and WRGSBASE: the number of the segment register.
@@ -82,6 +84,7 @@ pub fn classify(i: &Instruction, mode: Mode) -> Class {
         Mnemonic::Rdtsc => Class::System(System::ReadTsc(false)),
         Mnemonic::Rdtscp => Class::System(System::ReadTsc(true)),
         Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => Class::System(System::Fence),
+        Mnemonic::Pause => Class::System(System::Pause),
         Mnemonic::Mov
             if i.op1_kind() == OpKind::Register
                 && i.op1_register().is_segment_register()
@@ -113,6 +116,7 @@ const TLB_VIEW: Mem = of_cpu(offset_of!(Cpu, tlb.view));
 const TLB_CURRENT: Mem = of_cpu(offset_of!(Cpu, tlb.current));
 /// The lower half of the mode.
 const MODE: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, mode));
+const PAUSES: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, pauses));
 const INTERRUPT_WAITS: Mem = of_cpu(offset_of!(Cpu, frame) + offset_of!(Frame, interrupt_waits));
 
 /// The visible part of segment register `number`.
@@ -159,6 +163,14 @@ impl Emitter<'_> {
                 Mnemonic::Mfence => self.asm.bytes(&[0x0f, 0xae, 0xf0]),
                 _ => self.asm.bytes(&[0x0f, 0xae, 0xf8]),
             },
+            System::Pause => {
+                self.guard_flags(item.live);
+                let miss = self.miss(n, self.after);
+                self.asm.rm(false, &[0x83], alu::SUB, PAUSES); // sub dword [pauses], 1
+                self.asm.bytes(&[1]);
+                self.asm.jump_if(condition::SIGN, miss);
+                self.asm.bytes(&[0xf3, 0x90]);
+            }
             System::ReadSelector => {
                 let from = selector(i.op1_register().number() as u8);
                 self.asm.rm(false, &[0x0f, 0xb7], SCRATCH, from); // movzx r32, word

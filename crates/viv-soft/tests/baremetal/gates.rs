@@ -1,8 +1,7 @@
 //! Call gates in 32-bit protected mode, outside long mode (SDM vol. 3, 5.8.3 to 5.8.6).
 
 use iced_x86::code_asm::*;
-use viv_arch::{Gpr, Segment, SegmentRegister};
-use viv_engine::Exit;
+use viv_arch::{Gpr, Segment};
 
 use crate::machine::*;
 
@@ -151,18 +150,4 @@ fn gates_are_checked_before_anything_changes() {
         assert_eq!(event.brief(), (wanted.0, wanted.1, USER_CODE), "{name}");
         assert_eq!((event.rsp, event.cs), (USER_STACK_TOP, selector::USER_CODE32), "{name}");
     }
-}
-
-#[test]
-fn task_switches_end_the_guest_with_a_word() {
-    let mut machine = Machine::protected();
-    let tss = Segment { selector: OWN, attributes: 0x89, limit: 0x67, base: DATA };
-    machine.set_descriptor(OWN, tss.to_descriptor());
-    machine.write_bytes(CODE, &far(JMP, OWN));
-    let exit = machine.run().exit;
-    assert!(matches!(&exit, Exit::Unsupported(text) if text.contains("task switch")), "{exit:?}");
-    assert_eq!(
-        machine.vcpu.save().unwrap().segments[SegmentRegister::Cs as usize].selector,
-        selector::CODE32
-    );
 }

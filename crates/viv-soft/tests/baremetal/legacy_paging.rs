@@ -1,7 +1,7 @@
 //! 32-bit paging and PAE paging (SDM vol. 3, 4.3 and 4.4), rights against the model of [`crate::paging`].
 
 use iced_x86::code_asm::*;
-use viv_arch::{Cr0, Cr4, Efer, Gpr, Rflags, paging};
+use viv_arch::{Cr0, Cr4, Efer, Gpr, Rflags, VcpuState, paging};
 
 use crate::machine::*;
 use crate::paging::{Control, Kind, combinations, expected};
@@ -289,6 +289,42 @@ fn pdptes_are_what_was_loaded() {
         let wanted = if takes { 2 } else { 1 };
         assert_eq!((outcome.gpr(Gpr::Rax), outcome.gpr(Gpr::Rbx)), (1, wanted), "{name}");
     }
+}
+
+#[test]
+fn pdptes_travel_with_a_saved_state() {
+    let mut subject = Subject::new(Pae);
+    let other = ROOT + 0x7000;
+    subject.set(other + 2 * 8, (ROOT + 0x8000) | KERNEL);
+    subject.set(ROOT + 0x8000, (FRAME + 0x1000) | KERNEL);
+    subject.machine.write(FRAME, 1u32);
+    subject.machine.write(FRAME + 0x1000, 2u32);
+    let kicker = subject.machine.vcpu.kicker();
+    subject.machine.platform.set_hook(move |_| kicker.kick());
+    let end = subject.machine.code_of(32, CODE, &|a| {
+        a.mov(eax, dword_ptr(PAGE as u32))?;
+        a.out(u32::from(PORT_HOOK), al)?;
+        let mut next = a.create_label();
+        a.jmp(next)?;
+        a.set_label(&mut next)?;
+        a.mov(ebx, dword_ptr(PAGE as u32))
+    });
+    subject.machine.code_of(32, end, &stop);
+    let outcome = subject.machine.run();
+    assert!(!outcome.stopped);
+    let wanted = [0, 1, 2, 3].map(|n| subject.machine.read::<u64>(ROOT + n * 8));
+    assert_eq!(outcome.state.pdptes, Some(wanted));
+    subject.machine.write(PDPTE, other | paging::PRESENT);
+    // A state from before they were saved finds what is in memory.
+    for (pdptes, value) in [(outcome.state.pdptes, 1), (None, 2)] {
+        let mut next = subject.machine.copy();
+        next.state = VcpuState { pdptes, ..outcome.state.clone() };
+        assert_eq!(next.run_to_stop().gpr(Gpr::Rbx), value);
+    }
+    // Without PAE paging there are none.
+    let mut machine = Machine::protected();
+    machine.code_of(32, CODE, &stop);
+    assert_eq!(machine.run_to_stop().state.pdptes, None);
 }
 
 #[test]

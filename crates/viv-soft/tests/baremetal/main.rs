@@ -5,6 +5,8 @@
 //! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
 
 mod alignment;
+mod big_real;
+mod bits16;
 mod compatibility;
 mod control;
 mod debug;
@@ -18,12 +20,16 @@ mod legacy_paging;
 mod loops;
 mod machine;
 mod paging;
+mod paravirtual;
 mod privilege;
 mod protected;
 mod real;
 mod segments;
 mod selfmod;
 mod state;
+mod stepper;
 mod strings;
+mod tasks;
 mod tlb;
 mod torture;
+mod virtual86;

@@ -347,18 +347,3 @@ fn iret_checks_before_it_changes_anything() {
         assert_eq!(event.frame, STACK_TOP - 20 - 12, "{name}");
     }
 }
-
-#[test]
-fn what_is_not_there_ends_the_guest_with_a_word() {
-    let mut machine = Machine::protected();
-    let flags = (Rflags::VM | Rflags::RESERVED_1).bits() as u32;
-    let exit = iret_with(&mut machine, [0, 0x1000, flags, 0, 0]).exit;
-    assert!(matches!(&exit, Exit::Unsupported(text) if text.contains("virtual-8086")), "{exit:?}");
-    machine.set_gate_32(OWN, selector::TSS, 0, 5, 3);
-    machine.code_of(32, CODE, &|a| a.int(u32::from(OWN)));
-    let exit = machine.run().exit;
-    assert!(matches!(&exit, Exit::Unsupported(text) if text.contains("task gate")), "{exit:?}");
-    machine.state.rflags |= Rflags::NT;
-    let exit = iret_with(&mut machine, [0; 5]).exit;
-    assert!(matches!(&exit, Exit::Unsupported(text) if text.contains("task switch")), "{exit:?}");
-}

@@ -16,6 +16,8 @@ pub struct HostFacts {
     pub nested_paging: Option<&'static str>,
     /// Whether this host is a guest itself.
     pub hypervisor: bool,
+    /// The module of KVM's that is loaded for the processor, or built in.
+    pub module: Option<&'static str>,
     /// `/dev/kvm` and what is behind it.
     pub kvm: KvmBacking,
     /// Whether KVM offers virtualization to its guests in turn; `None` where it does not say.
@@ -95,6 +97,9 @@ impl HostFacts {
             extension,
             nested_paging: first_of(["ept", "npt"]),
             hypervisor: flags.contains(&"hypervisor"),
+            module: ["kvm_pvm", "kvm_intel", "kvm_amd"]
+                .into_iter()
+                .find(|name| root.join("sys/module").join(name).exists()),
             kvm: kvm_backing(root, extension.is_some()),
             nested: nested(root),
             transparent_huge_pages: selected(&text("sys/kernel/mm/transparent_hugepage/enabled")),
@@ -244,7 +249,7 @@ pub(crate) mod tests {
         assert_eq!(facts.processor.as_deref(), Some("Core"));
         assert_eq!((facts.extension, facts.nested_paging), (Some("vmx"), Some("ept")));
         assert_eq!(facts.kvm, KvmBacking::Hardware { accessible: true });
-        assert_eq!(facts.nested, Some(true));
+        assert_eq!((facts.module, facts.nested), (Some("kvm_intel"), Some(true)));
         assert_eq!(facts.transparent_huge_pages.as_deref(), Some("madvise"));
         assert_eq!((facts.reserved_huge_pages, facts.memory), (3, 128 << 10));
         assert_eq!(facts.cgroups, Cgroups::V2);

@@ -24,27 +24,29 @@ pub struct Finding {
 #[serde(rename_all = "lowercase")]
 pub enum FindingStatus {
     /// It is.
-    Ok,
-    /// It is there, with a catch.
+    Pass,
+    /// Guests run without it, with less than there could be.
     Warn,
-    /// It is not there.
-    Absent,
+    /// Guests do not run without it.
+    Fail,
 }
 
 impl fmt::Display for FindingStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Ok => "ok",
+            Self::Pass => "pass",
             Self::Warn => "warn",
-            Self::Absent => "absent",
+            Self::Fail => "fail",
         })
     }
 }
 
-use FindingStatus::{Absent, Ok, Warn};
+use FindingStatus::{Pass, Warn};
 
 impl Finding {
-    fn new(
+    /// A finding.
+    #[must_use]
+    pub fn new(
         name: &'static str,
         status: FindingStatus,
         value: impl Into<String>,
@@ -62,6 +64,7 @@ impl HostFacts {
             self.processor_finding(),
             self.extension_finding(),
             self.nested_paging_finding(),
+            self.module_finding(),
             self.kvm_finding(),
             self.nested_finding(),
             self.memory_finding(),
@@ -75,20 +78,20 @@ impl HostFacts {
     fn processor_finding(&self) -> Finding {
         let name = self.processor.as_deref().unwrap_or("unknown");
         let value = if self.hypervisor { format!("{name} (in a virtual machine)") } else { name.into() };
-        Finding::new("processor", Ok, value, None)
+        Finding::new("processor", Pass, value, None)
     }
 
     fn extension_finding(&self) -> Finding {
         let (status, value, advice) = match self.extension {
-            Some("svm") => (Ok, "svm (AMD-V)", None),
-            Some(_) => (Ok, "vmx (VT-x)", None),
+            Some("svm") => (Pass, "svm (AMD-V)", None),
+            Some(_) => (Pass, "vmx (VT-x)", None),
             None if self.hypervisor => (
-                Absent,
+                Warn,
                 "neither vmx nor svm",
                 Some("turn on nested virtualization where this machine runs, or use the software engine"),
             ),
             None => (
-                Absent,
+                Warn,
                 "neither vmx nor svm",
                 Some("turn on virtualization in the firmware's setup, or use the software engine"),
             ),
@@ -98,18 +101,41 @@ impl HostFacts {
 
     fn nested_paging_finding(&self) -> Finding {
         match self.nested_paging {
-            Some(name) => Finding::new("nested-paging", Ok, name, None),
-            None => Finding::new("nested-paging", Absent, "neither ept nor npt", None),
+            Some(name) => Finding::new("nested-paging", Pass, name, None),
+            None => Finding::new(
+                "nested-paging",
+                Warn,
+                "neither ept nor npt",
+                Some("guests' page tables cost more without; newer processors have it"),
+            ),
+        }
+    }
+
+    fn module_finding(&self) -> Finding {
+        match self.module {
+            Some(name) => Finding::new("kvm-module", Pass, name, None),
+            None => {
+                let advice = if self.extension == Some("svm") {
+                    "run modprobe kvm_amd"
+                } else if self.extension.is_some() {
+                    "run modprobe kvm_intel"
+                } else {
+                    "there is none for this processor"
+                };
+                Finding::new("kvm-module", Warn, "none loaded", Some(advice))
+            }
         }
     }
 
     fn kvm_finding(&self) -> Finding {
         let (status, value, advice) = match self.kvm {
             KvmBacking::Absent if self.extension.is_some() => {
-                (Absent, "no /dev/kvm", Some("load kvm_intel or kvm_amd: the processor has what it needs"))
+                (Warn, "no /dev/kvm", Some("load kvm_intel or kvm_amd: the processor has what it needs"))
             }
-            KvmBacking::Absent => (Absent, "no /dev/kvm", None),
-            KvmBacking::Hardware { accessible: true } => (Ok, "/dev/kvm, on hardware", None),
+            KvmBacking::Absent => {
+                (Warn, "no /dev/kvm", Some("guests run, more slowly, on the software engine"))
+            }
+            KvmBacking::Hardware { accessible: true } => (Pass, "/dev/kvm, on hardware", None),
             KvmBacking::Hardware { accessible: false } => {
                 (Warn, "/dev/kvm, on hardware, not open to this user", Some("join the group kvm"))
             }
@@ -129,29 +155,34 @@ impl HostFacts {
 
     fn nested_finding(&self) -> Finding {
         match self.nested {
-            Some(true) => Finding::new("nested-virtualization", Ok, "offered to guests", None),
+            Some(true) => Finding::new("nested-virtualization", Pass, "offered to guests", None),
             Some(false) => Finding::new(
                 "nested-virtualization",
-                Absent,
+                Warn,
                 "off",
                 Some("load kvm_intel or kvm_amd with nested=1 if guests are to run guests"),
             ),
-            None => Finding::new("nested-virtualization", Absent, "not offered", None),
+            None => Finding::new(
+                "nested-virtualization",
+                Warn,
+                "not offered",
+                Some("guests cannot use KVM; their own guests run on a software CPU"),
+            ),
         }
     }
 
     fn memory_finding(&self) -> Finding {
-        Finding::new("memory", Ok, format!("{} MiB with swap", self.memory >> 20), None)
+        Finding::new("memory", Pass, format!("{} MiB with swap", self.memory >> 20), None)
     }
 
     fn huge_pages_finding(&self) -> Finding {
         let mode = self.transparent_huge_pages.as_deref().unwrap_or("absent");
         let (status, advice) = match mode {
-            "always" | "madvise" => (Ok, None),
+            "always" | "madvise" => (Pass, None),
             "never" => {
                 (Warn, Some("write madvise to /sys/kernel/mm/transparent_hugepage/enabled for faster guests"))
             }
-            _ => (Absent, None),
+            _ => (Warn, Some("run a kernel with CONFIG_TRANSPARENT_HUGEPAGE for faster guests")),
         };
         let value = format!("transparent: {mode}, {} reserved", self.reserved_huge_pages);
         Finding::new("huge-pages", status, value, advice)
@@ -159,24 +190,26 @@ impl HostFacts {
 
     fn cgroups_finding(&self) -> Finding {
         let (status, value, advice) = match self.cgroups {
-            Cgroups::V2 => (Ok, "v2", None),
-            Cgroups::Hybrid => (Ok, "hybrid: v1 with v2 beside it", None),
-            Cgroups::V1 => (Ok, "v1", None),
-            Cgroups::Absent => {
-                (Absent, "none mounted", Some("guests' processor and memory shares need them"))
-            }
+            Cgroups::V2 => (Pass, "v2", None),
+            Cgroups::Hybrid => (Pass, "hybrid: v1 with v2 beside it", None),
+            Cgroups::V1 => (Pass, "v1", None),
+            Cgroups::Absent => (
+                Warn,
+                "none mounted",
+                Some("mount cgroup2 at /sys/fs/cgroup for guests' shares of processors and memory"),
+            ),
         };
         Finding::new("cgroups", status, value, advice)
     }
 
     fn user_namespaces_finding(&self) -> Finding {
         let (status, value, advice) = match self.user_namespaces {
-            UserNamespaces::Everybody => (Ok, "for everybody", None),
+            UserNamespaces::Everybody => (Pass, "for everybody", None),
             UserNamespaces::Privileged => {
                 (Warn, "for root alone", Some("without root, images cannot be built nor VM processes jailed"))
             }
             UserNamespaces::Absent => {
-                (Absent, "none", Some("write a number to /proc/sys/user/max_user_namespaces to allow them"))
+                (Warn, "none", Some("write a number to /proc/sys/user/max_user_namespaces to allow them"))
             }
         };
         Finding::new("user-namespaces", status, value, advice)
@@ -186,11 +219,11 @@ impl HostFacts {
         match self.iommu_groups {
             0 => Finding::new(
                 "iommu",
-                Absent,
+                Warn,
                 "no groups",
-                Some("needed only to hand the host's PCI devices to guests"),
+                Some("needed only to hand PCI devices to guests: turn it on in the firmware's setup"),
             ),
-            groups => Finding::new("iommu", Ok, format!("{groups} groups"), None),
+            groups => Finding::new("iommu", Pass, format!("{groups} groups"), None),
         }
     }
 }
@@ -209,7 +242,7 @@ mod tests {
         let found = finding(&[GUEST, KVM, PVM], "kvm");
         assert_eq!(found.status, Warn);
         assert!(found.value.contains("kvm_pvm") && found.value.contains("not backed by hardware"));
-        assert_eq!(finding(&[INTEL, KVM], "kvm").status, Ok);
+        assert_eq!(finding(&[INTEL, KVM], "kvm").status, Pass);
         assert!(finding(&[INTEL], "kvm").advice.unwrap().contains("load kvm_intel"));
     }
 
@@ -220,9 +253,20 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_not_as_it_should_be_comes_with_advice() {
+        for files in [&[][..], &[GUEST, KVM, PVM], &[INTEL, KVM]] {
+            let findings = host(files).findings();
+            assert!(
+                findings.iter().all(|found| (found.status == Pass) == found.advice.is_none()),
+                "{findings:?}"
+            );
+        }
+    }
+
+    #[test]
     fn findings_are_readable_by_programs() {
         let json = serde_json::to_value(finding(&[], "iommu")).unwrap();
-        assert_eq!(json["status"], "absent");
+        assert_eq!(json["status"], "warn");
         assert_eq!(json["value"], "no groups");
     }
 }

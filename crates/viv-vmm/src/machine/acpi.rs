@@ -1,7 +1,9 @@
 //! What the firmware tables say, taken from where the devices are.
 
 use viv_boot::AcpiParameters;
-use viv_boot::acpi::{FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, SmiCommands};
+use viv_boot::acpi::{
+    FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SmiCommands,
+};
 use viv_devices::pci::PciBus;
 use viv_devices::{hpet, layout};
 
@@ -64,6 +66,11 @@ pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus, display: boo
         hpet: is_pc.then_some(Hpet { address: HPET_BASE, block_id: hpet::Hpet::BLOCK_ID }),
         board_ports: vec![layout::ACPI_PM, layout::PIC_ELCR..layout::PIC_ELCR + 2],
         i8042: true,
+        ps2: display.then_some(Ps2 {
+            ports: [layout::I8042_DATA, layout::I8042_COMMAND],
+            keyboard_gsi: layout::KEYBOARD_IRQ,
+            mouse_gsi: layout::MOUSE_IRQ,
+        }),
         vga: display,
     }
 }
@@ -80,7 +87,7 @@ mod tests {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0x10_0000).unwrap();
+                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0xf_0000).unwrap();
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The files that a machine starts with.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use viv_arch::VcpuState;
-use viv_boot::{AcpiParameters, BootParameters, Initrd, Kernel, Protocol};
+use viv_boot::{AcpiParameters, BootParameters, Initrd, Kernel, Module, Protocol, SystemIdentity};
 use viv_engine::GuestMemory;
 
 use super::firmware::Firmware;
@@ -44,7 +44,8 @@ impl BootSource {
 pub(crate) struct KernelFiles {
     kernel: File,
     kernel_name: String,
-    initrds: Vec<File>,
+    /// Each with its command line.
+    initrds: Vec<(File, String)>,
     cmdline: String,
     protocol: Option<Protocol>,
 }
@@ -61,13 +62,16 @@ impl KernelFiles {
             initrds: config
                 .initrds
                 .iter()
-                .map(|source| open("initrd", source, fds))
+                .map(|initrd| {
+                    Ok::<_, MachineError>((open("initrd", &initrd.source, fds)?, initrd.cmdline.clone()))
+                })
                 .collect::<Result<_, _>>()?,
             cmdline: config.cmdline.clone(),
             protocol: match config.protocol {
                 BootProtocol::Auto => None,
                 BootProtocol::Linux64 => Some(Protocol::Linux64),
                 BootProtocol::Pvh => Some(Protocol::Pvh),
+                BootProtocol::Multiboot => Some(Protocol::Multiboot),
             },
         })
     }
@@ -76,17 +80,14 @@ impl KernelFiles {
         (&self.kernel).rewind().map_err(MachineError::host("read the kernel from its start"))?;
         let kernel = Kernel::from_file(&self.kernel)
             .map_err(|source| MachineError::Kernel { name: self.kernel_name.clone(), source })?;
-        let joined;
-        let initrd = match self.initrds.as_slice() {
-            [] => None,
-            [one] => Some(Initrd::File(one)),
-            several => {
-                joined = join(several).map_err(MachineError::host("read the initrds"))?;
-                Some(Initrd::Bytes(&joined))
-            }
-        };
-        let parameters = BootParameters { protocol: self.protocol, acpi };
-        Ok(viv_boot::load(memory, &parameters, &kernel, initrd, &self.cmdline)?)
+        let initrds: Vec<_> = self
+            .initrds
+            .iter()
+            .map(|(file, cmdline)| Module { content: Initrd::File(file), cmdline })
+            .collect();
+        let parameters =
+            BootParameters { protocol: self.protocol, acpi, identity: SystemIdentity::default() };
+        Ok(viv_boot::load(memory, &parameters, &kernel, &initrds, &self.cmdline)?)
     }
 }
 
@@ -113,33 +114,9 @@ fn open_file(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// All files one after the other, each at a multiple of four, as the kernel expects archives to be.
-fn join(files: &[File]) -> io::Result<Vec<u8>> {
-    let mut joined = Vec::new();
-    for mut file in files {
-        joined.resize(joined.len().next_multiple_of(4), 0);
-        file.rewind()?;
-        file.read_to_end(&mut joined)?;
-    }
-    Ok(joined)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
-
-    #[test]
-    fn initrds_are_joined_at_multiples_of_four() {
-        let file = |bytes: &[u8]| {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(bytes).unwrap();
-            file
-        };
-        let files = [file(b"abcde"), file(b"x"), file(b"1234")];
-        assert_eq!(join(&files).unwrap(), b"abcde\0\0\0x\0\0\x001234");
-    }
 
     #[test]
     fn a_kernel_that_cannot_be_opened_is_named() {

@@ -52,7 +52,8 @@ impl Machine {
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
-        let cpuid = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let cpuid = engine.offered(&model);
         let rom = match &boot {
             BootSource::Kernel(_) => None,
             BootSource::Firmware(firmware) => Some(firmware.memory().clone()),

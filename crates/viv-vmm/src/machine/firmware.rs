@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use viv_arch::VcpuState;
 use viv_boot::firmware::{self, FirmwareTables};
+use viv_boot::{BootError, SmbiosParameters, SystemIdentity, smbios};
 use viv_devices::debug_port::DebugPort;
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
 use viv_devices::pflash::{FileStore, FlashStore, MemoryStore, Pflash};
@@ -21,6 +22,9 @@ use crate::error::MachineError;
 
 /// How much room the ACPI tables can grow by once firmware has placed what they describe.
 const TABLES_ROOM: usize = 4096;
+
+/// One of the files that tables come in.
+type Part = fn(FirmwareTables) -> Vec<u8>;
 
 /// Firmware, in memory that the guest cannot write.
 #[derive(Clone)]
@@ -120,6 +124,10 @@ impl Assembly<'_> {
         let port = layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
         self.add_tables(&mut device, cpus, display)?;
+        let parameters = SmbiosParameters::new(SystemIdentity::default(), cpus, memory);
+        let tables = smbios::build(&parameters).map_err(BootError::from)?;
+        device.add_file(smbios::ANCHOR_FILE, Content::Bytes(tables.anchor_64(0).to_vec()))?;
+        device.add_file(smbios::STRUCTURES_FILE, Content::Bytes(tables.structures().to_vec()))?;
         if let Some(log) = config.log {
             let mut log = File::from(self.fds.get(log)?);
             // A log that cannot be written must not stop the guest.
@@ -153,8 +161,8 @@ impl Assembly<'_> {
     /// The ACPI tables, which are made once firmware has placed what they describe.
     fn add_tables(&self, device: &mut FwCfg, cpus: u32, display: bool) -> Result<(), MachineError> {
         let sizes = firmware::tables(&acpi::parameters(Profile::Pc, cpus, self.board.pci(), display))
-            .map_err(viv_boot::BootError::from)?;
-        let files: [(&str, usize, fn(FirmwareTables) -> Vec<u8>); 3] = [
+            .map_err(BootError::from)?;
+        let files: [(&str, usize, Part); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
             (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
             (firmware::LOADER, sizes.loader.len(), |tables| tables.loader),

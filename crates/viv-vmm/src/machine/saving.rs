@@ -2,8 +2,6 @@
 
 use std::io::{Read, Write};
 
-use viv_arch::CpuidTable;
-use viv_arch::cpuid::ModelParameters;
 use viv_engine::Clock;
 
 use super::Machine;
@@ -95,9 +93,9 @@ impl Machine {
             ));
         }
         // The frequency is among what CPUID answers.
-        let vcpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let model = ModelParameters { vcpus, tsc_khz: saved.tsc_khz };
-        if saved.cpuid != CpuidTable::x86_64_v3(model) {
+        let mut cpuid = self.cpuid.clone();
+        cpuid.set_tsc_khz(saved.tsc_khz);
+        if saved.cpuid != cpuid.with_paravirtual_features_of(&saved.cpuid) {
             return misfit("its processor has other features; restore it on a host like its own".into());
         }
         Ok(())

@@ -304,7 +304,7 @@ impl<'a> Server<'a> {
     }
 
     fn started(&mut self) {
-        if let Some(Decision { engine, reason }) = self.decision.clone() {
+        if let Some(Decision { engine, reason, .. }) = self.decision.clone() {
             self.event(Event::Started { engine, why: reason });
         }
     }

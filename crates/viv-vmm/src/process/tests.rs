@@ -23,7 +23,10 @@ struct Process {
 }
 
 fn fake(_: EngineChoice, _: &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
-    Ok((Box::new(FakeEngine), Decision { engine: EngineKind::Soft, reason: "it is a test".into() }))
+    Ok((
+        Box::new(FakeEngine),
+        Decision { engine: EngineKind::Soft, reason: "it is a test".into(), warning: None },
+    ))
 }
 
 impl Process {

@@ -22,6 +22,7 @@ mod tests;
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
+use viv_arch::state::VcpuStateV1;
 use viv_arch::{CpuidTable, VcpuState};
 use viv_devices::SavedState;
 
@@ -36,7 +37,7 @@ const MAX_STATE: u32 = 64 << 20;
 
 /// Everything of a machine but its RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedMachine {
+pub(crate) struct SavedMachine<V = VcpuState> {
     /// The machine's name, for messages.
     pub(crate) name: String,
     /// RAM in bytes.
@@ -50,9 +51,17 @@ pub(crate) struct SavedMachine {
     /// How often the machine was reset.
     pub(crate) resets: u64,
     /// The vCPUs, by index.
-    pub(crate) vcpus: Vec<VcpuState>,
+    pub(crate) vcpus: Vec<V>,
     /// The devices.
     pub(crate) devices: Vec<SavedState>,
+}
+
+impl From<SavedMachine<VcpuStateV1>> for SavedMachine {
+    fn from(saved: SavedMachine<VcpuStateV1>) -> Self {
+        let SavedMachine { name, memory_bytes, cpuid, tsc_khz, clock, resets, vcpus, devices } = saved;
+        let vcpus = vcpus.into_iter().map(|VcpuStateV1(state)| state).collect();
+        Self { name, memory_bytes, cpuid, tsc_khz, clock, resets, vcpus, devices }
+    }
 }
 
 /// Why a snapshot cannot be written or read.
@@ -128,9 +137,9 @@ pub(crate) fn read_state(input: &mut impl Read) -> Result<SavedMachine, Snapshot
     if found != VERSION {
         return Err(SnapshotError::Version { found });
     }
-    let found = u16::from_le_bytes(read_array(input)?);
-    if found != VcpuState::VERSION {
-        return Err(SnapshotError::VcpuVersion { found });
+    let vcpu_version = u16::from_le_bytes(read_array(input)?);
+    if !(1..=VcpuState::VERSION).contains(&vcpu_version) {
+        return Err(SnapshotError::VcpuVersion { found: vcpu_version });
     }
     let length = u32::from_le_bytes(read_array(input)?);
     if length > MAX_STATE {
@@ -142,7 +151,11 @@ pub(crate) fn read_state(input: &mut impl Read) -> Result<SavedMachine, Snapshot
     if bytes.len() as u64 != u64::from(length) {
         return Err(SnapshotError::Damaged("it ends too early"));
     }
-    postcard::from_bytes(&bytes).map_err(SnapshotError::Decode)
+    match vcpu_version {
+        1 => postcard::from_bytes::<SavedMachine<VcpuStateV1>>(&bytes).map(SavedMachine::from),
+        _ => postcard::from_bytes(&bytes),
+    }
+    .map_err(SnapshotError::Decode)
 }
 
 fn read_array<const N: usize>(input: &mut impl Read) -> Result<[u8; N], SnapshotError> {

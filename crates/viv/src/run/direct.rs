@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 
 use viv_vmm::config::{
-    Boot, BootProtocol, DiskConfig, Fds, FileSource, KernelConfig, MachineConfig, Overlay, Stream,
+    Boot, BootProtocol, DiskConfig, Fds, FileSource, InitrdConfig, KernelConfig, MachineConfig, Overlay,
+    Stream,
 };
 
 use super::firmware;
@@ -18,7 +19,7 @@ use crate::terminal;
 pub fn kernel(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
     let boot = Boot::Kernel(KernelConfig {
         kernel: FileSource::Path(kernel.to_owned()),
-        initrds: args.initrd.iter().cloned().map(FileSource::Path).collect(),
+        initrds: args.initrd.iter().map(|given| initrd(given)).collect(),
         cmdline: args.append.clone().unwrap_or_default(),
         protocol: BootProtocol::Auto,
     });
@@ -81,14 +82,40 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
     })
 }
 
+/// What `--initrd` names: a file, or, if there is none of that name, a file and after a space its command line.
+fn initrd(given: &str) -> InitrdConfig {
+    let (path, cmdline) = match given.split_once(' ') {
+        Some(parts) if !Path::new(given).exists() => parts,
+        _ => (given, ""),
+    };
+    InitrdConfig { source: FileSource::Path(path.into()), cmdline: cmdline.trim().to_owned() }
+}
+
 /// The first option given that only a direct boot has.
 pub fn option_given(args: &RunArgs) -> Option<&'static str> {
     let given = [
-        ("--initrd", args.initrd.is_some()),
+        ("--initrd", !args.initrd.is_empty()),
         ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
         ("--cdrom", !args.cdrom.is_empty()),
         ("--no-reboot", args.no_reboot),
     ];
     given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initrd_is_a_file_before_it_is_a_file_with_arguments() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a module");
+        let given = path.to_str().unwrap();
+        let (front, _) = given.rsplit_once(' ').unwrap();
+        let split = initrd(given);
+        assert_eq!((split.source, split.cmdline.as_str()), (FileSource::Path(front.into()), "module"));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(initrd(given), FileSource::Path(path.clone()).into());
+    }
 }

@@ -9,11 +9,12 @@ use viv_vmm::config::{BootDevice, Fds, FileSource, FirmwareConfig, VariablesConf
 use crate::cli::{BootDeviceArg, FirmwareArg, RunArgs};
 use crate::failure::Failure;
 
-/// The VGA BIOS that goes with SeaBIOS.
+/// Where Debian's packages put the VGA BIOS that goes with SeaBIOS: the file and the package.
 const VGA_BIOS: (&str, &str) = ("/usr/share/seabios/vgabios-stdvga.bin", "seabios");
-/// Where Debian's packages put it: the file and the package.
-const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
-const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
+/// The same for the BIOS...
+pub const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
+/// ... and for UEFI.
+pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
 /// The variables that OVMF begins with.
 const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS.fd", "ovmf");
 

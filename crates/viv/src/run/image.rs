@@ -56,7 +56,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         engine_options: args.engine_opt.clone(),
         boot: Boot::Kernel(KernelConfig {
             kernel: FileSource::Path(image.kernel()),
-            initrds: vec![initrd],
+            initrds: vec![initrd.into()],
             cmdline: CMDLINE.to_owned(),
             protocol: BootProtocol::Auto,
         }),

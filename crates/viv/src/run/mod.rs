@@ -1,7 +1,7 @@
 //! `viv run`: what is asked for becomes a session.
 
 mod direct;
-mod firmware;
+pub mod firmware;
 mod gdb;
 mod image;
 
@@ -11,7 +11,7 @@ use viv_vmm::engine::{check_options, choose};
 use viv_vmm::host::HostFacts;
 
 use crate::cli::{EngineArg, RunArgs};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::image as images;
 use crate::session;
 use crate::size::Size;
@@ -25,6 +25,9 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let host = HostFacts::read();
     let decision = choose(args.engine.into(), &host)
         .map_err(|error| Failure::of(format!("--engine {}", args.engine), &error))?;
+    if let Some(warning) = decision.warning {
+        failure::warn(&format!("--engine {}: {warning}", args.engine));
+    }
     check_options(decision.engine, &args.engine_opt).map_err(|error| Failure::of("--engine-opt", &error))?;
     let least = if args.image.is_some() { image::MIN_MEMORY } else { MIN_MEMORY };
     check_memory(args.memory, least, host.memory)

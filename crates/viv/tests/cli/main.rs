@@ -2,6 +2,7 @@
 
 mod debian;
 mod direct;
+mod display;
 mod guest;
 mod help;
 mod screen;

@@ -69,6 +69,18 @@ fn what_run_does_not_understand_fails_with_125() {
                 "--no-reboot: it is for a kernel that is booted directly; give --kernel FILE",
             ),
             (
+                "run --send-keys a debian",
+                "--send-keys: the machine has neither display nor keyboard; start it with --firmware",
+            ),
+            (
+                "run --screenshot-on-exit a --kernel b",
+                "--screenshot-on-exit: the machine has neither display nor keyboard; start it with --firmware",
+            ),
+            (
+                "run --send-keys <esc --firmware bios",
+                "--send-keys <esc: '<' begins the name of a key and there is no '>' behind it: give <lt> for the character",
+            ),
+            (
                 "run --kernel a --disk b,ro",
                 "--disk b,ro: the disk option 'ro' is not known; only 'readonly' is, or 'writable'",
             ),

@@ -13,6 +13,7 @@ mod idle;
 mod images;
 mod interactive;
 mod keep;
+mod kvm;
 mod memory;
 mod power;
 mod programs;

@@ -93,8 +93,18 @@ impl Ioapic {
     fn write_redirection(&mut self, pin: usize, high: bool, value: u32, target: &dyn MsiTarget) {
         let Some(redirection) = self.redirections.get_mut(pin) else { return };
         redirection.set_half(high, value);
+        if let Ok(pin) = u8::try_from(pin) {
+            target.set_level_route(pin, redirection.level_message());
+        }
         if redirection.is_level() {
             deliver_level(redirection, self.lines & line(pin) != 0, target);
+        }
+    }
+
+    /// Tells `target` what each pin sends: to be called after a reset or a restore.
+    pub(super) fn publish(&self, target: &dyn MsiTarget) {
+        for (pin, redirection) in (0..).zip(&self.redirections) {
+            target.set_level_route(pin, redirection.level_message());
         }
     }
 

@@ -99,6 +99,11 @@ impl Redirection {
         self.0 = (bits & Self::WRITABLE) | kept;
     }
 
+    /// The message it sends, if it is level-triggered.
+    pub(super) fn level_message(self) -> Option<Msi> {
+        self.is_level().then(|| self.message())
+    }
+
     /// The message it sends.
     pub(super) fn message(self) -> Msi {
         let destination = (self.0 >> 56) & 0xff;

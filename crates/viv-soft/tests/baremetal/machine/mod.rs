@@ -109,23 +109,36 @@ impl Machine {
     pub fn new() -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
         let clock = Arc::new(ManualClock::default());
-        Self::on_engine(&engine(), memory, clock)
+        Self::on_engine(&engine(), memory, None, 1, clock)
+    }
+
+    /// The same with more processors, of which only the first is run.
+    pub fn with_processors(vcpus: u32) -> Self {
+        let memory = memory::allocate(RAM_SIZE).unwrap();
+        Self::on_engine(&engine(), memory, None, vcpus, Arc::new(ManualClock::default()))
     }
 
     /// The same on an engine with options.
     pub fn with_options(options: &str) -> Self {
         let memory = memory::allocate(RAM_SIZE).unwrap();
-        Self::on_engine(&engine_with(options), memory, Arc::new(ManualClock::default()))
+        Self::on_engine(&engine_with(options), memory, None, 1, Arc::new(ManualClock::default()))
     }
 
-    fn on_engine(engine: &impl Engine, memory: GuestMemory, clock: Arc<ManualClock>) -> Self {
-        let parameters = ModelParameters { vcpus: 1, tsc_khz: engine.tsc_khz() };
+    /// The same on any engine, with read-only memory if there is to be any, and the first of so many processors.
+    pub fn on_engine(
+        engine: &dyn Engine,
+        memory: GuestMemory,
+        rom: Option<GuestMemory>,
+        vcpus: u32,
+        clock: Arc<ManualClock>,
+    ) -> Self {
+        let parameters = ModelParameters { vcpus, tsc_khz: engine.tsc_khz() };
         let vm = engine
             .create_vm(VmParameters {
                 memory: memory.clone(),
-                rom: None,
-                vcpus: 1,
-                cpuid: CpuidTable::x86_64_v3(parameters),
+                rom,
+                vcpus,
+                cpuid: engine.offered(&CpuidTable::x86_64_v3(parameters)),
                 clock: clock.clone(),
             })
             .unwrap();
@@ -151,6 +164,12 @@ impl Machine {
     /// A second machine with a copy of this one's memory.
     pub fn copy(&self) -> Self {
         let other = Self::new();
+        self.copy_memory(&other);
+        other
+    }
+
+    /// Gives another machine a copy of this one's memory.
+    pub fn copy_memory(&self, other: &Self) {
         let mut page = vec![0; paging::PAGE_SIZE as usize];
         for region in self.memory.iter() {
             let start = region.start_addr().0;
@@ -159,7 +178,6 @@ impl Machine {
                 other.memory.write_slice(&page, GuestAddress(at)).unwrap();
             }
         }
-        other
     }
 
     fn fill_tables(&mut self) {

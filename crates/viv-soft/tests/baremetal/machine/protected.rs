@@ -64,29 +64,30 @@ impl Machine {
 }
 
 /// What [`super::handler::recording_handler`] does, in 32 bits. ESP and SS are recorded even if they were not pushed.
+/// Memory is reached by way of SS, for events out of virtual-8086 mode leave no other segment.
 fn recording_handler(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut stop_label = a.create_label();
     a.push(eax)?;
     a.push(ecx)?;
     a.push(edx)?;
-    a.mov(ecx, dword_ptr(LOG))?;
-    a.inc(dword_ptr(LOG))?;
+    a.mov(ecx, dword_ptr(LOG).ss())?;
+    a.inc(dword_ptr(LOG).ss())?;
     a.cmp(ecx, MAX_EVENTS as i32)?;
     a.jae(stop_label)?;
     a.imul_3(ecx, ecx, EVENT_SIZE as i32)?;
     a.add(ecx, LOG as i32 + 16)?;
     for word in 0..7i32 {
         a.mov(eax, dword_ptr(esp + (12 + word * 4)))?;
-        a.mov(dword_ptr(ecx + word * 8), eax)?;
+        a.mov(dword_ptr(ecx + word * 8).ss(), eax)?;
     }
     a.mov(eax, cr2)?;
-    a.mov(dword_ptr(ecx + 56), eax)?;
+    a.mov(dword_ptr(ecx + 56).ss(), eax)?;
     a.mov(eax, dr6)?;
-    a.mov(dword_ptr(ecx + 64), eax)?;
+    a.mov(dword_ptr(ecx + 64).ss(), eax)?;
     a.lea(eax, dword_ptr(esp + 20))?;
-    a.mov(dword_ptr(ecx + 72), eax)?;
+    a.mov(dword_ptr(ecx + 72).ss(), eax)?;
     a.mov(eax, dword_ptr(esp + 12))?;
-    a.mov(eax, dword_ptr(eax * 8 + ACTIONS))?;
+    a.mov(eax, dword_ptr(eax * 8 + ACTIONS).ss())?;
     a.cmp(eax, Action::Return.word() as i32)?;
     a.jne(stop_label)?;
     a.pop(edx)?;
