@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use viv_soft::SoftEngine;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::Notice;
@@ -141,6 +142,10 @@ fn a_debugger_that_leaves_lets_the_guest_run_and_one_that_is_lost_lets_it_be() {
     let mut gdb = owner.connect();
     assert_eq!(owner.ask(&mut gdb, "D"), "OK");
     drop(gdb);
+    let memory = owner.bench.machine.memory().clone();
+    while memory.read_obj::<u32>(GuestAddress(0x5000)).unwrap() == 0 {
+        std::thread::yield_now();
+    }
     // The breakpoint was the other's, and is gone.
     let _gdb = owner.connect();
     assert!(owner.bench.machine.take_notice().is_none());
