@@ -43,12 +43,14 @@ fn a_state_comes_back() {
 fn states_of_version_1_come_back() {
     let mut bytes = Vec::new();
     write_state(&mut bytes, &state()).unwrap();
-    // What is new are two fields at the end of a vCPU, here of a byte each: `None` and `false`.
+    // What is new are two fields at the end of a vCPU, and one before its run state, here of a byte each: `None` and
+    // `false`.
     let devices = postcard::to_stdvec(&state().devices).unwrap().len();
     let end = bytes.len() - devices;
     assert!(bytes.drain(end - 2..end).eq([0, 0]));
+    assert_eq!(bytes.remove(end - 4), 0);
     bytes[10] = 1;
-    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) - 2;
+    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) - 3;
     bytes[12..16].copy_from_slice(&length.to_le_bytes());
     assert_eq!(read_state(&mut bytes.as_slice()).unwrap(), state());
 }

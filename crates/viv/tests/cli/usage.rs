@@ -82,11 +82,11 @@ fn what_run_does_not_understand_fails_with_125() {
             ),
             (
                 "run --kernel a --disk b,ro",
-                "--disk b,ro: the disk option 'ro' is not known; only 'readonly' is, or 'writable'",
+                "--disk b,ro: the disk option 'ro' is not known; 'readonly', 'writable', 'sata' and 'virtio' are",
             ),
             (
                 "run --kernel a --disk ,readonly",
-                "--disk ,readonly: no file is named; give FILE or FILE,readonly",
+                "--disk ,readonly: no file is named; give FILE, or FILE,readonly",
             ),
         ],
     );
