@@ -119,7 +119,7 @@ impl<'a> Server<'a> {
         }
         self.take_notices()?;
         if ready.debugger && self.end.is_none() {
-            self.debug(|debugger, machine| debugger.ready(machine));
+            self.debug(Debugger::ready);
         }
         if ready.control && self.end.is_none() {
             self.take_requests()?;
