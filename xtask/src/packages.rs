@@ -20,6 +20,8 @@ pub const FOR_TESTS: &[&str] = &[
     // The same in the guest and here: perl and gzip.
     "perl-base",
     "gzip",
+    // To debug guests.
+    "gdb",
     // setsid, to give a test a terminal of its own.
     "util-linux",
 ];

@@ -58,6 +58,8 @@ pub struct MachineConfig {
     pub debug_log: Option<FdSlot>,
     /// Whether the guest can end the machine with a status, by port 0xf4.
     pub exit_port: bool,
+    /// A listening stream socket to which debuggers attach. The guest waits for the first before its first instruction.
+    pub gdb: Option<FdSlot>,
 }
 
 /// Which engine is asked for.
@@ -484,6 +486,7 @@ pub(crate) mod tests {
             no_reboot: false,
             debug_log: None,
             exit_port: false,
+            gdb: None,
         }
     }
 

@@ -117,6 +117,14 @@ The soft engine has:
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
+    /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
+    #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]
+    #[arg(long_help = "Wait for gdb before the first instruction
+
+A number is a TCP port of localhost, 0 any that is free; all else is the path of a Unix socket. The command to attach \
+with is printed on standard error.")]
+    pub gdb: Option<GdbArg>,
+
     /// Say on standard error at the end what the machine did: time, translated code, ways out of it
     ///
     /// Instructions are counted with the engine option tier=interp only; code is translated without it.
@@ -207,6 +215,36 @@ impl FirmwareArg {
             "uefi" => Self::Uefi,
             file => Self::File(file.into()),
         })
+    }
+}
+
+/// `--gdb`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GdbArg {
+    /// A TCP port of localhost.
+    Port(u16),
+    /// A Unix socket.
+    Path(PathBuf),
+}
+
+impl GdbArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("neither a port nor a path is given".to_owned()),
+            text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().map(Self::Port).map_err(|_| format!("a port is a number from 0 to {}", u16::MAX))
+            }
+            path => Ok(Self::Path(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for GdbArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => port.fmt(f),
+            Self::Path(path) => path.display().fmt(f),
+        }
     }
 }
 
@@ -385,6 +423,14 @@ mod tests {
     fn options_may_follow_the_image() {
         let run = run(&["debian", "--memory", "1G", "--", "ls"]);
         assert_eq!((run.memory, run.command), (Size(1 << 30), vec!["ls".into()]));
+    }
+
+    #[test]
+    fn debuggers_attach_to_a_port_or_a_socket() {
+        assert_eq!(GdbArg::parse("1234"), Ok(GdbArg::Port(1234)));
+        assert_eq!(GdbArg::parse("./1234"), Ok(GdbArg::Path("./1234".into())));
+        assert!(GdbArg::parse("65536").is_err());
+        assert!(GdbArg::parse("").is_err());
     }
 
     #[test]

@@ -156,6 +156,7 @@ impl Machine {
             console,
             seat,
             state: MachineState::Created,
+            held: false,
             resets: 0,
             figures: None,
             written: PageSet::default(),

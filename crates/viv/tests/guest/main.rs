@@ -6,6 +6,7 @@
 
 mod commands;
 mod debian;
+mod debugger;
 mod direct;
 mod disks;
 mod ended;
