@@ -174,8 +174,9 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     #[arg(long, value_name = "FILE", help_heading = "Firmware")]
     pub screenshot_on_exit: Option<PathBuf>,
 
-    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,sata` is for systems without virtio
-    #[arg(long, value_name = "FILE[,readonly][,sata]", help_heading = "Direct boot and firmware")]
+    /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
+    /// writes, `sata` is for systems without virtio
+    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
@@ -298,6 +299,8 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// Whether what the guest writes is forgotten at the end.
+    pub temporary: bool,
     /// What it is attached to.
     pub bus: DiskBus,
 }
@@ -306,19 +309,20 @@ impl DiskArg {
     /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
     /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let mut disk = Self { path: PathBuf::new(), readonly: false, bus: DiskBus::Virtio };
+        let mut disk = Self { path: PathBuf::new(), readonly: false, temporary: false, bus: DiskBus::Virtio };
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
                 "readonly" => disk.readonly = true,
                 "writable" => disk.readonly = false,
+                "temporary" => disk.temporary = true,
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
                 // A part of the name, if an option is behind it.
                 _ if rest.len() < text.len() => break,
                 _ => {
                     return Err(format!(
-                        "the disk option '{option}' is not known; 'readonly', 'writable', 'sata' and 'virtio' are"
+                        "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata' and 'virtio' are"
                     ));
                 }
             }
@@ -435,11 +439,14 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk = |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, bus });
+        let disk =
+            |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, temporary: false, bus });
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
         assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
+        let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
+        assert!(temporary.temporary && !temporary.readonly);
         for bad in ["a.img,ro", ",readonly", ""] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");
         }

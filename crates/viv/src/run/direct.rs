@@ -53,7 +53,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
     let disks = args.disk.iter().map(|disk| DiskConfig {
         path: disk.path.clone(),
         readonly: disk.readonly,
-        overlay: Overlay::None,
+        overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },
         bus: disk.bus,
     });
     let config = MachineConfig {
