@@ -20,6 +20,8 @@ pub const FOR_TESTS: &[&str] = &[
     // The same in the guest and here: perl and gzip.
     "perl-base",
     "gzip",
+    // To debug guests.
+    "gdb",
     // Firmware for UEFI.
     "ovmf",
     // Systems that are started.

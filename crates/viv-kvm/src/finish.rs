@@ -96,8 +96,8 @@ fn code(vm: &KvmVm, vcpu: &VcpuFd, state: &VcpuState) -> [u8; 3] {
 /// A state of KVM's as one to go on from.
 fn startable(state: &VcpuState, error: u32) -> VcpuState {
     let mut state = state.clone();
-    // KVM writes the page of its own clock, which is this guest's.
-    state.msrs.retain(|entry| entry.0 != msr::KVM_SYSTEM_TIME);
+    // KVM writes the pages of the clock and of stolen time.
+    state.msrs.retain(|entry| !matches!(entry.0, msr::KVM_SYSTEM_TIME | msr::KVM_STEAL_TIME));
     // An emulator that fails in kernel mode may have raised #UD on the way out: the instruction is to run instead.
     if error == KVM_INTERNAL_ERROR_EMULATION
         && let Some(AcceptedEvent::Exception(exception)) = state.pending.accepted

@@ -88,6 +88,12 @@ impl Machine {
             None
         };
         assembly.add_serial(config.serial.unwrap_or_default())?;
+        if let Some(log) = config.debug_log {
+            assembly.add_debug_ports(log)?;
+        }
+        if config.exit_port {
+            assembly.add_exit_port()?;
+        }
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
             match told.bus {
@@ -150,6 +156,7 @@ impl Machine {
             console,
             seat,
             state: MachineState::Created,
+            held: false,
             resets: 0,
             figures: None,
             written: PageSet::default(),

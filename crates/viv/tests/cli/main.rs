@@ -5,6 +5,7 @@ mod direct;
 mod display;
 mod guest;
 mod help;
+mod host;
 mod screen;
 mod terminal;
 mod usage;

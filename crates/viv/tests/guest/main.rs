@@ -8,6 +8,7 @@
 mod bios;
 mod commands;
 mod debian;
+mod debugger;
 mod direct;
 mod discs;
 mod disks;
