@@ -180,9 +180,9 @@ fn guest_tests(root: &Path, engine_options: &[String], seed: u64) -> Result<()> 
     tests_with_guests(root, &tortured(engine_options, seed), &skipped)
 }
 
-/// Those tests with guests that are left out everywhere else.
+/// Those tests with guests of which most is left out everywhere else.
 fn long_tests(root: &Path, engine_options: &[String]) -> Result<()> {
-    tests_with_guests(root, engine_options, &["--ignored"])
+    tests_with_guests(root, engine_options, &["memory_passes_every_test"])
 }
 
 /// Tests with guests, two at a time: each guest takes a processor.
@@ -193,7 +193,8 @@ fn tests_with_guests(root: &Path, engine_options: &[String], arguments: &[&str])
         .args(["test", "--locked", "--package", "viv", "--test", "guest", "--", "--test-threads", "2"])
         .args(arguments)
         .current_dir(root)
-        .env("VIV_TEST_ENGINE_OPTIONS", &options);
+        .env("VIV_TEST_ENGINE_OPTIONS", &options)
+        .env("VIV_TEST_LONG", "1");
     ensure!(
         step::run(&mut suite)?,
         "tests with guests fail: {arguments:?} with VIV_TEST_ENGINE_OPTIONS='{options}'"

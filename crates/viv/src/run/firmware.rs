@@ -13,9 +13,9 @@ const VGA_BIOS: (&str, &str) = ("/usr/share/seabios/vgabios-stdvga.bin", "seabio
 /// The same for the BIOS...
 pub const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
 /// ... and for UEFI.
-pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
+pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 /// The variables that OVMF begins with.
-const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS.fd", "ovmf");
+const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf");
 
 /// What `args` say of it.
 pub fn config(args: &RunArgs, firmware: &FirmwareArg) -> Result<FirmwareConfig, Failure> {
