@@ -2,6 +2,7 @@
 
 use crate::debian::run;
 use crate::discs::Disc;
+use crate::ended::not_tested;
 use crate::screen::Screen;
 
 /// The program, as Debian's package `memtest86+` has it.
@@ -48,7 +49,7 @@ fn memory_passes_every_test_that_does_not_wait() {
 #[test]
 fn memory_passes_every_test() {
     if std::env::var_os("VIV_TEST_LONG").is_none() {
-        eprintln!("NOT TESTED: a whole pass of Memtest86+ takes five minutes: cargo xtask soak --only long");
+        not_tested("a whole pass of Memtest86+ takes five minutes: cargo xtask soak --only long");
         return;
     }
     passes(&mut start().0);

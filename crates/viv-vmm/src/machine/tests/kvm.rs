@@ -1,5 +1,6 @@
 //! The same on KVM, any KVM: guests of a few hundred instructions, as kernel mode may be emulated.
 
+use std::io::Write as _;
 use viv_engine::Engine;
 use viv_kvm::KvmEngine;
 use viv_soft::SoftEngine;
@@ -7,9 +8,15 @@ use viv_soft::SoftEngine;
 use super::soft::{REST, bench_of, count, power_off, say};
 use super::*;
 
+/// Says what a test leaves out, past the capture of its output.
+fn not_tested(what: &str) {
+    // Nobody is told if nobody reads it.
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");
+}
+
 /// This host's KVM. Without one, whoever runs the tests is told what was not tested.
 fn kvm() -> Option<KvmEngine> {
-    KvmEngine::open().inspect_err(|error| eprintln!("NOT TESTED: {error}")).ok()
+    KvmEngine::open().inspect_err(|error| not_tested(&error.to_string())).ok()
 }
 
 /// An interrupt by way of the 8259: `mov al, v; out port, al` and so on for ICW1 to ICW4 and the mask, then the PIT's
