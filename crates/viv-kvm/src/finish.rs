@@ -18,6 +18,9 @@ use crate::vm::KvmVm;
 /// How often in a row an instruction may leave the state as it was before the guest is given up.
 const PATIENCE: u32 = 3;
 
+/// How many kinds of instructions are logged, of which a guest can make up any number.
+const MAX_KINDS: usize = 64;
+
 /// What finishes a vCPU's instructions.
 pub(crate) struct Finisher {
     index: u32,
@@ -69,7 +72,7 @@ impl Finisher {
 
     /// Says once of each kind of instruction that it was met: kinds differ by error and first bytes.
     fn log(&mut self, error: u32, code: [u8; 3], rip: u64) {
-        if self.seen.insert((error, code)) {
+        if self.seen.len() < MAX_KINDS && self.seen.insert((error, code)) {
             tracing::info!(
                 error,
                 rip = format_args!("{rip:#x}"),
