@@ -10,7 +10,7 @@ use crate::{deny, packages};
 
 /// Runs every check, also after one has failed, and prints the sum. Whether all succeeded.
 pub fn run(root: &Path) -> Result<bool> {
-    packages::ensure(packages::FOR_TESTS)?;
+    packages::ensure(&[packages::FOR_TESTS, packages::FOR_DISKS].concat())?;
     let cargo = |arguments: &[&str]| {
         let mut cargo = Command::new("cargo");
         cargo.args(arguments).current_dir(root);

@@ -3,7 +3,6 @@
 //! - [`check`]: what `cargo xtask test` runs, in which order, and the sum of it.
 //! - [`bench`]: the figures of the software CPU, beside QEMU's.
 //! - [`soak`]: the long runs. [`fuzz`]: random guests. [`workouts`]: real programs on the host and in guests.
-//! - [`rootfs`]: the root file systems that programs are from, on the host and in guests.
 //! - [`packages`]: the Debian packages that chores need.
 //! - [`deny`]: `cargo deny`, with a copy of its own if there is none.
 //! - [`step`]: running a command and telling how it went.
@@ -16,7 +15,6 @@ mod check;
 mod deny;
 mod fuzz;
 mod packages;
-mod rootfs;
 mod soak;
 mod step;
 mod workouts;

@@ -20,8 +20,34 @@ pub const FOR_TESTS: &[&str] = &[
     // The same in the guest and here: perl and gzip.
     "perl-base",
     "gzip",
+    // To debug guests.
+    "gdb",
+    // Firmware for UEFI.
+    "ovmf",
+    // Systems that are started.
+    "debian-installer-12-netboot-amd64",
+    "gnumach-image-1.8-486",
+    "grub-rescue-pc",
+    "memtest86+",
+    // grub-mkrescue, beside what is among those for disks.
+    "xorriso",
     // setsid, to give a test a terminal of its own.
     "util-linux",
+];
+
+/// What it takes to build a disk with Debian installed on it, and to start it.
+pub const FOR_DISKS: &[&str] = &[
+    // mke2fs.
+    "e2fsprogs",
+    // sfdisk.
+    "fdisk",
+    // grub-mkimage, and what it makes its images of.
+    "grub-common",
+    "grub-efi-amd64-bin",
+    "grub-pc-bin",
+    "mmdebstrap",
+    "mtools",
+    "seabios",
 ];
 
 /// Installs what is missing, where this runs as root; elsewhere says what to run.

@@ -1,9 +1,10 @@
 //! `cargo xtask soak`: the long runs, before a release or after a change in the CPU.
 //!
 //! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
-//! seed; random machines, interpreted and translated; random accesses to devices, and guests that write garbage to them; guests that boot, run a command and end; small work in guests
-//! whose results must be the host's; the tests with Debian in a guest, under torture; and [`workouts`], real programs that
-//! must come to the same in a guest as on the host. The first discrepancy ends it.
+//! seed; random machines, interpreted and translated; random accesses to devices, and guests that write garbage to them;
+//! guests that boot, run a command and end; small work in guests whose results must be the host's; tests with guests that
+//! take long; the tests with Debian in a guest, under torture; and [`workouts`], real programs that must come to the same
+//! in a guest as on the host. The first discrepancy ends it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -56,6 +57,8 @@ enum Part {
     Boots,
     /// Small work whose results must be the host's
     Work,
+    /// The tests with guests that take too long for every day
+    Long,
     /// The tests with Debian in a guest, under torture
     Torture,
     /// Real programs that must come to the same in a guest as on the host
@@ -69,6 +72,8 @@ const BLOCKS: u64 = 20_000;
 
 /// Guests of each kind that write garbage, in a round.
 const GARBAGE: u64 = 20;
+/// Tests whose guests do much before they come to what is tested.
+const TOO_LONG_FOR_TORTURE: [&str; 4] = ["installed::", "installer::", "memtest::", "xen::"];
 
 /// What a guest and the host both compute, with a seed in `$1`: data that compresses, sums of it, numbers, order.
 const WORK: &str = r#"
@@ -119,6 +124,10 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
             Part::Work => {
                 let works = rounds(share, |seed| work(&viv, &args.engine_options, seed))?;
                 format!("work: {works} rounds, each with the host's results")
+            }
+            Part::Long => {
+                let runs = rounds(share, |_| long_tests(root, &args.engine_options))?;
+                format!("long tests with guests: {runs} runs, all passed")
             }
             Part::Torture => {
                 let seeds = rounds(share, |seed| guest_tests(root, &args.engine_options, seed))?;
@@ -192,15 +201,31 @@ fn work(viv: &Path, engine_options: &[String], seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The tests with Debian in a guest, two at a time: each guest takes a processor.
+/// The tests with Debian in a guest, under torture.
 fn guest_tests(root: &Path, engine_options: &[String], seed: u64) -> Result<()> {
-    let options = tortured(engine_options, seed).join(" ");
+    let skipped = TOO_LONG_FOR_TORTURE.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
+    tests_with_guests(root, &tortured(engine_options, seed), &skipped)
+}
+
+/// Those tests with guests of which most is left out everywhere else.
+fn long_tests(root: &Path, engine_options: &[String]) -> Result<()> {
+    tests_with_guests(root, engine_options, &["memory_passes_every_test"])
+}
+
+/// Tests with guests, two at a time: each guest takes a processor.
+fn tests_with_guests(root: &Path, engine_options: &[String], arguments: &[&str]) -> Result<()> {
+    let options = engine_options.join(" ");
     let mut suite = Command::new("cargo");
     suite
         .args(["test", "--locked", "--package", "viv", "--test", "guest", "--", "--test-threads", "2"])
+        .args(arguments)
         .current_dir(root)
-        .env("VIV_TEST_ENGINE_OPTIONS", &options);
-    ensure!(step::run(&mut suite)?, "tests with Debian fail with VIV_TEST_ENGINE_OPTIONS='{options}'");
+        .env("VIV_TEST_ENGINE_OPTIONS", &options)
+        .env("VIV_TEST_LONG", "1");
+    ensure!(
+        step::run(&mut suite)?,
+        "tests with guests fail: {arguments:?} with VIV_TEST_ENGINE_OPTIONS='{options}'"
+    );
     Ok(())
 }
 

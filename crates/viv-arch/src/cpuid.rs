@@ -225,8 +225,18 @@ impl CpuidTable {
         table.set(0x8000_0006, None, CpuidLeaf { ecx: 0x0800_6040, ..CpuidLeaf::default() });
         // Invariant TSC.
         table.set(0x8000_0007, None, CpuidLeaf { edx: 1 << 8, ..CpuidLeaf::default() });
-        table.set(0x8000_0008, None, CpuidLeaf { eax: 46 | (48 << 8), ..CpuidLeaf::default() });
+        table.set_physical_bits(46);
         table
+    }
+
+    /// Says that physical addresses have `bits` bits.
+    pub fn set_physical_bits(&mut self, bits: u8) {
+        const LINEAR_BITS: u32 = 48;
+        self.set(
+            0x8000_0008,
+            None,
+            CpuidLeaf { eax: u32::from(bits) | LINEAR_BITS << 8, ..CpuidLeaf::default() },
+        );
     }
 
     /// Says everywhere that the TSC runs at `khz`.

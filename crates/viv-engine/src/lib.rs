@@ -10,6 +10,7 @@
 //! - [`memory`]: guest RAM, with the record of written pages that engines and devices share.
 //! - [`interrupt`]: message-signalled interrupts, the only way in for devices behind an IOAPIC or MSI-X, and
 //!   the 8259's INTR line.
+//! - [`debug`]: what a debugger outside the guest asks of a vCPU.
 //! - [`shortcut`]: ways between guests and devices that leave the vCPUs' threads out, where an engine has them.
 //! - [`time`]: guest time, and timers for devices.
 //!
@@ -22,6 +23,7 @@
 //! Engines know no devices; devices know no engine: they meet in the traits here.
 #![forbid(unsafe_code)]
 
+pub mod debug;
 pub mod interrupt;
 pub mod memory;
 pub mod shortcut;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use viv_arch::{CpuidTable, VcpuState};
 
+pub use debug::{DebugControl, DebugStop};
 pub use interrupt::{ExtIntTarget, Msi, MsiTarget};
 pub use memory::GuestMemory;
 pub use shortcut::{Doorbell, MessageRoute, Shortcuts};
@@ -138,6 +141,8 @@ pub trait Vm: MsiTarget + ExtIntTarget + Send + Sync {
 pub enum Exit {
     /// It was kicked.
     Kicked,
+    /// The debugger outside the guest wants it to stand still here.
+    Debug(DebugStop),
     /// The guest shut the processor down: an exception during the delivery of a double fault.
     TripleFault,
     /// The engine met something that it cannot do. The text says what, for the log and the user.
@@ -154,6 +159,10 @@ pub trait Vcpu: Send {
 
     /// Takes over a whole state, dropping the one it had.
     fn load(&mut self, state: &VcpuState) -> Result<(), EngineError>;
+
+    /// Says what the debugger outside the guest wants, from the next [`Vcpu::run`] on, in place of what it wanted before.
+    /// It is no part of the state, and [`Vcpu::load`] leaves it as it is.
+    fn set_debug(&mut self, control: &DebugControl) -> Result<(), EngineError>;
 
     /// The handle by which other threads stop it.
     fn kicker(&self) -> Arc<dyn Kick>;

@@ -21,7 +21,7 @@ pub enum Doorbell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageRoute(pub u32);
 
-/// The shortcuts of an engine. Any thread may use them; each eventfd is kept by the engine as long as it is attached.
+/// The shortcuts of an engine. Any thread may use them. Whoever attaches an eventfd keeps it open for as long.
 pub trait Shortcuts: Send + Sync {
     /// From now on a write at `doorbell` signals `event`, and does not reach the [`Platform`](crate::Platform).
     ///

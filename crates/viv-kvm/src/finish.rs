@@ -18,6 +18,9 @@ use crate::vm::KvmVm;
 /// How often in a row an instruction may leave the state as it was before the guest is given up.
 const PATIENCE: u32 = 3;
 
+/// How many kinds of instructions are logged, of which a guest can make up any number.
+const MAX_KINDS: usize = 64;
+
 /// What finishes a vCPU's instructions.
 pub(crate) struct Finisher {
     index: u32,
@@ -69,7 +72,7 @@ impl Finisher {
 
     /// Says once of each kind of instruction that it was met: kinds differ by error and first bytes.
     fn log(&mut self, error: u32, code: [u8; 3], rip: u64) {
-        if self.seen.insert((error, code)) {
+        if self.seen.len() < MAX_KINDS && self.seen.insert((error, code)) {
             tracing::info!(
                 error,
                 rip = format_args!("{rip:#x}"),
@@ -96,8 +99,8 @@ fn code(vm: &KvmVm, vcpu: &VcpuFd, state: &VcpuState) -> [u8; 3] {
 /// A state of KVM's as one to go on from.
 fn startable(state: &VcpuState, error: u32) -> VcpuState {
     let mut state = state.clone();
-    // KVM writes the page of its own clock, which is this guest's.
-    state.msrs.retain(|entry| entry.0 != msr::KVM_SYSTEM_TIME);
+    // KVM writes the pages of the clock and of stolen time.
+    state.msrs.retain(|entry| !matches!(entry.0, msr::KVM_SYSTEM_TIME | msr::KVM_STEAL_TIME));
     // An emulator that fails in kernel mode may have raised #UD on the way out: the instruction is to run instead.
     if error == KVM_INTERNAL_ERROR_EMULATION
         && let Some(AcceptedEvent::Exception(exception)) = state.pending.accepted

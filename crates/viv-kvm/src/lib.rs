@@ -17,6 +17,7 @@
 
 mod clock;
 mod cpuid;
+mod debug;
 mod dirty_ring;
 mod engine;
 mod error;

@@ -3,7 +3,7 @@
 //! KVM records what the guest writes from the first question for it on, not before: the record costs every machine that
 //! has it large pages and a fault for each page written, and most machines are never asked. What was written until
 //! then is somewhere in the memory that the host has given, and all of that is the first answer.
-#![allow(unsafe_code, reason = "KVM is given addresses of this process")]
+#![allow(unsafe_code, reason = "KVM is given addresses of this process, and the host advice about them")]
 
 use std::ops::Range;
 
@@ -11,6 +11,7 @@ use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memo
 use kvm_ioctls::{VcpuFd, VmFd};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
 use viv_engine::memory::{PageRecord, record, take_dirty_pages};
 use viv_engine::{EngineError, GuestMemory};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
@@ -39,6 +40,7 @@ impl Slots {
         let rings = dirty_ring::enable(vm).then(Vec::new);
         let slots = Self { memory, rom, recorded: false, rings };
         slots.set_ram(vm, 0)?;
+        slots.regions().for_each(|(_, region)| advise_large_pages(region));
         let first = slots.memory.iter().count() as u32;
         for (slot, region) in (first..).zip(slots.rom.iter().flat_map(GuestMemory::iter)) {
             set(vm, slot, region, KVM_MEM_READONLY)?;
@@ -118,6 +120,14 @@ fn set(vm: &VmFd, slot: u32, region: &Region, flags: u32) -> Result<(), EngineEr
     // SAFETY: the region is mapped, and stays so for as long as its owner, the slots, lives, which is as long as the
     // machine.
     unsafe { vm.set_user_memory_region(description) }.map_err(error::host("give guest memory to KVM"))
+}
+
+/// Asks the host for large pages: guests touch their memory page by page, each of which is a fault otherwise.
+fn advise_large_pages(region: &Region) {
+    let len = usize::try_from(region.len()).unwrap_or(0);
+    // SAFETY: advice about the region's own mapping that changes nothing of what it holds. A host that does not take it is
+    // only slower.
+    let _ = unsafe { madvise((**region).as_ptr().cast(), len, Advice::LinuxHugepage) };
 }
 
 /// Notes every page that the host has given memory for as written.

@@ -13,7 +13,7 @@ const MICROCODE: u64 = 0xffff_ffff << 32;
 
 /// MSRs that are state and travel by number and value. IA32_APIC_BASE, which is among the system registers for KVM,
 /// travels so as well.
-const SAVED: [u32; 20] = [
+const SAVED: [u32; 21] = [
     msr::IA32_FEATURE_CONTROL,
     msr::IA32_TSC_ADJUST,
     msr::IA32_SPEC_CTRL,
@@ -34,6 +34,7 @@ const SAVED: [u32; 20] = [
     msr::IA32_TSC_AUX,
     msr::KVM_WALL_CLOCK,
     msr::KVM_SYSTEM_TIME,
+    msr::KVM_STEAL_TIME,
 ];
 
 /// MSRs that guests reach in KVM besides, and which are no state, or state of another kind.

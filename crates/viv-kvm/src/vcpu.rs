@@ -6,13 +6,13 @@ use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use viv_arch::VcpuState;
 use viv_arch::state::RunState;
-use viv_engine::{EngineError, Exit, Kick, Platform, Vcpu};
+use viv_engine::{DebugControl, DebugStop, EngineError, Exit, Kick, Platform, Vcpu};
 
 use crate::finish::Finisher;
 use crate::kick::Kicker;
 use crate::run_page::RunPage;
 use crate::vm::KvmVm;
-use crate::{cpuid, error, msr, state};
+use crate::{cpuid, debug, error, msr, state};
 
 /// A vCPU on KVM.
 pub(crate) struct KvmVcpu {
@@ -24,6 +24,8 @@ pub(crate) struct KvmVcpu {
     /// Whether what the shared page says of interrupts is of the present state, at an instruction boundary.
     page_is_current: bool,
     finisher: Finisher,
+    /// Whether a debugger wants to stop after each instruction.
+    is_stepping: bool,
 }
 
 /// What is to be done after KVM_RUN.
@@ -44,8 +46,16 @@ impl KvmVcpu {
             .ok_or_else(|| error::invalid("tell KVM what CPUID answers", "there are too many rows"))?;
         fd.set_cpuid2(&entries).map_err(error::host("tell KVM what CPUID answers"))?;
         let kicker = Arc::new(Kicker::new(RunPage::new(&fd)?));
-        let mut vcpu =
-            Self { fd, index, vm, platform, kicker, page_is_current: false, finisher: Finisher::new(index) };
+        let mut vcpu = Self {
+            fd,
+            index,
+            vm,
+            platform,
+            kicker,
+            page_is_current: false,
+            finisher: Finisher::new(index),
+            is_stepping: false,
+        };
         let run_state = if index == 0 { RunState::Running } else { RunState::WaitForSipi };
         state::load(&vcpu.vm, &vcpu.fd, index, &VcpuState { run_state, ..VcpuState::reset() })?;
         vcpu.page_is_current = false;
@@ -120,7 +130,7 @@ impl KvmVcpu {
         let (after, exit) = self.finisher.finish(&self.vm, &self.fd, &self.platform, error, &state)?;
         state::load_changes(&self.fd, &state, &after)?;
         self.page_is_current = false;
-        Ok(exit)
+        Ok(exit.or(self.is_stepping.then_some(Exit::Debug(DebugStop::Step))))
     }
 
     /// Gives the guest the 8259's interrupt if it takes one now, or has KVM_RUN return when it does.
@@ -176,6 +186,7 @@ fn handle(exit: VcpuExit<'_>, platform: &dyn Platform, page: &RunPage) -> Next {
         }
         VcpuExit::IrqWindowOpen | VcpuExit::Intr => {}
         VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL) => return Next::Collect,
+        VcpuExit::Debug(exit) => return Next::Exit(debug::exit(exit)),
         VcpuExit::Shutdown => return Next::Exit(Exit::TripleFault),
         VcpuExit::InternalError => return Next::Finish(page.internal_error()),
         VcpuExit::FailEntry(reason, cpu) => {
@@ -206,6 +217,11 @@ impl Vcpu for KvmVcpu {
         self.page_is_current = false;
         self.vm.clock().align(&self.vm.fd)?;
         state::load(&self.vm, &self.fd, self.index, state)
+    }
+
+    fn set_debug(&mut self, control: &DebugControl) -> Result<(), EngineError> {
+        self.is_stepping = control.single_step;
+        debug::set(&self.fd, control)
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {

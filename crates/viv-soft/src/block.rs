@@ -70,7 +70,7 @@ unsafe impl Send for Block {}
 impl Block {
     /// A block that never ran.
     pub fn new(ops: Box<[Op]>, source: Source, second: Option<Source>) -> Self {
-        Self {
+        let mut block = Self {
             ops,
             source,
             second: second.map(Box::new),
@@ -79,7 +79,16 @@ impl Block {
             trace_mode: Mode::default(),
             trace: 0,
             trace_version: NO_VERSION,
-        }
+        };
+        // Translated code would run past a guard.
+        block.is_left_alone = block.guards() != 0;
+        block
+    }
+
+    /// How many of its operations are no instructions but a [`GUARD`](crate::debug::GUARD), which comes first.
+    #[inline]
+    pub fn guards(&self) -> usize {
+        usize::from(self.ops.first().is_some_and(|op| op.len == 0))
     }
 
     /// The translation last found for it, if that was for `mode` and is of this version of the translator.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use viv_arch::state::AcceptedEvent;
 use viv_arch::{Cr0, Cr4, DescriptorTable, Efer, Exception, Rflags, Segment, SegmentRegister, Vector};
-use viv_engine::{Platform, Translations};
+use viv_engine::{DebugStop, Platform, Translations};
 
 use crate::access::NOT_CANONICAL;
 use crate::apic::LocalApic;
-use crate::debug::DebugRegisters;
+use crate::debug::{DebugRegisters, Guards};
 use crate::hostexec::ExecState;
 use crate::msr::Msrs;
 use crate::op::Op;
@@ -46,6 +46,8 @@ pub enum Pending {
     Unsupported(String),
     /// The processor shut down.
     TripleFault,
+    /// A breakpoint of the debugger outside is there.
+    Debug(DebugStop),
 }
 
 /// What waits until the next instruction has run.
@@ -97,6 +99,8 @@ pub struct Cpu {
     pub efer: Efer,
     pub msrs: Msrs,
     pub debug: DebugRegisters,
+    /// Where code that is decoded gets a guard for a breakpoint.
+    pub guards: Guards,
     pub cpl: u8,
     pub bitness: Bitness,
 
@@ -248,6 +252,7 @@ impl Cpu {
         if !matches!(self.pending, Some(Pending::Restart)) {
             // A trap comes only after an instruction that completes.
             self.debug.take_hits();
+            self.debug.outside.take_stop();
         }
         if let Some(Pending::Exception(exception)) = &mut self.pending
             && exception.vector == Vector::GeneralProtection

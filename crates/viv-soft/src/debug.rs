@@ -5,6 +5,12 @@ use viv_arch::{Cr4, Exception, Vector};
 use crate::cpu::Cpu;
 use crate::mmu::Access;
 
+mod breakpoints;
+mod outside;
+
+use breakpoints::{Breakpoints, CONDITION_ACCESS, CONDITION_PORT, CONDITION_WRITE};
+pub use outside::{GUARD, Guards, Outside};
+
 /// DR6 bit: single step.
 const DR6_BS: u64 = 1 << 14;
 /// DR6 bit: a task switch to a TSS with the flag T.
@@ -15,48 +21,55 @@ const LOCAL_ENABLES: u64 = 0x155;
 pub const DR6_BD: u64 = 1 << 13;
 /// DR6 bits that read as ones.
 const DR6_FIXED: u64 = 0xffff_0ff0;
-/// DR7 bits that read as ones.
-const DR7_FIXED: u64 = 0x400;
 /// DR7 bit: general detect.
 pub const DR7_GD: u64 = 1 << 13;
 
-/// DR7 bits that switch breakpoints on, two for each.
-const ENABLES: u64 = 0xff;
-/// What a breakpoint waits for (DR7.R/W): an instruction at the address.
-const CONDITION_FETCH: u64 = 0;
-/// A write.
-const CONDITION_WRITE: u64 = 1;
-/// An access to a port, with CR4.DE.
-const CONDITION_PORT: u64 = 2;
-/// A read or a write.
-const CONDITION_ACCESS: u64 = 3;
-
-/// DR0 to DR7.
+/// DR0 to DR7, and what a debugger outside the guest has set in their manner.
 #[derive(Debug, Clone)]
 pub struct DebugRegisters {
-    pub address: [u64; 4],
     pub dr6: u64,
-    dr7: u64,
+    guest: Breakpoints,
     /// What the exception after the present instruction is to say, as bits of DR6: data breakpoints that it met,
     /// a single step.
     hits: u64,
+    /// What belongs to the debugger outside.
+    pub outside: Outside,
 }
 
 impl Default for DebugRegisters {
     fn default() -> Self {
-        Self { address: [0; 4], dr6: DR6_FIXED, dr7: DR7_FIXED, hits: 0 }
+        Self { dr6: DR6_FIXED, guest: Breakpoints::default(), hits: 0, outside: Outside::default() }
     }
 }
 
 impl DebugRegisters {
+    /// Takes over DR0 to DR3, DR6 and DR7. What is outside the guest stays.
+    pub fn load(&mut self, [a0, a1, a2, a3, dr6, dr7]: [u64; 6]) {
+        self.guest.address = [a0, a1, a2, a3];
+        self.set_dr6(dr6);
+        self.set_dr7(dr7);
+        self.hits = 0;
+        self.outside.take_stop();
+    }
+
+    /// DR0 to DR3.
+    pub fn addresses(&self) -> [u64; 4] {
+        self.guest.address
+    }
+
+    /// DR0 to DR3, to be set. The TLB must be emptied after it, for watched pages are kept out of it.
+    pub fn addresses_mut(&mut self) -> &mut [u64; 4] {
+        &mut self.guest.address
+    }
+
     /// DR7.
     pub fn dr7(&self) -> u64 {
-        self.dr7
+        self.guest.dr7
     }
 
     /// Sets DR7. The TLB must be emptied after it, for watched pages are kept out of it.
     pub fn set_dr7(&mut self, value: u64) {
-        self.dr7 = (value & 0xffff_2bff) | DR7_FIXED;
+        self.guest.dr7 = (value & 0xffff_2bff) | breakpoints::DR7_FIXED;
     }
 
     /// Sets DR6.
@@ -64,52 +77,27 @@ impl DebugRegisters {
         self.dr6 = (value & 0xe00f) | DR6_FIXED;
     }
 
-    fn condition(&self, n: usize) -> u64 {
-        (self.dr7 >> (16 + 4 * n)) & 3
-    }
-
-    fn length(&self, n: usize) -> u64 {
-        match (self.dr7 >> (18 + 4 * n)) & 3 {
-            0 => 1,
-            1 => 2,
-            2 => 8,
-            _ => 4,
-        }
-    }
-
-    fn enabled(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..4).filter(|n| self.dr7 >> (2 * n) & 3 != 0)
-    }
-
     /// Whether any data breakpoint is armed.
     #[inline]
     pub fn is_watching(&self) -> bool {
-        self.dr7 & ENABLES != 0
-            && self.enabled().any(|n| matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS))
+        self.guest.is_watching() || self.outside.breakpoints.is_watching()
     }
 
     /// Whether a data breakpoint lies in the page of `address`.
     #[inline]
     pub fn watches_page(&self, address: u64) -> bool {
-        self.dr7 & ENABLES != 0
-            && self.enabled().any(|n| {
-                let start = self.address[n] & !(self.length(n) - 1);
-                matches!(self.condition(n), CONDITION_WRITE | CONDITION_ACCESS)
-                    && start >> 12 == address >> 12
-            })
+        self.guest.watches_page(address) || self.outside.breakpoints.watches_page(address)
     }
 
-    /// Whether any instruction breakpoint is armed.
+    /// Whether the guest has armed any instruction breakpoint.
     #[inline]
     pub fn has_instruction_breakpoint(&self) -> bool {
-        self.dr7 & ENABLES != 0 && self.enabled().any(|n| self.condition(n) == CONDITION_FETCH)
+        self.guest.has_instruction_breakpoint()
     }
 
-    /// The DR6 bits of instruction breakpoints at `address`.
+    /// The DR6 bits of the guest's instruction breakpoints at `address`.
     pub fn instruction_hits(&self, address: u64) -> u64 {
-        self.enabled()
-            .filter(|&n| self.condition(n) == CONDITION_FETCH && self.address[n] == address)
-            .fold(0, |bits, n| bits | 1 << n)
+        self.guest.instruction_hits(address)
     }
 
     /// Notes that a single-step trap is due.
@@ -124,12 +112,12 @@ impl DebugRegisters {
 
     /// Switches off the breakpoints of the task that is left (SDM vol. 3, 18.2.4).
     pub fn leave_task(&mut self) {
-        self.dr7 &= !LOCAL_ENABLES;
+        self.guest.dr7 &= !LOCAL_ENABLES;
     }
 
-    /// Whether a debug exception is due.
+    /// Whether a debug exception or a stop is due.
     pub fn has_hits(&self) -> bool {
-        self.hits != 0
+        self.hits != 0 || self.outside.has_stop()
     }
 
     /// Takes what a debug exception that is due is to say.
@@ -149,34 +137,31 @@ impl Cpu {
 
     #[cold]
     fn note_watched(&mut self, address: u64, size: u64, access: Access) {
-        self.note_range(address, size, |condition| match condition {
+        let wanted = |condition| match condition {
             CONDITION_WRITE => access == Access::Write,
             CONDITION_ACCESS => access != Access::Fetch,
             _ => false,
-        });
+        };
+        let hits = self.debug.guest.range_hits(address, size, wanted);
+        self.debug.hits |= hits;
+        let stops = self.debug.outside.note_access(address, size, wanted);
+        self.end_block_if(hits != 0 || stops);
     }
 
     /// Notes an access to ports that a breakpoint may be for.
     #[inline]
     pub fn note_port(&mut self, port: u16, size: u64) {
-        if self.debug.dr7 & ENABLES != 0 && self.cr4.contains(Cr4::DE) {
-            self.note_range(u64::from(port), size, |condition| condition == CONDITION_PORT);
+        if self.debug.guest.is_armed() && self.cr4.contains(Cr4::DE) {
+            let hits =
+                self.debug.guest.range_hits(port.into(), size, |condition| condition == CONDITION_PORT);
+            self.debug.hits |= hits;
+            self.end_block_if(hits != 0);
         }
     }
 
-    fn note_range(&mut self, address: u64, size: u64, wanted: impl Fn(u64) -> bool) {
-        let debug = &self.debug;
-        let hits = debug
-            .enabled()
-            .filter(|&n| {
-                let start = debug.address[n] & !(debug.length(n) - 1);
-                let overlaps =
-                    start.wrapping_sub(address) < size || address.wrapping_sub(start) < debug.length(n);
-                overlaps && wanted(debug.condition(n))
-            })
-            .fold(0, |bits, n| bits | 1u64 << n);
-        if hits != 0 {
-            self.debug.hits |= hits;
+    /// Has events looked for after the present instruction.
+    fn end_block_if(&mut self, hit: bool) {
+        if hit {
             self.op_end = std::ptr::null();
             self.attend();
         }
@@ -185,8 +170,7 @@ impl Cpu {
     /// Sets DR6 for a debug exception and clears DR7.GD; gives the exception.
     pub fn debug_exception(&mut self, dr6_bits: u64) -> Exception {
         self.debug.dr6 = (self.debug.dr6 & !0xf) | DR6_FIXED | dr6_bits;
-        let dr7 = self.debug.dr7 & !DR7_GD;
-        self.debug.dr7 = dr7;
+        self.debug.guest.dr7 &= !DR7_GD;
         Exception::new(Vector::Debug)
     }
 }

@@ -5,6 +5,7 @@ use viv_arch::paging;
 
 use crate::block::{Block, Source};
 use crate::cpu::{Bitness, Cpu, Exec, Fault, Pending};
+use crate::debug::GUARD;
 use crate::hostexec::ArenaError;
 use crate::lower::{Lowered, lower};
 use crate::op::Op;
@@ -40,9 +41,16 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64, ops: &mut Vec<Op>) -> Resul
     cpu.read_physical(phys, &mut bytes[..in_page]);
     let bitness = cpu.bitness;
     ops.clear();
+    if cpu.guards.contains(phys) {
+        ops.push(GUARD);
+    }
+    let guards = ops.len();
     let mut decoder = decoder_of(&bytes[..in_page], bitness);
     let mut instruction = Instruction::default();
     while ops.len() < MAX_OPS && decoder.can_decode() {
+        if ops.len() > guards && cpu.guards.contains(phys + decoder.position() as u64) {
+            break;
+        }
         decoder.decode_out(&mut instruction);
         if decoder.last_error() == DecoderError::NoMoreBytes {
             break;
@@ -53,7 +61,7 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64, ops: &mut Vec<Op>) -> Resul
             break;
         }
     }
-    if !ops.is_empty() {
+    if ops.len() > guards {
         return Ok(Block::new(ops.as_slice().into(), source, None));
     }
     // The first instruction runs into the next page, which is fetched only now that it is needed.
@@ -62,7 +70,8 @@ pub fn decode(cpu: &mut Cpu, linear: u64, phys: u64, ops: &mut Vec<Op>) -> Resul
     cpu.read_physical(next_phys, &mut bytes[in_page..in_page + MAX_LENGTH]);
     let instruction = decoder_of(&bytes[..in_page + MAX_LENGTH], bitness).decode();
     let Lowered { op, .. } = lower_one(cpu, &instruction)?;
-    Ok(Block::new(Box::new([op]), source, Some(second)))
+    ops.push(op);
+    Ok(Block::new(ops.as_slice().into(), source, Some(second)))
 }
 
 /// A decoder whose addresses are relative to the first of `bytes`.

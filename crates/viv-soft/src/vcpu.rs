@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use viv_arch::state::{PendingEvents, RunState};
 use viv_arch::{Rflags, SegmentRegister, VcpuState, Vector, msr, xsave};
-use viv_engine::{EngineError, Exit, Kick, Platform, Translations, Vcpu};
+use viv_engine::{DebugControl, EngineError, Exit, Kick, Platform, Translations, Vcpu};
 
 use crate::apic::{ApicAddress, LocalApic};
 use crate::block::{BlockCache, BlockId};
 use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending, Shadow};
-use crate::debug::DebugRegisters;
+use crate::debug::{DebugRegisters, Guards};
 use crate::decode::{DecodeError, decode};
 use crate::hostexec::{ExecState, FpuState};
 use crate::mmu::PHYSICAL_BITS;
@@ -103,6 +103,7 @@ impl SoftVcpu {
             efer: reset.efer,
             msrs: Msrs::reset(),
             debug: DebugRegisters::default(),
+            guards: Guards::default(),
             cpl: 0,
             bitness: Bitness::Bits16,
             pending: None,
@@ -215,12 +216,15 @@ impl SoftVcpu {
     #[inline]
     fn execute(&mut self, id: BlockId, single: bool) -> Result<(), Fault> {
         let cpu = &mut *self.cpu;
-        let ops = &self.blocks.get(id).ops;
-        let single = single || (!cpu.is_64bit() && !cpu.check_code_limit(ops)?);
-        let range = ops.as_ptr_range();
-        // SAFETY: a block has one instruction at least.
-        cpu.op_end = if single { unsafe { range.start.add(1) } } else { range.end };
-        let mut at = range.start;
+        let block = self.blocks.get(id);
+        let guards = block.guards();
+        let is_cut = single || (!cpu.is_64bit() && !cpu.check_code_limit(&block.ops[guards..])?);
+        let range = block.ops.as_ptr_range();
+        // SAFETY: a block has one instruction at least, behind its guard if it has one.
+        cpu.op_end = if is_cut { unsafe { range.start.add(guards + 1) } } else { range.end };
+        // SAFETY: as above. Whoever runs single instructions has looked at breakpoints.
+        let first = if single { unsafe { range.start.add(guards) } } else { range.start };
+        let mut at = first;
         loop {
             // SAFETY: `at` is inside the block, which stays as it is while it runs: nothing that handlers do
             // reaches the block cache.
@@ -238,7 +242,7 @@ impl SoftVcpu {
         // SAFETY: one instruction was run, so there is one before `at`.
         let last = unsafe { &*at.sub(1) };
         // SAFETY: both are within the block.
-        cpu.retired += unsafe { at.offset_from(range.start) } as u64;
+        cpu.retired += unsafe { at.offset_from(first) } as u64;
         if !last.sets_rip {
             cpu.exec.rip = cpu.next_rip(last);
         }
@@ -261,6 +265,7 @@ impl SoftVcpu {
                 None
             }
             Pending::TripleFault => Some(Exit::TripleFault),
+            Pending::Debug(stop) => Some(Exit::Debug(stop)),
             Pending::Unsupported(what) => {
                 let text = format!("{what} (at RIP {:#x}, CR3 {:#x})", cpu.exec.rip, cpu.cr3);
                 Some(Exit::Unsupported(text))
@@ -335,6 +340,13 @@ impl SoftVcpu {
             return next;
         }
         let cpu = &mut *self.cpu;
+        if let Some(stop) = cpu.debug.outside.take_stop() {
+            if taken.kick {
+                cpu.shared.inbox(cpu.index).kick();
+            }
+            cpu.attend();
+            return Next::Exit(Exit::Debug(stop));
+        }
         if taken.kick {
             // What else there was is still to be looked at when it runs again.
             cpu.attend();
@@ -351,7 +363,9 @@ impl SoftVcpu {
             cpu.attend();
             return Next::Step;
         }
-        if cpu.nmi_pending && !cpu.nmi_blocked {
+        let is_stepping = cpu.debug.outside.is_stepping();
+        let takes_interrupts = cpu.halted || !is_stepping;
+        if cpu.nmi_pending && !cpu.nmi_blocked && takes_interrupts {
             cpu.nmi_pending = false;
             cpu.nmi_blocked = true;
             return self.deliver(|cpu| cpu.deliver_interrupt(Vector::Nmi as u8));
@@ -359,6 +373,7 @@ impl SoftVcpu {
         let waits = has_interrupt(cpu);
         cpu.frame.interrupt_waits = u8::from(waits);
         if waits
+            && takes_interrupts
             && cpu.flag(Rflags::IF)
             && let Some(vector) = next_interrupt(cpu)
         {
@@ -374,7 +389,7 @@ impl SoftVcpu {
             return Next::Look;
         }
         let stepping = cpu.flags() & (Rflags::TF | Rflags::RF).bits() != 0;
-        if stepping || cpu.debug.has_instruction_breakpoint() {
+        if stepping || is_stepping || cpu.debug.has_instruction_breakpoint() {
             cpu.attend();
             return Next::Step;
         }
@@ -384,6 +399,7 @@ impl SoftVcpu {
     fn deliver(&mut self, event: impl Fn(&mut Cpu) -> Result<(), Fault>) -> Next {
         // TF and RF of what was interrupted are gone, but a breakpoint may be at the handler.
         self.cpu.attend();
+        self.cpu.debug.outside.note_step();
         self.cpu.halted = false;
         if event(&mut self.cpu).is_err()
             && let Some(exit) = self.resolve()
@@ -465,10 +481,7 @@ impl SoftVcpu {
                 return Err(bad(format!("MSR {number:#x} is not known")));
             }
         }
-        cpu.debug = DebugRegisters::default();
-        cpu.debug.address.copy_from_slice(&state.debug[..4]);
-        cpu.debug.set_dr6(state.debug[4]);
-        cpu.debug.set_dr7(state.debug[5]);
+        cpu.debug.load(state.debug);
         cpu.tsc = tsc;
         cpu.pending = None;
         cpu.nmi_pending = state.pending.nmi;
@@ -567,7 +580,7 @@ impl Vcpu for SoftVcpu {
             msrs.push((msr::IA32_TSC_DEADLINE, deadline));
         }
         msrs.sort_unstable();
-        let [a0, a1, a2, a3] = cpu.debug.address;
+        let [a0, a1, a2, a3] = cpu.debug.addresses();
         Ok(VcpuState {
             gpr: cpu.exec.gpr,
             rip: cpu.exec.rip,
@@ -611,6 +624,19 @@ impl Vcpu for SoftVcpu {
         let adjust = state.msrs.iter().find(|(number, _)| *number == msr::IA32_TSC_ADJUST);
         let tsc = self.cpu.shared.tsc.restore(state.tsc, adjust.map_or(0, |&(_, value)| value));
         self.load_state(state, tsc)
+    }
+
+    fn set_debug(&mut self, control: &DebugControl) -> Result<(), EngineError> {
+        let Cpu { debug, guards, tlb, .. } = &mut *self.cpu;
+        debug.outside.set(control);
+        // Watched pages are kept out of it.
+        tlb.flush_all();
+        // A step needs no guards, and debuggers step away from breakpoints that they then set again.
+        if !control.single_step && guards.cover(&debug.outside) {
+            self.drop_code();
+        }
+        self.cpu.attend();
+        Ok(())
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {

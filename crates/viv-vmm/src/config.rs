@@ -54,6 +54,12 @@ pub struct MachineConfig {
     pub agent: Option<AgentConfig>,
     /// Whether a reset that the guest asks for ends the machine.
     pub no_reboot: bool,
+    /// Where the text goes that the guest writes to the debug ports, 0xe9 and firmware's 0x402. `None`: there are none.
+    pub debug_log: Option<FdSlot>,
+    /// Whether the guest can end the machine with a status, by port 0xf4.
+    pub exit_port: bool,
+    /// A listening stream socket to which debuggers attach. The guest waits for the first before its first instruction.
+    pub gdb: Option<FdSlot>,
 }
 
 /// Which engine is asked for.
@@ -138,8 +144,6 @@ pub struct FirmwareConfig {
     pub image: FileSource,
     /// The flash memory below it, in which it keeps its variables.
     pub variables: Option<VariablesConfig>,
-    /// Where messages go that it writes to its debug port (0x402).
-    pub log: Option<FdSlot>,
     /// The VGA BIOS, for firmware that knows no displays but those that have one.
     pub vga_bios: Option<FileSource>,
     /// From what it tries to start, first to last. What is not named comes after.
@@ -480,6 +484,9 @@ pub(crate) mod tests {
             screenshot: None,
             agent: None,
             no_reboot: false,
+            debug_log: None,
+            exit_port: false,
+            gdb: None,
         }
     }
 

@@ -18,6 +18,7 @@
 mod channel;
 pub mod client;
 pub mod config;
+mod debugger;
 pub mod engine;
 mod error;
 pub mod host;

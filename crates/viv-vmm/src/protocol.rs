@@ -205,6 +205,11 @@ pub struct Figures {
 pub enum End {
     /// The guest powered itself off.
     PoweredOff,
+    /// The guest ended itself by the exit port.
+    Exited {
+        /// With this status, which is odd.
+        status: u8,
+    },
     /// The guest asked for a reset, which by the config ends it.
     Reset,
     /// The starter stopped it, or went away, or the process was told to terminate.
@@ -223,7 +228,7 @@ impl End {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::PoweredOff | Self::Reset => 0,
+            Self::PoweredOff | Self::Exited { .. } | Self::Reset => 0,
             Self::TripleFault(_) | Self::Failed { .. } => 1,
             Self::Stopped => 130,
         }
@@ -234,6 +239,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PoweredOff => f.write_str("the guest powered off"),
+            Self::Exited { status } => write!(f, "the guest ended with status {status}"),
             Self::Reset => f.write_str("the guest asked for a reset"),
             Self::Stopped => f.write_str("the machine was stopped"),
             Self::TripleFault(fault) => fault.fmt(f),

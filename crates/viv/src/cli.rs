@@ -117,6 +117,14 @@ The soft engine has:
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
+    /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
+    #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]
+    #[arg(long_help = "Wait for gdb before the first instruction
+
+A number is a TCP port of localhost, 0 any that is free; all else is the path of a Unix socket. The command to attach \
+with is printed on standard error.")]
+    pub gdb: Option<GdbArg>,
+
     /// Say on standard error at the end what the machine did: time, translated code, ways out of it
     ///
     /// Instructions are counted with the engine option tier=interp only; code is translated without it.
@@ -147,10 +155,6 @@ The soft engine has:
     #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
     pub uefi_vars: Option<PathBuf>,
 
-    /// File for the messages that firmware writes to its debug port
-    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Firmware")]
-    pub firmware_log: Option<PathBuf>,
-
     /// What firmware starts from first: `disk`, `cdrom`, or both with a comma between
     #[arg(long, value_name = "LIST", requires = "firmware", help_heading = "Firmware")]
     #[arg(value_enum, value_delimiter = ',')]
@@ -170,14 +174,23 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     #[arg(long, value_name = "FILE", help_heading = "Firmware")]
     pub screenshot_on_exit: Option<PathBuf>,
 
-    /// Raw disk image, the guest's next virtio disk; `,readonly` protects it, `,sata` is for systems without virtio
-    #[arg(long, value_name = "FILE[,readonly][,sata]", help_heading = "Direct boot and firmware")]
+    /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
+    /// writes, `sata` is for systems without virtio
+    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
     /// Image of a CD-ROM or DVD, the medium of the guest's next drive
     #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
     pub cdrom: Vec<PathBuf>,
+
+    /// File for the text that the guest writes to port 0xe9, or firmware to its port 0x402
+    #[arg(long, value_name = "FILE", help_heading = "Direct boot and firmware")]
+    pub debug_log: Option<PathBuf>,
+
+    /// Let the guest end the machine by port 0xf4: a byte V there gives exit status 2 × V + 1
+    #[arg(long, help_heading = "Direct boot and firmware")]
+    pub exit_port: bool,
 
     /// End when the guest resets instead of starting it again
     #[arg(long, help_heading = "Direct boot and firmware")]
@@ -203,6 +216,36 @@ impl FirmwareArg {
             "uefi" => Self::Uefi,
             file => Self::File(file.into()),
         })
+    }
+}
+
+/// `--gdb`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GdbArg {
+    /// A TCP port of localhost.
+    Port(u16),
+    /// A Unix socket.
+    Path(PathBuf),
+}
+
+impl GdbArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("neither a port nor a path is given".to_owned()),
+            text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().map(Self::Port).map_err(|_| format!("a port is a number from 0 to {}", u16::MAX))
+            }
+            path => Ok(Self::Path(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for GdbArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => port.fmt(f),
+            Self::Path(path) => path.display().fmt(f),
+        }
     }
 }
 
@@ -256,6 +299,8 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// Whether what the guest writes is forgotten at the end.
+    pub temporary: bool,
     /// What it is attached to.
     pub bus: DiskBus,
 }
@@ -264,19 +309,20 @@ impl DiskArg {
     /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
     /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let mut disk = Self { path: PathBuf::new(), readonly: false, bus: DiskBus::Virtio };
+        let mut disk = Self { path: PathBuf::new(), readonly: false, temporary: false, bus: DiskBus::Virtio };
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
                 "readonly" => disk.readonly = true,
                 "writable" => disk.readonly = false,
+                "temporary" => disk.temporary = true,
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
                 // A part of the name, if an option is behind it.
                 _ if rest.len() < text.len() => break,
                 _ => {
                     return Err(format!(
-                        "the disk option '{option}' is not known; 'readonly', 'writable', 'sata' and 'virtio' are"
+                        "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata' and 'virtio' are"
                     ));
                 }
             }
@@ -384,12 +430,23 @@ mod tests {
     }
 
     #[test]
+    fn debuggers_attach_to_a_port_or_a_socket() {
+        assert_eq!(GdbArg::parse("1234"), Ok(GdbArg::Port(1234)));
+        assert_eq!(GdbArg::parse("./1234"), Ok(GdbArg::Path("./1234".into())));
+        assert!(GdbArg::parse("65536").is_err());
+        assert!(GdbArg::parse("").is_err());
+    }
+
+    #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk = |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, bus });
+        let disk =
+            |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, temporary: false, bus });
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
         assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
+        let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
+        assert!(temporary.temporary && !temporary.readonly);
         for bad in ["a.img,ro", ",readonly", ""] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");
         }

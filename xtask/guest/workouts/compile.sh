@@ -11,7 +11,7 @@ for bits in 64 32; do
     (
         cd "zlib-$bits" || exit
         CFLAGS="-O2 -m$bits" quietly ./configure
-        quietly make
+        quietly make -j4
         quietly make check
         grep 'OK' log
         rm log
@@ -22,8 +22,8 @@ cp -a /usr/src/bc bc
 cd bc || exit
 quietly ./configure
 # Its documentation is not built, which would need more programs.
-quietly make -C lib
-quietly make -C bc MAKEINFO=true
+quietly make -j4 -C lib
+quietly make -j4 -C bc MAKEINFO=true
 for test in checklib.b sqrt1.b sqrt2.b sqrt.b exp.b ln.b sine.b atan.b jn.b raise.b mul.b div.b; do
     echo "$test $(sed '/^quit/d' Test/$test | bc/bc -l | sha256sum)"
 done

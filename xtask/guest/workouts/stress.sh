@@ -6,7 +6,7 @@ for stressor in vm vm-segv matrix matrix-3d vecmath vecwide vecfp vecshuf atomic
     timer brk bigheap malloc memcpy memrate stream prefetch cache icache cacheline far-branch branch funccall funcret \
     longjmp goto nop opcode regs rotate fp hash crypt str wcs qsort heapsort mergesort radixsort shellsort tsearch \
     hsearch lsearch bsearch skiplist tree sparsematrix judy zlib tsc rdrand getrandom x86cpuid x86syscall syscall; do
-    timeout -k 10 600 stress-ng --verify --metrics-brief "--$stressor" 2 --timeout 2 > log 2>&1
+    timeout -k 10 600 stress-ng --verify --metrics-brief "--$stressor" 4 --timeout 2 > log 2>&1
     status=$?
     case $status in
     0 | 3 | 4) echo "$stressor ok" ;;

@@ -1,7 +1,9 @@
-//! From the start of a process to the guest's first user-space instruction, and to its end.
+//! From the start of a process to the guest's first user-space instruction, and to its end; and how long an installed
+//! system takes.
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -10,6 +12,7 @@ use viv_image::initrd;
 use super::Bench;
 use super::contender::{Contender, Guest};
 use super::init;
+use super::installed;
 use super::memory::resident_over_guest;
 use super::report::{row, table};
 use super::sample::Sample;
@@ -30,6 +33,8 @@ struct Runs {
     resident: Sample,
     /// Millions of instructions from start to end, and of those a second of the vCPU's processor time.
     instructions: Option<(Sample, Sample)>,
+    /// Seconds of Debian on a disk from its kernel's start to its last service, by systemd's word.
+    installed: Sample,
 }
 
 /// The figures.
@@ -42,10 +47,12 @@ struct Run {
     whole: f64,
     resident: f64,
     instructions: Option<(f64, f64)>,
+    installed: f64,
 }
 
-/// Boots alternately, as often as was asked for.
-pub fn measure(bench: &Bench) -> Result<Boot> {
+/// Boots alternately, as often as was asked for. `root` is that of the repository.
+pub fn measure(root: &Path, bench: &Bench) -> Result<Boot> {
+    let disk = installed::disk(root)?;
     let initrd = bench.directory.join("boot.initrd");
     // It needs no device, and so no modules.
     let content = initrd::assemble(&init::program(), &[]).context("building an initial RAM disk")?;
@@ -54,8 +61,11 @@ pub fn measure(bench: &Bench) -> Result<Boot> {
     let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
     for number in 1..=bench.runs {
         for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
-            let run = boot(contender, &guest).with_context(|| format!("booting with {contender}"))?;
-            eprintln!("boot {number} of {}, {contender}: {:.2} s", bench.runs, run.reached);
+            let run = boot(contender, &guest, &disk).with_context(|| format!("booting with {contender}"))?;
+            eprintln!(
+                "boot {number} of {}, {contender}: {:.2} s, from a disk {:.2} s",
+                bench.runs, run.reached, run.installed
+            );
             runs.push(run);
         }
     }
@@ -74,10 +84,11 @@ fn sum(contender: Contender, runs: &[Run]) -> Runs {
             let (millions, rates) = counted.into_iter().unzip();
             (Sample::new(millions), Sample::new(rates))
         }),
+        installed: sample(|run| run.installed),
     }
 }
 
-fn boot(contender: Contender, guest: &Guest<'_>) -> Result<Run> {
+fn boot(contender: Contender, guest: &Guest<'_>, disk: &Path) -> Result<Run> {
     let mut session = Session::start(&mut contender.command(guest))?;
     let line = session.next_line()?;
     let (reached, line) = line.context("the guest ended before its first process said anything")?;
@@ -90,7 +101,8 @@ fn boot(contender: Contender, guest: &Guest<'_>) -> Result<Run> {
         Contender::Viv => rate(&ended.errors)?,
         Contender::Tcg => None,
     };
-    Ok(Run { reached, whole: ended.whole, resident, instructions })
+    let installed = installed::boot(contender, guest.bench, disk)?;
+    Ok(Run { reached, whole: ended.whole, resident, instructions, installed })
 }
 
 /// Millions of instructions, and millions a second, from what `viv run --stats=json` says; nothing if it did not count
@@ -113,6 +125,7 @@ impl Boot {
                 "first_user_instruction_seconds": runs.reached.to_json(),
                 "whole_process_seconds": runs.whole.to_json(),
                 "resident_over_guest_memory_mib": runs.resident.to_json(),
+                "installed_system_seconds": runs.installed.to_json(),
                 "million_instructions": counted.map(|(millions, _)| millions.to_json()),
                 "million_instructions_a_second": counted.map(|(_, rate)| rate.to_json()),
             });
@@ -135,6 +148,7 @@ impl fmt::Display for Boot {
             compare("start to first user-space instruction, s", |runs| &runs.reached, 2),
             compare("start to end of process, s", |runs| &runs.whole, 2),
             compare("resident over guest memory, MiB", |runs| &runs.resident, 1),
+            compare("Debian on a disk, by systemd-analyze, s", |runs| &runs.installed, 2),
         ];
         if let Some((millions, rate)) = &viv.instructions {
             rows.push(vec!["guest instructions, millions".to_owned(), format!("{millions:.0}")]);

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the figures of the software CPU, with QEMU's TCG beside it in the same run.
 //!
 //! - [`boot`]: from a process's start to the guest's first user-space instruction and to its end, memory, and
-//!   instructions a second. [`guest`]: pieces of work inside a guest, also against the host itself.
+//!   instructions a second. [`installed`]: a whole Debian on its disk, which [`boot`] times too. [`guest`]: pieces of work inside a guest, also against the host itself.
 //! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, disk, memory and number of
 //!   processors. [`session`]: one run of it, on one processor, watched by its serial port.
 //! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
@@ -18,6 +18,7 @@ mod figures;
 mod guest;
 mod host;
 mod init;
+mod installed;
 mod memory;
 mod report;
 mod rootfs;
@@ -34,8 +35,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use viv_image::{ImageHandle, ImageName, Store, initrd};
 
-use crate::rootfs::Told;
 use crate::{packages, step};
+use viv_testbed::rootfs::Told;
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, Args)]
@@ -140,9 +141,12 @@ impl Bench {
 /// Takes the figures and prints them.
 pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     packages::ensure(&["qemu-system-x86", "util-linux"])?;
+    if args.wants(Part::Boot) {
+        packages::ensure(packages::FOR_DISKS)?;
+    }
     let bench = Bench::new(root, args)?;
     let host = host::Host::read(bench.processor)?;
-    let boot = args.wants(Part::Boot).then(|| boot::measure(&bench)).transpose()?;
+    let boot = args.wants(Part::Boot).then(|| boot::measure(root, &bench)).transpose()?;
     let guest = args.wants(Part::Guest).then(|| guest::measure(root, &bench)).transpose()?;
     match args.output {
         Output::Table => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use viv_image::ImageName;
 
-use crate::rootfs::{self, BuiltProgram, Recipe};
+use viv_testbed::rootfs::{self, BuiltProgram, Recipe};
 
 /// What the workloads run and what it takes to build [`BLOCKS`], beyond the packages Debian marks as essential.
 const PACKAGES: &[&str] = &[

@@ -21,7 +21,7 @@ use viv_image::{ImageName, Store, files};
 use self::place::{Guest, Outcome, Place};
 use self::programs::{PROGRAMS, Program};
 use crate::packages;
-use crate::rootfs::{self, Recipe, Told};
+use viv_testbed::rootfs::{self, Recipe, Told};
 
 /// Packages that the programs are from or need.
 const PACKAGES: &[&str] = &[

@@ -38,8 +38,8 @@ pub const PROGRAMS: &[Program] = &[
     Program { is_short: true, ..alone("gdb", text!("gdb.sh"), &[]) },
     alone("openssl", text!("openssl.sh"), &[]),
     alone("openssl-speed", text!("openssl-speed.sh"), &[]),
-    Program { processors: 2, ..alone("stress", text!("stress.sh"), &[]) },
-    Program { processors: 2, ..alone("compile", text!("compile.sh"), &[]) },
+    Program { processors: 4, ..alone("stress", text!("stress.sh"), &[]) },
+    Program { processors: 4, ..alone("compile", text!("compile.sh"), &[]) },
     alone("python", text!("python.sh"), &[]),
 ];
 

@@ -1,6 +1,6 @@
 //! ACPI tables (ACPI 6.5): how the machine describes itself to its guest.
 //!
-//! RSDP and XSDT lead to the FADT (fixed registers: power button, sleep, reset, timer), with FACS and DSDT
+//! The RSDP, by the XSDT or, for systems that know 32-bit pointers alone, the RSDT, leads to the FADT (fixed registers: power button, sleep, reset, timer), with FACS and DSDT
 //! (PCI, serial lines, RTC, processors, in AML), the MADT (interrupt controllers), the MCFG (PCI
 //! configuration space in memory), and the HPET table. All they say comes from [`AcpiParameters`].
 
@@ -10,6 +10,7 @@ mod hpet;
 mod madt;
 mod parameters;
 mod pci;
+mod rsdp;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,7 +20,7 @@ use std::ops::Range;
 use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
 use acpi_tables::mcfg::MCFG;
-use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
@@ -30,6 +31,10 @@ pub use parameters::{
 const OEM_ID: [u8; 6] = *b"VIVARI";
 const OEM_TABLE_ID: [u8; 8] = *b"VIVARIUM";
 const OEM_REVISION: u32 = 1;
+
+/// The RSDT's header and its revision (5.2.7).
+const RSDT_HEADER_SIZE: u32 = 36;
+const RSDT_REVISION: u8 = 1;
 
 /// Tables begin at multiples of this many bytes: the RSDP needs 16, the FACS 64.
 const ALIGNMENT: u64 = 64;
@@ -121,16 +126,19 @@ pub fn build(parameters: &AcpiParameters, place: Range<u64>) -> Result<AcpiTable
     if let Some(hpet) = parameters.hpet {
         entries.push(tables.add("HPET", hpet::build(hpet)));
     }
+    let mut rsdt = Sdt::new(*b"RSDT", RSDT_HEADER_SIZE, RSDT_REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     for entry in entries {
+        rsdt.append_slice(&(entry as u32).to_le_bytes());
         xsdt.add_entry(entry);
     }
+    let rsdt = tables.add("RSDT", rsdt.as_slice().to_vec());
     let xsdt = tables.add("XSDT", bytes_of(&xsdt));
 
     if tables.next > place.end {
         return Err(AcpiError::NoRoom { end: tables.next, limit: place.end });
     }
-    let root = Table { name: "RSDP", address: rsdp, bytes: bytes_of(&Rsdp::new(OEM_ID, xsdt)) };
+    let root = Table { name: "RSDP", address: rsdp, bytes: rsdp::build(rsdt as u32, xsdt).to_vec() };
     tables.tables.insert(0, root);
     Ok(AcpiTables { tables: tables.tables, rsdp })
 }

@@ -70,8 +70,12 @@ fn tables_lead_to_each_other() {
     assert_eq!((rsdp.bytes.len(), sum(&rsdp.bytes[..20]), sum(&rsdp.bytes)), (36, 0, 0));
     let xsdt = &tables["XSDT"];
     assert_eq!(number(&rsdp.bytes, 24, 8), xsdt.address);
-    let entries: Vec<_> = xsdt.bytes[36..].chunks(8).map(|entry| number(entry, 0, 8)).collect();
-    assert_eq!(entries, ["FADT", "MADT", "MCFG"].map(|name| tables[name].address));
+    let rsdt = &tables["RSDT"];
+    assert_eq!(number(&rsdp.bytes, 16, 4), rsdt.address);
+    for (table, size) in [(xsdt, 8), (rsdt, 4)] {
+        let entries: Vec<_> = table.bytes[36..].chunks(size).map(|entry| number(entry, 0, size)).collect();
+        assert_eq!(entries, ["FADT", "MADT", "MCFG"].map(|name| tables[name].address));
+    }
     let fadt = &tables["FADT"].bytes;
     assert_eq!(number(fadt, 36, 4), tables["FACS"].address);
     assert_eq!((number(fadt, 40, 4), number(fadt, 140, 8)), (tables["DSDT"].address, tables["DSDT"].address));

@@ -89,10 +89,10 @@ const ROOM: Range<u64> = 0..1 << 20;
 const CHECKSUM: usize = 9;
 /// Pointers in the FADT, and their sizes: FIRMWARE_CTRL, DSDT, X_DSDT (ACPI 6.5, table 5.9).
 const FADT_POINTERS: [(usize, u8); 3] = [(36, 4), (40, 4), (140, 8)];
-/// The first pointer of the XSDT.
-const XSDT_POINTERS: usize = 36;
-/// The RSDP's pointer to the XSDT, its two checksums, and how much each is of (5.2.5.3).
-const RSDP_XSDT: usize = 24;
+/// The first pointer of the RSDT and of the XSDT.
+const ROOT_POINTERS: usize = 36;
+/// The RSDP's pointers to the RSDT and the XSDT with their sizes, its two checksums, and how much each is of (5.2.5.3).
+const RSDP_POINTERS: [(usize, u8); 2] = [(16, 4), (24, 8)];
 const RSDP_CHECKSUMS: [(usize, usize); 2] = [(8, 20), (32, 36)];
 
 /// Makes the ACPI tables of a machine for firmware to place.
@@ -119,7 +119,8 @@ pub fn tables(parameters: &AcpiParameters) -> Result<FirmwareTables, AcpiError> 
         tables.extend_from_slice(bytes);
         let pointers: Vec<(usize, u8)> = match table.name {
             "FADT" => FADT_POINTERS.to_vec(),
-            "XSDT" => (XSDT_POINTERS..bytes.len()).step_by(8).map(|at| (at, 8)).collect(),
+            "RSDT" => (ROOT_POINTERS..bytes.len()).step_by(4).map(|at| (at, 4)).collect(),
+            "XSDT" => (ROOT_POINTERS..bytes.len()).step_by(8).map(|at| (at, 8)).collect(),
             _ => continue,
         };
         for (at, size) in pointers {
@@ -128,7 +129,9 @@ pub fn tables(parameters: &AcpiParameters) -> Result<FirmwareTables, AcpiError> 
         tables[start + CHECKSUM] = 0;
         loader.add_checksum(TABLES, start + CHECKSUM, start..start + bytes.len());
     }
-    loader.add_pointer(RSDP, TABLES, RSDP_XSDT, 8);
+    for (at, size) in RSDP_POINTERS {
+        loader.add_pointer(RSDP, TABLES, at, size);
+    }
     for (at, length) in RSDP_CHECKSUMS {
         rsdp[at] = 0;
         loader.add_checksum(RSDP, at, 0..length);

@@ -83,14 +83,6 @@ impl Pflash {
         u64::try_from(self.content.len()).unwrap_or(MAX_SIZE)
     }
 
-    /// Makes what the guest wrote outlive a crash of the host, for when the machine stops.
-    ///
-    /// # Errors
-    /// When the store cannot do it.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.store.flush()
-    }
-
     fn write_command(&mut self, value: u8) {
         match value {
             command::PROGRAM | command::PROGRAM_ALTERNATE => self.begin(Pending::Program),

@@ -17,12 +17,6 @@ pub trait FlashStore: Send {
     /// # Errors
     /// When it cannot be written.
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
-
-    /// Makes what was written outlive a crash of the host.
-    ///
-    /// # Errors
-    /// When that cannot be done.
-    fn flush(&mut self) -> io::Result<()>;
 }
 
 /// Content that is lost with the machine.
@@ -45,13 +39,10 @@ impl FlashStore for MemoryStore {
     fn write(&mut self, _offset: u64, _data: &[u8]) -> io::Result<()> {
         Ok(())
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
-/// Content in a file, which was opened for reading and writing.
+/// Content in a file, which was opened for reading and writing. Dropped, it makes what was written outlive a crash of
+/// the host.
 pub struct FileStore {
     file: File,
 }
@@ -78,8 +69,14 @@ impl FlashStore for FileStore {
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, offset)
     }
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.file.sync_data() {
+            tracing::warn!(
+                "what firmware wrote to flash memory may not outlive a crash of the host: {error}"
+            );
+        }
     }
 }

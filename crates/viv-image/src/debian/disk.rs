@@ -22,17 +22,34 @@ pub fn write(
     runner: &Runner<'_>,
     progress: &dyn Progress,
 ) -> Result<u64, tool::Error> {
-    progress.begin(Stage::Disk);
     // Made here so that it is sparse from the start; mke2fs then need not clear what is a hole.
     let disk = std::fs::File::create(file).map_err(files::at("creating", file))?;
     disk.set_len(SIZE).map_err(files::at("sizing", file))?;
+    write_at(directory, file, 0, SIZE, runner, progress)?;
+    Ok(SIZE)
+}
+
+/// Writes a directory into `size` bytes of a file that is there, from byte `offset` on, as ext4 of that size.
+///
+/// # Errors
+/// If it fails, as on a full disk.
+pub fn write_at(
+    directory: &Path,
+    file: &Path,
+    offset: u64,
+    size: u64,
+    runner: &Runner<'_>,
+    progress: &dyn Progress,
+) -> Result<(), tool::Error> {
+    progress.begin(Stage::Disk);
     // Everything is initialised now, else each guest would do it at its first start, into its own overlay.
-    let options = "lazy_itable_init=0,lazy_journal_init=0";
+    let options = format!("lazy_itable_init=0,lazy_journal_init=0,offset={offset}");
     let make = Program::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-L", "root", "-m", "1", "-E", options, "-d"])
+        .args(["-q", "-F", "-t", "ext4", "-L", "root", "-m", "1", "-E", &options, "-d"])
         .arg(directory)
-        .arg(file);
+        .arg(file)
+        .arg(format!("{}k", size >> 10));
     runner.run(&make, &mut |_| {})?;
     progress.end(Stage::Disk);
-    Ok(SIZE)
+    Ok(())
 }

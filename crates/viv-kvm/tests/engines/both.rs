@@ -1,5 +1,6 @@
 //! The two engines, side by side.
 
+use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use viv_arch::state::RunState;
@@ -11,13 +12,19 @@ use viv_soft::SoftEngine;
 
 use crate::machine::*;
 
+/// Says what a test leaves out, past the capture of its output.
+fn not_tested(what: &str) {
+    // Nobody is told if nobody reads it.
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");
+}
+
 /// This host's KVM. Without one, whoever runs the tests is told what was not tested.
 pub fn kvm() -> Option<&'static KvmEngine> {
     static KVM: OnceLock<Option<KvmEngine>> = OnceLock::new();
     KVM.get_or_init(|| match KvmEngine::open() {
         Ok(engine) => Some(engine),
         Err(error) => {
-            eprintln!("NOT TESTED: {error}");
+            not_tested(&error.to_string());
             None
         }
     })
@@ -44,7 +51,7 @@ pub fn on_hardware(what: &str) -> bool {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let found = text.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm"));
     if !found {
-        eprintln!("NOT TESTED: {what}: /dev/kvm is not backed by hardware here");
+        not_tested(&format!("{what}: /dev/kvm is not backed by hardware here"));
     }
     found
 }

@@ -9,7 +9,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use rustix::event::{EventfdFlags, eventfd};
 use viv_arch::state::RunState;
-use viv_arch::{Gpr, apic};
+use viv_arch::{Gpr, apic, msr};
 use viv_engine::{Doorbell, Exit, Msi, memory};
 
 use crate::both::{kvm, machine};
@@ -197,6 +197,35 @@ fn an_event_sends_its_message() {
     assert_eq!(outcome.events[0].vector, 0x61);
     shortcuts.detach_message(route, event.as_fd()).unwrap();
     assert!(shortcuts.change_message(route, message(0x62)).is_err());
+}
+
+#[test]
+fn the_paravirtual_clock_follows_the_machines() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let Some(kvm) = kvm() else { return };
+    let mut machine = machine(kvm);
+    machine.clock.advance(5 * HOUR);
+    machine.code(CODE, &|a| {
+        a.mov(ecx, msr::KVM_SYSTEM_TIME)?;
+        a.mov(eax, DATA as u32 | 1)?;
+        a.xor(edx, edx)?;
+        a.wrmsr()?;
+        // It is there when KVM has run the guest anew.
+        a.out(u32::from(PORT_HOOK), al)?;
+        stop(a)
+    });
+    let hours = |machine: &Machine| machine.read::<u64>(DATA + 16) / HOUR;
+    machine.run_to_stop();
+    assert_eq!(hours(&machine), 5);
+    // While nothing runs, the machine's clock alone counts.
+    machine.clock.advance(2 * HOUR);
+    machine.code(CODE, &stop);
+    machine.state = machine.vcpu.save().unwrap();
+    machine.state.rip = CODE;
+    let multiplier: u32 = machine.read(DATA + 24);
+    assert!(multiplier != 0);
+    machine.run_to_stop();
+    assert_eq!(hours(&machine), 7);
 }
 
 #[test]

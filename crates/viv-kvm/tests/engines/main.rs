@@ -5,6 +5,7 @@
 mod machine;
 
 mod both;
+mod debugger;
 mod host;
 mod moving;
 mod processors;

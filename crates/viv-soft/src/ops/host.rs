@@ -140,7 +140,7 @@ pub fn needs(instruction: &Instruction) -> Needs {
                 | RDRAND
                 | RDSEED
         )
-    }) || instruction.mnemonic() == Mnemonic::Crc32
+    }) || matches!(instruction.mnemonic(), Mnemonic::Crc32 | Mnemonic::Movnti)
     {
         Needs::Nothing
     } else {

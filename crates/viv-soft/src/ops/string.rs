@@ -82,17 +82,22 @@ impl Cpu {
 
     /// Whether elements must be dealt with one by one: each may be followed by a trap, or has to be aligned.
     fn element_by_element(&self) -> bool {
-        self.flag(Rflags::DF) || self.stepping || self.debug.is_watching() || self.tlb.checks_alignment
+        self.flag(Rflags::DF) || self.is_stepping() || self.debug.is_watching() || self.tlb.checks_alignment
     }
 
     /// After an element that is not the last: gives way to the trap that follows it.
     #[inline]
     fn trap_between(&mut self) -> Exec {
-        if self.stepping || self.debug.has_hits() {
+        if self.is_stepping() || self.debug.has_hits() {
             self.pending = Some(Pending::Restart);
             return Err(Fault);
         }
         Ok(())
+    }
+
+    /// Whether the guest or a debugger outside makes single steps.
+    fn is_stepping(&self) -> bool {
+        self.stepping || self.debug.outside.is_stepping()
     }
 
     /// Whether `bytes` from an index register upwards lie in segment `number`, and in what the address size reaches. In

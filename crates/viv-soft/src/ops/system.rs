@@ -207,7 +207,7 @@ fn debug_register(cpu: &mut Cpu, number: u8) -> Result<u8, crate::cpu::Fault> {
 
 pub fn mov_from_debug<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = match debug_register(cpu, op.src)? {
-        n @ 0..=3 => cpu.debug.address[n as usize],
+        n @ 0..=3 => cpu.debug.addresses()[n as usize],
         6 => cpu.debug.dr6,
         7 => cpu.debug.dr7(),
         _ => return cpu.ud(),
@@ -220,7 +220,7 @@ pub fn mov_to_debug<T: Int>(cpu: &mut Cpu, op: &Op) -> Exec {
     let number = debug_register(cpu, op.dst)?;
     let value = cpu.get::<T>(op.src).to_u64();
     match number {
-        0..=3 => cpu.debug.address[number as usize] = value,
+        0..=3 => cpu.debug.addresses_mut()[number as usize] = value,
         6 | 7 if value >> 32 != 0 => return cpu.gp0(),
         6 => cpu.debug.set_dr6(value),
         7 => cpu.debug.set_dr7(value),

@@ -142,7 +142,7 @@ impl Translator {
         let is_known = |offset| known.is_some_and(|traces| traces.get(offset).is_some());
         // It may have been written to since the block was found.
         let ops = if source.is_same(&block.source) { &*block.ops } else { &[] };
-        let text = Text { bytes: &bytes[..len], start, mode, ops };
+        let text = Text { bytes: &bytes[..len], start, mode, ops, guards: &cpu.guards };
         let trace = Trace::decode(text, &mut cpu.host, limit, &mut room, is_known);
         self.room = room;
         let mut trace = trace?;
@@ -152,7 +152,7 @@ impl Translator {
             && let Ok(next) = note_source(cpu, next)
         {
             cpu.read_physical(next.phys, &mut bytes[paging::PAGE_SIZE as usize..]);
-            let text = Text { bytes: &bytes, start, mode, ops };
+            let text = Text { bytes: &bytes, start, mode, ops, guards: &cpu.guards };
             let whole = Trace::decode(text, &mut cpu.host, limit, &mut self.room, |_| false)?;
             if !whole.items.is_empty() {
                 trace = whole;

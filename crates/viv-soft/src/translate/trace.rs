@@ -17,6 +17,7 @@ use super::regs::is_high_byte;
 use super::system::{self, Class, System};
 use super::{Mode, narrow, x87};
 use crate::cpu::Bitness;
+use crate::debug::Guards;
 use crate::decode::MAX_LENGTH;
 use crate::hostexec::{ArenaError, MemoryAccess, X87, is_host_executable, memory_access};
 use crate::lower::{Lowered, lower};
@@ -104,6 +105,8 @@ pub struct Text<'a> {
     pub mode: Mode,
     /// The instructions of the interpreter's block there.
     pub ops: &'a [Op],
+    /// Where it may not reach.
+    pub guards: &'a Guards,
 }
 
 /// Room for a trace that is being decoded, used again for every trace.
@@ -126,7 +129,7 @@ impl Trace {
     /// # Errors
     /// When the memory for the interpreter's host-executed instructions is full.
     pub fn decode(
-        Text { bytes, start, mode, ops: known }: Text<'_>,
+        Text { bytes, start, mode, ops: known, guards }: Text<'_>,
         host: &mut HostCode,
         limit: usize,
         room: &mut Room,
@@ -150,6 +153,9 @@ impl Trace {
                 && items.last().is_some_and(|item| item.kind == Kind::Branch)
                 && is_known((start + decoder.position()) as u16)
             {
+                break;
+            }
+            if !items.is_empty() && guards.contains((start + decoder.position()) as u64) {
                 break;
             }
             let instruction = decoder.decode();

@@ -11,6 +11,11 @@ impl SoftVcpu {
     /// Runs one instruction under the debug facilities.
     pub(super) fn step(&mut self) -> Option<Exit> {
         let cpu = &mut *self.cpu;
+        if !cpu.flag(Rflags::RF)
+            && let Some(stop) = cpu.debug.outside.stop_at(cpu.code_address())
+        {
+            return Some(Exit::Debug(stop));
+        }
         let shadow = std::mem::take(&mut cpu.shadow);
         let resumes = cpu.flag(Rflags::RF) || shadow == Shadow::Everything;
         if !resumes && cpu.debug.has_instruction_breakpoint() {
@@ -18,7 +23,7 @@ impl SoftVcpu {
             if hits != 0 {
                 let exception = cpu.debug_exception(hits);
                 cpu.pending = Some(Pending::Exception(exception));
-                return self.resolve();
+                return self.resolve_step();
             }
         }
         // RF is for this instruction alone. If it faults, its handler gets it back.
@@ -31,7 +36,18 @@ impl SoftVcpu {
         if std::mem::take(&mut cpu.stepping) && completed && cpu.shadow != Shadow::Everything {
             cpu.debug.note_step();
         }
-        if result.is_err() { self.resolve() } else { None }
+        if result.is_err() {
+            return self.resolve_step();
+        }
+        cpu.debug.outside.note_step();
+        None
+    }
+
+    /// As [`SoftVcpu::resolve`], by which a step of the debugger outside is made.
+    fn resolve_step(&mut self) -> Option<Exit> {
+        let exit = self.resolve();
+        self.cpu.debug.outside.note_step();
+        exit
     }
 
     /// Delivers the event that was accepted, or else runs one instruction, with the trap that it causes.

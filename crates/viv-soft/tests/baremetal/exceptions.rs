@@ -137,6 +137,9 @@ fn the_x87_and_sse_units_can_be_switched_off() {
     let xsave: Build<'_> = &|a| a.xsave(ptr(DATA));
     let ldmxcsr: Build<'_> = &|a| a.stmxcsr(dword_ptr(DATA));
     let vzeroupper: Build<'_> = &|a| a.vzeroupper();
+    // Of SSE2 and SSE4.2, but with none of their registers.
+    let movnti: Build<'_> = &|a| a.movnti(dword_ptr(DATA), eax);
+    let crc32: Build<'_> = &|a| a.crc32(eax, ebx);
     let none = 0xff;
     // (name, code, with TS, with EM, with TS and without MP, without OSFXSR, without OSXSAVE)
     let cases = [
@@ -150,6 +153,8 @@ fn the_x87_and_sse_units_can_be_switched_off() {
         ("vzeroupper", vzeroupper, NM, none, NM, none, UD),
         ("fxsave", fxsave, NM, NM, NM, none, none),
         ("xsave", xsave, NM, none, NM, none, UD),
+        ("movnti", movnti, none, none, none, none, none),
+        ("crc32", crc32, none, none, none, none, none),
     ];
     for (name, build, ts, em, ts_without_mp, no_fxsr, no_xsave) in cases {
         let run = |change: &dyn Fn(&mut Machine)| {

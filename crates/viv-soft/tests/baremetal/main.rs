@@ -10,6 +10,7 @@ mod bits16;
 mod compatibility;
 mod control;
 mod debug;
+mod debugger;
 mod eviction;
 mod exceptions;
 mod frequent;

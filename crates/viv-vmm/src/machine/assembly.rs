@@ -1,11 +1,15 @@
 //! Putting a machine's devices on its board.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
+use viv_devices::debug_port::DebugPort;
 use viv_devices::doorbell::Worker;
+use viv_devices::exit_port::ExitPort;
 use viv_devices::hpet::Hpet;
 use viv_devices::irq::Gate;
 use viv_devices::layout;
@@ -106,6 +110,24 @@ impl<'a> Assembly<'a> {
         self.board.add(uart.clone(), &Uart::PORTS)?;
         self.sources.push(Box::new(SerialSource { uart, stream }));
         Ok(())
+    }
+
+    /// Adds the ports for text, of test programs and of firmware.
+    pub(crate) fn add_debug_ports(&mut self, log: FdSlot) -> Result<(), MachineError> {
+        let log = Arc::new(File::from(self.fds.get(log)?));
+        for port in [layout::DEBUG_PORT, layout::FIRMWARE_LOG] {
+            let log = Arc::clone(&log);
+            // A log that cannot be written must not stop the guest.
+            let sink = Box::new(move |text: &[u8]| drop((&*log).write_all(text)));
+            self.board.add(Arc::new(Mutex::new(DebugPort::new(port, sink))), &DebugPort::ports(port))?;
+        }
+        Ok(())
+    }
+
+    /// Adds the port by which the guest ends the machine with a status.
+    pub(crate) fn add_exit_port(&mut self) -> Result<(), MachineError> {
+        let port = ExitPort::new(self.around.core.clone());
+        self.board.add(Arc::new(Mutex::new(port)), &ExitPort::PORTS)
     }
 
     /// Adds disk `index`.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
+use viv_devices::layout;
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters, memory};
 
 use super::Machine;
-use super::assembly::{Assembly, Surroundings};
+use super::assembly::{Assembly, Surroundings, ram_end};
 use super::boot::{BootSource, open};
 use super::core::Core;
 use super::disks;
@@ -52,7 +53,8 @@ impl Machine {
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
-        let model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        model.set_physical_bits(physical_bits(ram_end(&memory)));
         let cpuid = engine.offered(&model);
         let rom = match &boot {
             BootSource::Kernel(_) => None,
@@ -88,6 +90,12 @@ impl Machine {
             None
         };
         assembly.add_serial(config.serial.unwrap_or_default())?;
+        if let Some(log) = config.debug_log {
+            assembly.add_debug_ports(log)?;
+        }
+        if config.exit_port {
+            assembly.add_exit_port()?;
+        }
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
             match told.bus {
@@ -150,11 +158,18 @@ impl Machine {
             console,
             seat,
             state: MachineState::Created,
+            held: false,
             resets: 0,
             figures: None,
             written: PageSet::default(),
         })
     }
+}
+
+/// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
+/// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
+fn physical_bits(ram_end: u64) -> u8 {
+    if layout::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
 }
 
 /// Refuses more memory than the host has with its swap: such a guest would be killed, at some time of the

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use viv_devices::system::{SystemControl, SystemRequest};
-use viv_engine::Kick;
+use viv_engine::{DebugStop, Kick};
 
 use super::gate::Gate;
 use super::notify::Notify;
@@ -19,6 +19,15 @@ pub enum Notice {
     Reset,
     /// The guest asks to be switched off.
     PowerOff,
+    /// The guest ends the machine with this status.
+    Exit(u8),
+    /// A processor has come to where the debugger wants it to stop.
+    Debug {
+        /// The vCPU.
+        vcpu: u32,
+        /// Why there.
+        stop: DebugStop,
+    },
     /// The guest shut a processor down.
     TripleFault(TripleFault),
     /// The machine cannot go on; one line.
@@ -96,7 +105,8 @@ impl SystemControl for Core {
     fn request(&self, request: SystemRequest) {
         self.notice_and_hold(match request {
             SystemRequest::Reset => Notice::Reset,
-            SystemRequest::PowerOff | SystemRequest::Exit(_) => Notice::PowerOff,
+            SystemRequest::PowerOff => Notice::PowerOff,
+            SystemRequest::Exit(status) => Notice::Exit(status),
         });
     }
 }

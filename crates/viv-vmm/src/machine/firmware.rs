@@ -1,14 +1,13 @@
 //! Machines that start with firmware.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::fs::OpenOptions;
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use viv_arch::VcpuState;
 use viv_boot::firmware::{self, FirmwareTables};
 use viv_boot::{BootError, SmbiosParameters, SystemIdentity, smbios};
-use viv_devices::debug_port::DebugPort;
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
 use viv_devices::pflash::{FileStore, FlashStore, MemoryStore, Pflash};
 use viv_devices::{Device, DeviceError, SavedState, layout};
@@ -128,13 +127,6 @@ impl Assembly<'_> {
         let tables = smbios::build(&parameters).map_err(BootError::from)?;
         device.add_file(smbios::ANCHOR_FILE, Content::Bytes(tables.anchor_64(0).to_vec()))?;
         device.add_file(smbios::STRUCTURES_FILE, Content::Bytes(tables.structures().to_vec()))?;
-        if let Some(log) = config.log {
-            let mut log = File::from(self.fds.get(log)?);
-            // A log that cannot be written must not stop the guest.
-            let sink = Box::new(move |text: &[u8]| drop(log.write_all(text)));
-            let port = DebugPort::new(layout::FIRMWARE_LOG, sink);
-            self.board.add(Arc::new(Mutex::new(port)), &DebugPort::ports(layout::FIRMWARE_LOG))?;
-        }
         if let Some(variables) = &config.variables {
             self.add_variables(variables, firmware.place.start)?;
         }

@@ -1,5 +1,6 @@
 //! The gate through which a machine's threads go to work, and which is closed to make it stand still.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A gate. Threads work between [`Gate::enter`] and the drop of what it returns; the machine's owner closes it
@@ -42,10 +43,15 @@ impl Gate {
 
     /// Waits for the gate to be open. `None` tells the thread to end.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
+        self.enter_unless(&AtomicBool::new(false))
+    }
+
+    /// As [`Gate::enter`], for a thread that is to stay out while `barred` is set. It changes while the gate is closed.
+    pub(crate) fn enter_unless(&self, barred: &AtomicBool) -> Option<Inside<'_>> {
         let mut state = self.lock();
         loop {
             match state.door {
-                Door::Open if !state.held => {
+                Door::Open if !state.held && !barred.load(Ordering::Relaxed) => {
                     state.inside += 1;
                     return Some(Inside(self));
                 }
@@ -120,7 +126,7 @@ impl Drop for Inside<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 

@@ -27,6 +27,7 @@ mod boot;
 mod build;
 mod console;
 mod core;
+mod debugging;
 mod disks;
 mod firmware;
 mod gate;
@@ -62,6 +63,7 @@ use self::notify::Notify;
 use self::reactor::Reactor;
 use self::seat::Seat;
 use self::timers::Timers;
+pub(crate) use self::vcpu::VcpuHandle;
 use self::vcpu::VcpuThread;
 use crate::config::{Profile, WindowSize};
 use crate::error::MachineError;
@@ -94,6 +96,8 @@ pub struct Machine {
     console: Option<ConsoleHandle>,
     seat: Option<Seat>,
     state: MachineState,
+    /// Whether a debugger keeps it from running.
+    held: bool,
     resets: u64,
     /// What it did, once it is stopped.
     figures: Option<Figures>,
@@ -279,12 +283,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets everything run. While a notice holds the gate, nothing does.
+    /// Lets everything run. While a notice holds the gate or a debugger the machine, nothing does.
     fn run(&mut self) {
-        self.clock.start();
-        self.timers.clock_started();
         self.state = MachineState::Running;
-        self.core.gate.open();
+        if !self.held {
+            self.clock.start();
+            self.timers.clock_started();
+            self.core.gate.open();
+        }
     }
 
     /// Makes everything stand still.

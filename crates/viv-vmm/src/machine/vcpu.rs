@@ -1,7 +1,7 @@
 //! The vCPUs' threads.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,6 +16,8 @@ use crate::protocol::TripleFault;
 /// A vCPU with its thread, which runs it whenever the gate is open.
 pub(crate) struct VcpuThread {
     vcpu: SharedVcpu,
+    /// Whether it stands still even if the gate is open. It changes while the gate is closed.
+    frozen: Arc<AtomicBool>,
     /// Processor time of the thread when the engine last returned, in nanoseconds.
     spent: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
@@ -23,22 +25,47 @@ pub(crate) struct VcpuThread {
 
 type SharedVcpu = Arc<Mutex<Box<dyn Vcpu>>>;
 
+/// A vCPU, while the gate is closed, for whoever outlives its thread.
+#[derive(Clone)]
+pub(crate) struct VcpuHandle {
+    vcpu: SharedVcpu,
+    frozen: Arc<AtomicBool>,
+}
+
+impl VcpuHandle {
+    /// The vCPU. While the gate is open this waits for its closing.
+    pub(crate) fn vcpu(&self) -> MutexGuard<'_, Box<dyn Vcpu>> {
+        lock(&self.vcpu)
+    }
+
+    /// Says whether it is to stand still even if the gate is opened.
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
+    }
+}
+
 impl VcpuThread {
     /// Starts a thread for `vcpu`. It ends when the gate of `core` does.
     pub(crate) fn start(index: u32, vcpu: Box<dyn Vcpu>, core: Arc<Core>) -> io::Result<Self> {
         let vcpu = Arc::new(Mutex::new(vcpu));
         let spent = Arc::new(AtomicU64::new(0));
+        let frozen = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name(format!("vcpu{index}")).spawn({
-            let (vcpu, spent) = (Arc::clone(&vcpu), Arc::clone(&spent));
-            move || run(index, &vcpu, &spent, &core)
+            let (vcpu, spent, frozen) = (Arc::clone(&vcpu), Arc::clone(&spent), Arc::clone(&frozen));
+            move || run(index, &vcpu, &frozen, &spent, &core)
         })?;
-        Ok(Self { vcpu, spent, thread: Some(thread) })
+        Ok(Self { vcpu, frozen, spent, thread: Some(thread) })
     }
 
     /// The host's processor time that the guest has cost on this thread, in nanoseconds, while the gate is
     /// closed.
     pub(crate) fn spent(&self) -> u64 {
         self.spent.load(Ordering::Relaxed)
+    }
+
+    /// The same, for whoever outlives the thread.
+    pub(crate) fn handle(&self) -> VcpuHandle {
+        VcpuHandle { vcpu: Arc::clone(&self.vcpu), frozen: Arc::clone(&self.frozen) }
     }
 
     /// The vCPU, while the gate is closed. While it is open this waits for its closing.
@@ -66,13 +93,14 @@ fn thread_time() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn run(index: u32, vcpu: &SharedVcpu, spent: &AtomicU64, core: &Core) {
-    while let Some(_inside) = core.gate.enter() {
+fn run(index: u32, vcpu: &SharedVcpu, frozen: &AtomicBool, spent: &AtomicU64, core: &Core) {
+    while let Some(_inside) = core.gate.enter_unless(frozen) {
         let mut vcpu = lock(vcpu);
         let exit = vcpu.run();
         spent.store(thread_time(), Ordering::Relaxed);
         let notice = match exit {
             Ok(Exit::Kicked) => continue,
+            Ok(Exit::Debug(stop)) => Ok(Notice::Debug { vcpu: index, stop }),
             Ok(Exit::TripleFault) => triple_fault(index, vcpu.as_mut()),
             Ok(Exit::Unsupported(what)) => Ok(Notice::Failed(format!(
                 "the engine cannot run what the guest's processor {index} does: {what}"

@@ -12,11 +12,12 @@ use super::outgoing::Outgoing;
 use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
 use crate::config::{EngineChoice, Fds, MachineConfig};
+use crate::debugger::{Debugger, Wish};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
 use crate::keys::Keystrokes;
 use crate::machine::{Machine, Notice};
-use crate::protocol::{End, Event, Message, Reply, Request, RequestLine, VERSION};
+use crate::protocol::{End, Event, MachineState, Message, Reply, Request, RequestLine, VERSION};
 
 /// Makes the engine for a choice and options.
 type MakeEngine<'a> = &'a dyn Fn(EngineChoice, &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
@@ -30,6 +31,7 @@ pub(super) struct Server<'a> {
     incoming: LineReader,
     outgoing: Outgoing,
     machine: Option<Machine>,
+    debugger: Option<Debugger>,
     decision: Option<Decision>,
     no_reboot: bool,
     /// The starter has gone: nobody reads any more.
@@ -43,6 +45,7 @@ struct Ready {
     control: bool,
     writable: bool,
     terminate: bool,
+    debugger: bool,
 }
 
 impl<'a> Server<'a> {
@@ -54,6 +57,7 @@ impl<'a> Server<'a> {
             incoming: LineReader::default(),
             outgoing: Outgoing::default(),
             machine: None,
+            debugger: None,
             decision: None,
             no_reboot: false,
             alone: false,
@@ -71,6 +75,9 @@ impl<'a> Server<'a> {
                 break End::Failed { message: chain(&error) };
             }
         };
+        if let Some(debugger) = self.debugger.take() {
+            debugger.finish(&end);
+        }
         if let Some(machine) = &mut self.machine {
             machine.stop();
             // What went wrong before is worth more to know.
@@ -98,7 +105,11 @@ impl<'a> Server<'a> {
 
     /// Waits for something and deals with it.
     fn turn(&mut self) -> Result<(), ChannelError> {
-        let ready = self.wait(self.machine.as_ref().map(Machine::noticed))?;
+        // What is not started yet is nothing to look at.
+        let debugger = self.debugger.as_ref().filter(|_| {
+            self.machine.as_ref().is_some_and(|machine| machine.state() != MachineState::Created)
+        });
+        let ready = self.wait(self.machine.as_ref().map(Machine::noticed), debugger.map(Debugger::fd))?;
         if ready.terminate {
             self.end = Some(End::Stopped);
             return Ok(());
@@ -107,30 +118,40 @@ impl<'a> Server<'a> {
             self.outgoing.flush(self.control.as_fd(), SendFlags::DONTWAIT)?;
         }
         self.take_notices()?;
+        if ready.debugger && self.end.is_none() {
+            self.debug(Debugger::ready);
+        }
         if ready.control && self.end.is_none() {
             self.take_requests()?;
         }
         Ok(())
     }
 
-    /// Waits until the socket, the signal or `other` is ready.
-    fn wait(&self, other: Option<BorrowedFd<'_>>) -> Result<Ready, ChannelError> {
+    /// Waits until the socket, the signal, `other` or the debugger is ready.
+    fn wait(
+        &self,
+        other: Option<BorrowedFd<'_>>,
+        debugger: Option<BorrowedFd<'_>>,
+    ) -> Result<Ready, ChannelError> {
         let mut interest = PollFlags::IN;
         if !self.outgoing.is_empty() {
             interest |= PollFlags::OUT;
         }
         let mut fds = vec![PollFd::new(&self.control, interest), PollFd::new(&self.terminate, PollFlags::IN)];
+        fds.extend(debugger.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
             .map_err(|errno| ChannelError::Socket { action: "waiting", source: errno.into() })?;
-        let [control, terminate, ..] = fds.as_slice() else {
-            return Ok(Ready { control: false, writable: false, terminate: false });
+        let [control, terminate, others @ ..] = fds.as_slice() else {
+            return Ok(Ready { control: false, writable: false, terminate: false, debugger: false });
         };
+        let first = others.first().filter(|_| debugger.is_some());
         let hung_up = PollFlags::HUP | PollFlags::ERR;
         Ok(Ready {
             control: control.revents().intersects(PollFlags::IN | hung_up),
             writable: control.revents().contains(PollFlags::OUT),
             terminate: !terminate.revents().is_empty(),
+            debugger: first.is_some_and(|debugger| !debugger.revents().is_empty()),
         })
     }
 
@@ -138,7 +159,7 @@ impl<'a> Server<'a> {
     fn write_out(&mut self) {
         let Some(machine) = self.machine.take() else { return };
         while !machine.is_drained() {
-            let Ok(ready) = self.wait(Some(machine.drained().as_fd())) else { return };
+            let Ok(ready) = self.wait(Some(machine.drained().as_fd()), None) else { return };
             machine.drained().clear();
             if ready.terminate {
                 return;
@@ -248,7 +269,11 @@ impl<'a> Server<'a> {
         }
         let fds: Fds = self.incoming.take_fds();
         let (engine, decision) = (self.make_engine)(config.engine, &config.engine_options)?;
-        self.machine = Some(Machine::build(config, &fds, &*engine, &decision.reason)?);
+        let mut machine = Machine::build(config, &fds, &*engine, &decision.reason)?;
+        if let Some(slot) = config.gdb {
+            self.debugger = Some(Debugger::new(fds.get(slot)?, &mut machine));
+        }
+        self.machine = Some(machine);
         self.decision = Some(decision);
         self.no_reboot = config.no_reboot;
         Ok(())
@@ -271,6 +296,9 @@ impl<'a> Server<'a> {
     fn reset(&mut self) -> Result<(), MachineError> {
         let reset = self.machine().and_then(Machine::reset);
         self.end_unless_ok(reset)?;
+        if let Some(debugger) = &mut self.debugger {
+            debugger.reset();
+        }
         self.event(Event::Restarted);
         Ok(())
     }
@@ -294,7 +322,15 @@ impl<'a> Server<'a> {
                     }
                 }
                 Notice::PowerOff => self.end = Some(End::PoweredOff),
+                Notice::Exit(status) => self.end = Some(End::Exited { status }),
+                Notice::TripleFault(fault) if self.debugger.is_some() => {
+                    let (vcpu, end) = (fault.vcpu, End::TripleFault(fault));
+                    self.debug(|debugger, machine| debugger.shut_down(vcpu, end, machine));
+                }
                 Notice::TripleFault(fault) => self.end = Some(End::TripleFault(fault)),
+                Notice::Debug { vcpu, stop } => {
+                    self.debug(|debugger, machine| debugger.stopped(vcpu, stop, machine));
+                }
                 Notice::Failed(message) => self.end = Some(End::Failed { message }),
                 Notice::GuestReady => self.send(&Message::Event(Event::GuestReady))?,
                 Notice::CommandExited(code) => self.send(&Message::Event(Event::CommandExited { code }))?,
@@ -304,6 +340,22 @@ impl<'a> Server<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Has the debugger do something, and does what it wishes then.
+    fn debug(&mut self, act: impl FnOnce(&mut Debugger, &mut Machine) -> Result<Option<Wish>, MachineError>) {
+        let (Some(debugger), Some(machine)) = (&mut self.debugger, &mut self.machine) else { return };
+        let done = act(debugger, machine).and_then(|wish| match wish {
+            None => Ok(()),
+            Some(Wish::End(end)) => {
+                self.end = Some(end);
+                Ok(())
+            }
+            Some(Wish::Reset) => self.reset(),
+        });
+        if let Err(error) = done {
+            self.end.get_or_insert(End::Failed { message: error.line() });
+        }
     }
 
     fn event(&mut self, event: Event) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use viv_vmm::config::{
     Boot, BootProtocol, DiskConfig, Fds, FileSource, InitrdConfig, KernelConfig, MachineConfig, Overlay,
@@ -24,33 +24,36 @@ pub fn kernel(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
         protocol: BootProtocol::Auto,
     });
     let name = kernel.file_name().unwrap_or(kernel.as_os_str()).to_string_lossy().into_owned();
-    plan(args, name, boot, Fds::default())
+    plan(args, name, boot)
 }
 
 /// The session for `viv run --firmware`.
 pub fn firmware(args: &RunArgs, firmware: &FirmwareArg) -> Result<Plan, Failure> {
-    let mut fds = Fds::default();
-    let boot = Boot::Firmware(firmware::config(args, firmware, &mut fds)?);
+    let boot = Boot::Firmware(firmware::config(args, firmware)?);
     let first = args.disk.first().map_or("firmware".into(), |disk| disk.path.to_string_lossy());
     let name = first.rsplit('/').next().unwrap_or_default().to_owned();
-    plan(args, name, boot, fds)
+    plan(args, name, boot)
 }
 
-fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, Failure> {
+fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
+    let mut fds = Fds::default();
     let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);
     let (from_user, input) = io::pipe().map_err(failed)?;
     let (output, to_user) = io::pipe().map_err(failed)?;
     let serial = Stream { input: Some(fds.add(from_user)), output: Some(fds.add(to_user)) };
     let display = matches!(boot, Boot::Firmware(_));
-    let screenshot = args.screenshot_on_exit.as_ref().map(|path| {
-        let failed = |error| Failure::of(format!("--screenshot-on-exit {}", path.display()), &error);
-        File::create(path).map(|file| fds.add(file)).map_err(failed)
-    });
-    let screenshot = screenshot.transpose()?;
+    let mut create = |option: &str, path: &Option<PathBuf>| {
+        let Some(path) = path else { return Ok(None) };
+        let file = File::create(path)
+            .map_err(|error| Failure::of(format!("{option} {}", path.display()), &error))?;
+        Ok(Some(fds.add(file)))
+    };
+    let screenshot = create("--screenshot-on-exit", &args.screenshot_on_exit)?;
+    let debug_log = create("--debug-log", &args.debug_log)?;
     let disks = args.disk.iter().map(|disk| DiskConfig {
         path: disk.path.clone(),
         readonly: disk.readonly,
-        overlay: Overlay::None,
+        overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },
         bus: disk.bus,
     });
     let config = MachineConfig {
@@ -68,6 +71,9 @@ fn plan(args: &RunArgs, name: String, boot: Boot, mut fds: Fds) -> Result<Plan, 
         screenshot,
         agent: None,
         no_reboot: args.no_reboot,
+        debug_log,
+        exit_port: args.exit_port,
+        gdb: None,
     };
     let outputs = vec![(output, Sink::Stdout)];
     Ok(Plan {
@@ -97,6 +103,8 @@ pub fn option_given(args: &RunArgs) -> Option<&'static str> {
         ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
         ("--cdrom", !args.cdrom.is_empty()),
+        ("--debug-log", args.debug_log.is_some()),
+        ("--exit-port", args.exit_port),
         ("--no-reboot", args.no_reboot),
     ];
     given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)

@@ -1,10 +1,9 @@
 //! Which firmware a machine starts with.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use viv_vmm::config::{BootDevice, Fds, FileSource, FirmwareConfig, VariablesConfig};
+use viv_vmm::config::{BootDevice, FileSource, FirmwareConfig, VariablesConfig};
 
 use crate::cli::{BootDeviceArg, FirmwareArg, RunArgs};
 use crate::failure::Failure;
@@ -14,12 +13,12 @@ const VGA_BIOS: (&str, &str) = ("/usr/share/seabios/vgabios-stdvga.bin", "seabio
 /// The same for the BIOS...
 pub const BIOS: (&str, &str) = ("/usr/share/seabios/bios-256k.bin", "seabios");
 /// ... and for UEFI.
-pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf");
+pub const UEFI: (&str, &str) = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 /// The variables that OVMF begins with.
-const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS.fd", "ovmf");
+const UEFI_VARIABLES: (&str, &str) = ("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf");
 
 /// What `args` say of it.
-pub fn config(args: &RunArgs, firmware: &FirmwareArg, fds: &mut Fds) -> Result<FirmwareConfig, Failure> {
+pub fn config(args: &RunArgs, firmware: &FirmwareArg) -> Result<FirmwareConfig, Failure> {
     let image = match firmware {
         FirmwareArg::Bios => packaged("--firmware bios", BIOS)?,
         FirmwareArg::Uefi => packaged("--firmware uefi", UEFI)?,
@@ -33,9 +32,6 @@ pub fn config(args: &RunArgs, firmware: &FirmwareArg, fds: &mut Fds) -> Result<F
         }
         (None, _) => None,
     };
-    let log = args.firmware_log.as_ref().map(|path| {
-        File::create(path).map_err(|error| Failure::of(format!("--firmware-log {}", path.display()), &error))
-    });
     // OVMF knows the display; what is in a file may want it or not.
     let vga_bios = match firmware {
         FirmwareArg::Bios => Some(packaged("--firmware bios", VGA_BIOS)?),
@@ -46,7 +42,6 @@ pub fn config(args: &RunArgs, firmware: &FirmwareArg, fds: &mut Fds) -> Result<F
         image: FileSource::Path(image.to_owned()),
         variables,
         vga_bios: vga_bios.map(|path| FileSource::Path(path.to_owned())),
-        log: log.transpose()?.map(|file| fds.add(file)),
         boot_order: args.boot_order.iter().copied().map(BootDevice::from).collect(),
     })
 }

@@ -74,6 +74,9 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             stdio,
         }),
         no_reboot: true,
+        debug_log: None,
+        exit_port: false,
+        gdb: None,
     };
     Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })
 }

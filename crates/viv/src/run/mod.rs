@@ -2,6 +2,7 @@
 
 mod direct;
 pub mod firmware;
+mod gdb;
 mod image;
 
 use viv_vmm::MachineConfig;
@@ -32,7 +33,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     check_memory(args.memory, least, host.memory)
         .map_err(|why| Failure::line(format!("--memory {}: {why}", args.memory)))?;
     check_display(args)?;
-    let plan = match (&args.kernel, &args.firmware, &args.image) {
+    let mut plan = match (&args.kernel, &args.firmware, &args.image) {
         (Some(kernel), ..) => direct::kernel(args, kernel)?,
         (None, Some(firmware), _) => direct::firmware(args, firmware)?,
         (None, None, Some(image)) => return run_image(args, image),
@@ -42,6 +43,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     validate(&plan.config)?;
+    let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.stats)
 }
 
@@ -57,8 +59,9 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let handle = images::ensure(&store, name)?;
     let kept = args.keep.as_ref().map(|name| store.keep(name, &handle)).transpose();
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
-    let plan = image::plan(args, &handle, kept.as_ref())?;
+    let mut plan = image::plan(args, &handle, kept.as_ref())?;
     validate(&plan.config)?;
+    let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.stats)
 }
 

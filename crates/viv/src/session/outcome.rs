@@ -81,6 +81,7 @@ impl Facts {
             }
             // Somebody in the guest powered it off before the command was done: that is their good right.
             Some(End::PoweredOff | End::Reset | End::Stopped) => return Ok(0),
+            Some(End::Exited { status }) => return Ok(status),
             Some(End::TripleFault(fault)) => Failure::new(what, fault.to_string()),
             Some(End::Failed { message }) => Failure::line(message),
             None => Failure::new(what, died(self.gone.as_ref()))
@@ -129,6 +130,12 @@ mod tests {
     fn the_commands_status_is_the_sessions() {
         assert_eq!(Facts { command: Some(3), ..facts() }.judge().expect("a status"), 3);
         assert_eq!(facts().judge().expect("a status"), 0);
+    }
+
+    #[test]
+    fn the_exit_port_has_the_status() {
+        let ended = Facts { agent: false, end: Some(End::Exited { status: 85 }), ..facts() };
+        assert_eq!(ended.judge().expect("a status"), 85);
     }
 
     #[test]

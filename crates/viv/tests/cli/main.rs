@@ -6,6 +6,7 @@ mod display;
 mod garbage;
 mod guest;
 mod help;
+mod host;
 mod screen;
 mod terminal;
 mod usage;

@@ -48,14 +48,25 @@ pub fn viv(arguments: &[&str]) -> Command {
             "these tests need an image of Debian, which takes root and the host's archive to build: {why}"
         );
     }
-    let mut viv = at(STORE);
     match arguments {
-        ["run", rest @ ..] if !ENGINE_OPTIONS.is_empty() => {
-            viv.args(["run", "--engine", "soft"]);
-            viv.args(ENGINE_OPTIONS.iter().flat_map(|option| ["--engine-opt", option])).args(rest)
+        ["run", rest @ ..] => run(rest),
+        _ => {
+            let mut viv = at(STORE);
+            viv.args(arguments);
+            viv
         }
-        _ => viv.args(arguments),
-    };
+    }
+}
+
+/// `viv run` with these options, of a machine that needs no image.
+pub fn run(options: &[&str]) -> Command {
+    let mut viv = at(STORE);
+    viv.arg("run");
+    if !ENGINE_OPTIONS.is_empty() {
+        viv.args(["--engine", "soft"]);
+        viv.args(ENGINE_OPTIONS.iter().flat_map(|option| ["--engine-opt", option]));
+    }
+    viv.args(options);
     viv
 }
 

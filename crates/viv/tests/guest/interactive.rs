@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::debian::{viv, vm_process};
-use crate::screen::Screen;
+use crate::screen::{Screen, plain};
 
 /// What root's shell asks with.
 const PROMPT: &str = "root@debian:~# ";
@@ -25,21 +25,6 @@ fn run(screen: &mut Screen, line: &str) -> String {
     // The line's echo first.
     screen.wait_for("\r\n");
     plain(&screen.wait_for(PROMPT))
-}
-
-/// Text without the escape sequences around it (ECMA-48, 5.4 and 8.3.89) and the shell's carriage returns.
-fn plain(shown: &str) -> String {
-    let mut text = String::new();
-    let mut rest = shown;
-    while let Some((before, escape)) = rest.split_once('\x1b') {
-        text.push_str(before);
-        let end = match escape.strip_prefix('[') {
-            Some(control) => control.find(|c| matches!(c, '@'..='~')).map(|at| at + 2),
-            None => escape.find('\x07').map(|at| at + 1),
-        };
-        rest = &escape[end.unwrap_or(escape.len())..];
-    }
-    (text + rest).replace('\r', "")
 }
 
 #[test]

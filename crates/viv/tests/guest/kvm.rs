@@ -3,13 +3,13 @@
 use viv_vmm::host::{HostFacts, KvmBacking};
 
 use crate::debian::viv;
-use crate::ended::feed;
+use crate::ended::{feed, not_tested};
 
 /// Whether guest kernels run on this host's KVM. Otherwise says that `what` was not tested.
 fn on_hardware(what: &str) -> bool {
     let found = HostFacts::read().kvm == KvmBacking::Hardware { accessible: true };
     if !found {
-        eprintln!("NOT TESTED: {what}: there is no /dev/kvm here that hardware backs and this user may open");
+        not_tested(&format!("{what}: there is no /dev/kvm here that hardware backs and this user may open"));
     }
     found
 }

@@ -50,7 +50,6 @@ impl Screen {
 
     /// Waits until `text` is shown; what was shown before it.
     pub fn wait_for(&mut self, text: &str) -> String {
-        let mut chunk = [0; 4096];
         loop {
             if let Some(at) = self.shown.find(text) {
                 let rest = self.shown.split_off(at + text.len());
@@ -58,10 +57,25 @@ impl Screen {
                 before.truncate(at);
                 return before;
             }
-            let count = self.keyboard.read(&mut chunk).expect("shown");
-            assert!(!self.has_ended(), "it ended before {text:?}: {}", self.shown);
-            self.shown.push_str(&String::from_utf8_lossy(&chunk[..count]));
+            self.read_before(text);
         }
+    }
+
+    /// Waits until `text` is shown, whatever escape sequences are between its letters: SeaBIOS puts its cursor where it is
+    /// already. What was shown so far is done with.
+    pub fn wait_for_plain(&mut self, text: &str) {
+        while !plain(&self.shown).contains(text) {
+            self.read_before(text);
+        }
+        self.shown.clear();
+    }
+
+    /// Reads what is shown next, for `text` is not among what was read.
+    fn read_before(&mut self, text: &str) {
+        let mut chunk = [0; 4096];
+        let count = self.keyboard.read(&mut chunk).expect("shown");
+        assert!(!self.has_ended(), "it ended before {text:?}: {}", self.shown);
+        self.shown.push_str(&String::from_utf8_lossy(&chunk[..count]));
     }
 
     fn has_ended(&mut self) -> bool {
@@ -98,4 +112,20 @@ impl Screen {
 
 fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// Text without the escape sequences around it (ECMA-48, 5.3, 5.4 and 8.3.89) and the shell's carriage returns.
+pub fn plain(shown: &str) -> String {
+    let mut text = String::new();
+    let mut rest = shown;
+    while let Some((before, escape)) = rest.split_once('\x1b') {
+        text.push_str(before);
+        let end = match escape.chars().next() {
+            Some('[') => escape[1..].find(|c| matches!(c, '@'..='~')).map(|at| at + 2),
+            Some(']') => escape.find('\x07').map(|at| at + 1),
+            other => other.map(char::len_utf8),
+        };
+        rest = &escape[end.unwrap_or(escape.len())..];
+    }
+    (text + rest).replace('\r', "")
 }

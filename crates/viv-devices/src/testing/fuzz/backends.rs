@@ -78,10 +78,6 @@ impl FlashStore for Memory {
         self.change(offset, data.len() as u64, |content| content.copy_from_slice(data))
             .map_err(io::Error::other)
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The far end of a stream, of many moods. The store has the state of their generator, 8 bytes.

@@ -148,7 +148,8 @@ fn ahci_command(port: u64, slot: u64, random: &mut Random, ops: &mut Vec<Op>) {
     content.extend((0..15).map(|_| random.next() as u8 & random.next() as u8 & random.next() as u8));
     content.resize(0x80, 0);
     for _ in 0..regions {
-        let address = if random.below(40) == 0 { value(random) } else { DATA + random.below(DATA_SIZE) & !1 };
+        let address =
+            if random.below(40) == 0 { value(random) } else { DATA + (random.below(DATA_SIZE) & !1) };
         let length = random.next() >> (42 + random.below(22));
         content.extend([address, length << 32].map(u64::to_le_bytes).concat());
     }

@@ -126,6 +126,7 @@ impl Runner {
         let mut state = vcpu.save().expect("it is at rest");
         let end = match exit {
             Exit::TripleFault => End::TripleFault,
+            Exit::Debug(stop) => End::Unsupported(format!("no debugger asked for {stop:?}")),
             Exit::Unsupported(what) => End::Unsupported(what),
             Exit::Kicked if platform.stopped.load(Ordering::SeqCst) => End::Stopped,
             Exit::Kicked if kicked == Kicked::Halted => End::Halted,

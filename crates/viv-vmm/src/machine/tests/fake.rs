@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use viv_arch::VcpuState;
 use viv_engine::{
-    Engine, EngineError, EngineKind, Exit, ExtIntTarget, GuestMemory, Kick, Msi, MsiTarget, Platform, Vcpu,
-    Vm, VmParameters, memory,
+    DebugControl, Engine, EngineError, EngineKind, Exit, ExtIntTarget, GuestMemory, Kick, Msi, MsiTarget,
+    Platform, Vcpu, Vm, VmParameters, memory,
 };
 use vm_memory::{Bytes, GuestAddress};
 
@@ -158,6 +158,10 @@ impl Vcpu for FakeVcpu {
 
     fn load(&mut self, state: &VcpuState) -> Result<(), EngineError> {
         self.state = state.clone();
+        Ok(())
+    }
+
+    fn set_debug(&mut self, _: &DebugControl) -> Result<(), EngineError> {
         Ok(())
     }
 

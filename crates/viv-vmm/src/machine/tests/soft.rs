@@ -1,25 +1,32 @@
 //! Bare-metal guests on the software CPU, entered in long mode.
 
 use viv_arch::Gpr;
+use viv_engine::Engine;
 use viv_soft::{Options, SoftEngine, Tier};
 
 use super::bench::Bench;
 use super::*;
 use crate::config::BootProtocol;
 
-/// Says `text` on the serial line: `mov dx, 0x3f8; mov al, c; out dx, al` for each character.
-fn say(text: &str) -> Vec<u8> {
-    text.bytes().flat_map(|c| [0x66, 0xba, COM1[0], COM1[1], 0xb0, c, 0xee]).collect()
+/// Writes bytes to a port: `mov dx, port; mov al, byte; out dx, al` for each.
+fn write(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let [low, high] = port.to_le_bytes();
+    bytes.iter().flat_map(|&byte| [0x66, 0xba, low, high, 0xb0, byte, 0xee]).collect()
+}
+
+/// Says `text` on the serial line.
+pub(super) fn say(text: &str) -> Vec<u8> {
+    write(layout::UART0, text.as_bytes())
 }
 
 /// Counts down from `times` in ECX: `mov ecx, times; again: dec ecx; jnz again`.
-fn count(times: u32) -> Vec<u8> {
+pub(super) fn count(times: u32) -> Vec<u8> {
     let [a, b, c, d] = times.to_le_bytes();
     vec![0xb9, a, b, c, d, 0xff, 0xc9, 0x75, 0xfc]
 }
 
 /// Writes SLP_TYP and SLP_EN: `mov dx, PM1_CONTROL; mov ax, value; out dx, ax`.
-fn power_off() -> Vec<u8> {
+pub(super) fn power_off() -> Vec<u8> {
     let [low, high] = layout::PM1_CONTROL.to_le_bytes();
     let value = u16::from(layout::SLEEP_TYPE_S5) << 10 | 1 << 13;
     let [value_low, value_high] = value.to_le_bytes();
@@ -27,13 +34,13 @@ fn power_off() -> Vec<u8> {
 }
 
 /// `again: hlt; jmp again`.
-const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
+pub(super) const REST: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
 fn bench(code: &[u8]) -> Bench {
     bench_of(&SoftEngine::default(), code)
 }
 
-fn bench_of(engine: &SoftEngine, code: &[u8]) -> Bench {
+pub(super) fn bench_of(engine: &dyn Engine, code: &[u8]) -> Bench {
     Bench::with(engine, code, |mut config| {
         crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
         config
@@ -46,6 +53,25 @@ fn a_guest_powers_off() {
     bench.machine.start().unwrap();
     assert_eq!(bench.notice(), Notice::PowerOff);
     assert_eq!(bench.hear_all(), "bye");
+}
+
+#[test]
+fn a_test_program_reports_and_ends_with_a_status() {
+    let code = program(&[
+        &write(layout::DEBUG_PORT, b"test "),
+        &write(layout::FIRMWARE_LOG, b"and firmware"),
+        &write(layout::EXIT_PORT, &[42]),
+        &REST,
+    ]);
+    let mut bench = Bench::with(&SoftEngine::default(), &code, |mut config| {
+        crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
+        config.debug_log = config.serial.and_then(|serial| serial.output);
+        config.exit_port = true;
+        config
+    });
+    bench.machine.start().unwrap();
+    assert_eq!(bench.notice(), Notice::Exit(85));
+    assert_eq!(bench.hear_all(), "test and firmware");
 }
 
 #[test]

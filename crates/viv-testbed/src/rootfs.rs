@@ -1,7 +1,6 @@
-//! Root file systems that chores run programs in: Debian, as an ext4 disk.
+//! Root file systems that programs are run in: Debian, as an ext4 disk.
 //!
-//! One is built from the host's own package archive as images of `viv` are, once, and kept beside what it was made of:
-//! of anything else it is built anew.
+//! One is built from the host's own package archive as images of `viv` are, once, and kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use viv_image::debian::apt::Apt;
 use viv_image::debian::{disk, requirements, root, sources};
 use viv_image::tool::{Program, Runner};
-use viv_image::{ImageName, Progress, Stage, files};
+use viv_image::{ImageName, Progress, Stage};
+
+use crate::kept;
 
 /// Where the sources of packages are, each in a directory of its package's name.
 const SOURCES: &str = "usr/src";
@@ -40,40 +41,48 @@ pub struct BuiltProgram {
 
 impl Recipe<'_> {
     /// Changes with everything that the disk follows from.
-    fn made_of(&self, suite: &str) -> String {
+    pub(crate) fn made_of(&self, suite: &str) -> String {
         format!("{suite}\n{self:#?}\n")
     }
 }
 
 /// The disk, built if there is none of this recipe in `directory`.
+///
+/// # Errors
+/// If it cannot be built; what failed is in the log below `directory`.
 pub fn provide(recipe: &Recipe<'_>, directory: &Path, image: ImageName) -> Result<PathBuf> {
-    let (file, ingredients) = (directory.join("root.ext4"), directory.join("root.made-of"));
-    let made_of = recipe.made_of(image.suite());
-    let is_kept = fs::read_to_string(&ingredients).is_ok_and(|kept| kept == made_of);
-    if is_kept && file.exists() {
-        return Ok(file);
-    }
-    // From here on there is none, until there is all of it.
-    fs::write(&ingredients, "").with_context(|| format!("writing {}", ingredients.display()))?;
-    let workplace = directory.join("root.building");
-    files::remove_tree(&workplace)?;
-    fs::create_dir_all(&workplace).with_context(|| format!("making {}", workplace.display()))?;
-    build(recipe, image.suite(), &workplace, &file).context("building the root file system")?;
-    files::remove_tree(&workplace)?;
-    fs::write(&ingredients, made_of).with_context(|| format!("writing {}", ingredients.display()))?;
-    Ok(file)
+    let suite = image.suite();
+    kept::provide(directory, "root.ext4", &recipe.made_of(suite), |workplace, file| {
+        with_tools(workplace, |runner| {
+            let (tree, _) = install(recipe, suite, workplace, runner)?;
+            disk::write(&tree, file, runner, &Told)?;
+            Ok(())
+        })
+    })
 }
 
-fn build(recipe: &Recipe<'_>, suite: &str, workplace: &Path, file: &Path) -> Result<()> {
+/// Has `work` done by the system's own programs, which log into `workplace`; installs those that Debian's root file
+/// system needs.
+pub(crate) fn with_tools(workplace: &Path, work: impl FnOnce(&Runner<'_>) -> Result<()>) -> Result<()> {
     let (log, stop) = (workplace.join("log"), AtomicBool::new(false));
     let runner = Runner::new(&log, workplace, &Told, &stop);
     requirements::provide(&runner, &Told)?;
-    let archives = sources::of_host(&runner)?.for_suite(suite);
-    let apt = Apt::set_up(&workplace.join("apt"), archives, runner, &Told)?;
+    work(&runner)
+}
+
+/// Installs what the recipe says into a directory, and returns it with the apt that packages came from.
+pub(crate) fn install(
+    recipe: &Recipe<'_>,
+    suite: &str,
+    workplace: &Path,
+    runner: &Runner<'_>,
+) -> Result<(PathBuf, Apt)> {
+    let archives = sources::of_host(runner)?.for_suite(suite);
+    let apt = Apt::set_up(&workplace.join("apt"), archives, *runner, &Told)?;
     let tree = workplace.join("root");
-    root::install(&tree, suite, recipe.packages, &apt, &runner, &Told)?;
+    root::install(&tree, suite, recipe.packages, &apt, runner, &Told)?;
     if !recipe.sources.is_empty() {
-        add_sources(recipe.sources, &apt, workplace, &tree, &runner)?;
+        add_sources(recipe.sources, &apt, workplace, &tree, runner)?;
     }
     for program in recipe.programs {
         fs::write(tree.join("tmp/program.c"), &program.source)
@@ -82,8 +91,7 @@ fn build(recipe: &Recipe<'_>, suite: &str, workplace: &Path, file: &Path) -> Res
         let gcc = Program::new("chroot").arg(&tree).args(words).args(program.libraries);
         runner.run(&gcc, &mut |_| {})?;
     }
-    disk::write(&tree, file, &runner, &Told)?;
-    Ok(())
+    Ok((tree, apt))
 }
 
 /// Fetches the sources of packages and unpacks them as their authors published them, without Debian's changes: what
@@ -154,19 +162,6 @@ impl Progress for Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_disk_of_the_same_is_kept() {
-        let name: ImageName = "debian".parse().unwrap();
-        let home = std::env::temp_dir().join(format!("viv-xtask-rootfs-{}", std::process::id()));
-        fs::create_dir_all(&home).unwrap();
-        let recipe = Recipe { packages: &["bash"], ..Recipe::default() };
-        fs::write(home.join("root.ext4"), "disk").unwrap();
-        fs::write(home.join("root.made-of"), recipe.made_of(name.suite())).unwrap();
-        assert_eq!(provide(&recipe, &home, name).unwrap(), home.join("root.ext4"));
-        assert_eq!(fs::read_to_string(home.join("root.ext4")).unwrap(), "disk");
-        fs::remove_dir_all(&home).unwrap();
-    }
 
     #[test]
     fn a_disk_is_another_if_anything_in_it_is() {

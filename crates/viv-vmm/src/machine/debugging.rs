@@ -1,0 +1,49 @@
+//! What a debugger needs of the machine.
+
+use viv_engine::GuestMemory;
+
+use super::boot::BootSource;
+use super::{Machine, VcpuHandle, VcpuThread};
+use crate::protocol::MachineState;
+
+impl Machine {
+    /// Makes everything stand still for a debugger, guest time included, whatever else happens. A machine that was to run
+    /// stays so. A notice that holds the gate does so no longer.
+    pub(crate) fn hold(&mut self) {
+        self.core.gate.close(|| self.core.kick_all());
+        self.clock.stop();
+        self.held = true;
+        self.core.gate.release();
+    }
+
+    /// Undoes [`Machine::hold`].
+    pub(crate) fn release(&mut self) {
+        self.held = false;
+        if self.state == MachineState::Running {
+            self.run();
+        }
+    }
+
+    /// Goes on after a notice of the debugger's that nobody waits for.
+    pub(crate) fn release_notice(&self) {
+        self.core.gate.release();
+    }
+
+    /// Its vCPUs, in order.
+    pub(crate) fn vcpus(&self) -> Vec<VcpuHandle> {
+        self.vcpus.iter().map(VcpuThread::handle).collect()
+    }
+
+    /// Its RAM.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Its read-only memory, if it has any.
+    pub(crate) fn rom(&self) -> Option<&GuestMemory> {
+        match &self.boot {
+            BootSource::Kernel(_) => None,
+            BootSource::Firmware(firmware) => Some(firmware.memory()),
+        }
+    }
+}
