@@ -59,8 +59,14 @@ impl Interrupt {
         wires.signal(vector, isr::QUEUE);
     }
 
-    /// The device's configuration space changed.
+    /// The device's configuration space changed. The driver of a broken device has to reset it first.
     pub fn config_changed(&self) {
+        if !self.is_broken() {
+            self.announce();
+        }
+    }
+
+    fn announce(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         let mut wires = self.wires();
         let vector = wires.config_vector;
@@ -70,7 +76,7 @@ impl Interrupt {
     /// The device is broken until the driver resets it.
     pub fn needs_reset(&self) {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
-            self.config_changed();
+            self.announce();
         }
     }
 

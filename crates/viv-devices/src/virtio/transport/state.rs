@@ -37,14 +37,14 @@ struct TransportQueueState {
 }
 
 impl VirtioPci {
-    /// Stops the queues to see how far they got, and lets them go on. Those of a broken device do not: how far they got is
-    /// of no use.
+    /// Stops the queues to see how far they got, and lets them go on. How far those of a broken device got is of no
+    /// use.
     pub(super) fn save_state(&self) -> Result<SavedState, DeviceError> {
         let (progress, device) = {
             let mut device = lock(&self.device);
             let is_broken = self.interrupt.is_broken();
-            let stopped = self.queue_indices().map(|index| device.stop_queue(index));
-            let progress: Vec<_> = stopped.map(|state| state.filter(|_| !is_broken)).collect();
+            let stop = |index| if is_broken { None } else { device.stop_queue(index) };
+            let progress: Vec<_> = self.queue_indices().map(stop).collect();
             (progress, device.save())
         };
         for (index, state) in self.queue_indices().zip(&progress) {
