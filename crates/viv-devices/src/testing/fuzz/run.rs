@@ -128,6 +128,9 @@ impl<'a> Twins<'a> {
     fn damage(&self, how: u64) {
         let mut random = Random(how | 1);
         let mut states = self.one.save();
+        // A device that was saved looks at all of its queues.
+        self.one.ring_all();
+        self.other.iter().for_each(Bench::ring_all);
         let index = random.below(states.len() as u64) as usize;
         let is_other = damage(&mut states[index], &mut random);
         let mut copy = (self.target.make)();
