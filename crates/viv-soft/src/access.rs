@@ -90,15 +90,15 @@ impl Cpu {
         self.check_aligned(address, T::SIZE)?;
         self.note_access(address, T::SIZE, Access::Read);
         let mut bytes = [0; 8];
-        if !crosses(address, T::SIZE) {
+        if crosses(address, T::SIZE) {
+            self.read_bytes(address, &mut bytes[..T::SIZE as usize])?;
+        } else {
             let phys = self.translate(address, Access::Read, self.view())?;
             if let Some(page) = self.ram.page(phys) {
                 // SAFETY: the value is inside the page.
                 return Ok(unsafe { T::load(page.host.add((phys & paging::PAGE_OFFSET) as usize)) });
             }
             self.read_physical(phys, &mut bytes[..T::SIZE as usize]);
-        } else {
-            self.read_bytes(address, &mut bytes[..T::SIZE as usize])?;
         }
         Ok(T::from_u64(u64::from_le_bytes(bytes)))
     }
@@ -109,17 +109,19 @@ impl Cpu {
         self.check_canonical(address, T::SIZE)?;
         self.check_aligned(address, T::SIZE)?;
         self.note_access(address, T::SIZE, Access::Write);
-        if !crosses(address, T::SIZE) {
-            let phys = self.translate(address, Access::Write, self.view())?;
-            if let Some(page) = self.ram.writable_page(phys) {
-                // SAFETY: the value is inside the page.
-                unsafe { T::store(page.host.add((phys & paging::PAGE_OFFSET) as usize), value) };
-            } else {
-                self.write_physical(phys, &value.to_u64().to_le_bytes()[..T::SIZE as usize]);
-            }
-            return Ok(());
+        let value = value.to_u64();
+        if crosses(address, T::SIZE) {
+            return self.write_bytes(address, &value.to_le_bytes()[..T::SIZE as usize]);
         }
-        self.write_bytes(address, &value.to_u64().to_le_bytes()[..T::SIZE as usize])
+        let phys = self.translate(address, Access::Write, self.view())?;
+        match self.ram.writable_page(phys) {
+            // SAFETY: the value is inside the page.
+            Some(page) => unsafe {
+                T::store(page.host.add((phys & paging::PAGE_OFFSET) as usize), T::from_u64(value));
+            },
+            None => self.write_physical(phys, &value.to_le_bytes()[..T::SIZE as usize]),
+        }
+        Ok(())
     }
 
     /// Reads bytes at any address, across pages and from devices.
