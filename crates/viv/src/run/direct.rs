@@ -29,6 +29,7 @@ pub fn kernel(args: &RunArgs, kernel: &Path) -> Result<Plan, Failure> {
 
 /// The session for `viv run --firmware`.
 pub fn firmware(args: &RunArgs, firmware: &FirmwareArg) -> Result<Plan, Failure> {
+    refuse_kernel_options(args)?;
     let boot = Boot::Firmware(firmware::config(args, firmware)?);
     let first = args.disk.first().map_or("firmware".into(), |disk| disk.path.to_string_lossy());
     let name = first.rsplit('/').next().unwrap_or_default().to_owned();
@@ -96,18 +97,31 @@ fn initrd(given: &str) -> InitrdConfig {
     InitrdConfig { source: FileSource::Path(path.into()), cmdline: cmdline.trim().to_owned() }
 }
 
-/// The first option given that only a direct boot has.
-pub fn option_given(args: &RunArgs) -> Option<&'static str> {
+/// Refuses options that only a kernel has which is booted directly.
+pub fn refuse_kernel_options(args: &RunArgs) -> Result<(), Failure> {
+    let given = [("--initrd", !args.initrd.is_empty()), ("--append", args.append.is_some())];
+    refuse(&given, "it is for a kernel that is booted directly", "give --kernel FILE")
+}
+
+/// Refuses options that machines from images do not have.
+pub fn refuse_options(args: &RunArgs) -> Result<(), Failure> {
+    refuse_kernel_options(args)?;
     let given = [
-        ("--initrd", !args.initrd.is_empty()),
-        ("--append", args.append.is_some()),
         ("--disk", !args.disk.is_empty()),
         ("--cdrom", !args.cdrom.is_empty()),
         ("--debug-log", args.debug_log.is_some()),
         ("--exit-port", args.exit_port),
         ("--no-reboot", args.no_reboot),
     ];
-    given.into_iter().find(|&(_, given)| given).map(|(option, _)| option)
+    let why = "it is for a kernel that is booted directly and for firmware";
+    refuse(&given, why, "give --kernel FILE or --firmware bios")
+}
+
+fn refuse(given: &[(&str, bool)], why: &str, remedy: &str) -> Result<(), Failure> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Failure::new(*option, why).remedy(remedy)),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

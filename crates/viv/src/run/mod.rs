@@ -49,10 +49,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
 
 /// Runs a machine from an image, which stays in use until its end.
 fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
-    if let Some(option) = direct::option_given(args) {
-        let why = "it is for a kernel that is booted directly";
-        return Err(Failure::new(option, why).remedy("give --kernel FILE"));
-    }
+    direct::refuse_options(args)?;
     let name = images::named(name)?;
     let store = images::open()?;
     image::check(args, &store)?;

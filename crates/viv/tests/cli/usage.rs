@@ -65,8 +65,12 @@ fn what_run_does_not_understand_fails_with_125() {
                 "--initrd: it is for a kernel that is booted directly; give --kernel FILE",
             ),
             (
+                "run --firmware bios --append a",
+                "--append: it is for a kernel that is booted directly; give --kernel FILE",
+            ),
+            (
                 "run --no-reboot debian",
-                "--no-reboot: it is for a kernel that is booted directly; give --kernel FILE",
+                "--no-reboot: it is for a kernel that is booted directly and for firmware; give --kernel FILE or --firmware bios",
             ),
             (
                 "run --send-keys a debian",
@@ -82,7 +86,7 @@ fn what_run_does_not_understand_fails_with_125() {
             ),
             (
                 "run --kernel a --disk b,ro",
-                "--disk b,ro: the disk option 'ro' is not known; 'readonly', 'writable', 'sata' and 'virtio' are",
+                "--disk b,ro: the disk option 'ro' is not known; 'readonly', 'writable', 'temporary', 'sata' and 'virtio' are",
             ),
             (
                 "run --kernel a --disk ,readonly",
