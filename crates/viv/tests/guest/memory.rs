@@ -27,7 +27,7 @@ fn a_guest_can_be_small() {
 
 #[test]
 fn memory_may_end_below_the_hole_for_devices() {
-    assert_has("3G", 3072);
+    assert_has("2G", 2048);
 }
 
 #[test]
