@@ -156,7 +156,8 @@ pub fn allocate(size: u64) -> std::io::Result<GuestMemory> {
     let low = [0..size.min(VGA_START), VGA_END..size.min(HOLE_START)];
     let high = HOLE_END..HOLE_END.saturating_add(size.saturating_sub(HOLE_START));
     let ranges: Vec<_> = low.into_iter().chain([high]).filter(|range| !range.is_empty()).collect();
-    from_ranges("guest-ram", &ranges)
+    // In the file everything is as far from a border of large pages as it is for the guest.
+    from_ranges("guest-ram", &ranges, size, |start| if start < HOLE_END { start } else { HOLE_START })
 }
 
 /// Read-only memory with `content`, which is a multiple of a page, at `start`. What it holds can be exchanged by whoever
@@ -165,31 +166,30 @@ pub fn allocate(size: u64) -> std::io::Result<GuestMemory> {
 /// # Errors
 /// When the host gives no memory, or the size is no multiple of a page.
 pub fn read_only(start: u64, content: &[u8]) -> std::io::Result<GuestMemory> {
-    let end = start.saturating_add(content.len() as u64);
-    let memory = from_ranges("guest-rom", std::slice::from_ref(&(start..end)))?;
+    let range = start..start.saturating_add(content.len() as u64);
+    let memory = from_ranges("guest-rom", std::slice::from_ref(&range), content.len() as u64, |_| 0)?;
     memory.write_slice(content, GuestAddress(start)).map_err(std::io::Error::other)?;
     Ok(memory)
 }
 
-/// Memory at these addresses, one after the other in a file.
-fn from_ranges(name: &str, ranges: &[Range<u64>]) -> std::io::Result<GuestMemory> {
+/// Memory at these addresses, in a file of `size` bytes: `offset` says at which of them a range begins.
+fn from_ranges(
+    name: &str,
+    ranges: &[Range<u64>],
+    size: u64,
+    offset: impl Fn(u64) -> u64,
+) -> std::io::Result<GuestMemory> {
     let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&file, ranges.iter().map(|range| range.end - range.start).sum())?;
+    ftruncate(&file, size)?;
     // What is mapped stays there whatever becomes of the file.
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let file = Arc::new(File::from(file));
-    let mut offset = 0;
-    let mut parts = Vec::new();
-    for range in ranges {
-        let size = range.end - range.start;
-        let part = FileOffset::from_arc(Arc::clone(&file), offset);
-        parts.push((
-            GuestAddress(range.start),
-            usize::try_from(size).map_err(std::io::Error::other)?,
-            Some(part),
-        ));
-        offset += size;
-    }
+    let part = |range: &Range<u64>| {
+        let length = usize::try_from(range.end - range.start).map_err(std::io::Error::other)?;
+        let place = FileOffset::from_arc(Arc::clone(&file), offset(range.start));
+        Ok((GuestAddress(range.start), length, Some(place)))
+    };
+    let parts = ranges.iter().map(part).collect::<std::io::Result<Vec<_>>>()?;
     GuestMemory::from_ranges_with_files(&parts).map_err(std::io::Error::other)
 }
 
