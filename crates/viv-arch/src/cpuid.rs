@@ -239,6 +239,15 @@ impl CpuidTable {
         );
     }
 
+    /// The bits of physical addresses (MAXPHYADDR); 36 if the table does not say (SDM vol. 2, CPUID).
+    #[must_use]
+    pub fn physical_bits(&self) -> u32 {
+        match self.get(0x8000_0008, 0).eax & 0xff {
+            0 => 36,
+            bits => bits.min(52),
+        }
+    }
+
     /// Says everywhere that the TSC runs at `khz`.
     pub fn set_tsc_khz(&mut self, khz: u32) {
         let mhz = khz / 1000;

@@ -55,3 +55,47 @@ pub const KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
 pub const KVM_STEAL_TIME: u32 = 0x4b56_4d03;
 pub const KVM_PV_EOI_EN: u32 = 0x4b56_4d04;
 pub const KVM_POLL_CONTROL: u32 = 0x4b56_4d05;
+
+/// The fixed-range MTRRs in order.
+pub const MTRR_FIXED: [u32; 11] = [
+    IA32_MTRR_FIX64K,
+    IA32_MTRR_FIX16K_80000,
+    IA32_MTRR_FIX16K_A0000,
+    IA32_MTRR_FIX4K_C0000,
+    0x269,
+    0x26a,
+    0x26b,
+    0x26c,
+    0x26d,
+    0x26e,
+    IA32_MTRR_FIX4K_F8000,
+];
+
+/// The MSRs that are state and nothing else, the MTRRs not among them.
+const PLAIN: [u32; 20] = [
+    IA32_FEATURE_CONTROL,
+    IA32_TSC_ADJUST,
+    IA32_SPEC_CTRL,
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_ESP,
+    IA32_SYSENTER_EIP,
+    IA32_MCG_STATUS,
+    IA32_MISC_ENABLE,
+    IA32_DEBUGCTL,
+    IA32_PAT,
+    IA32_MTRR_DEF_TYPE,
+    IA32_STAR,
+    IA32_LSTAR,
+    IA32_CSTAR,
+    IA32_FMASK,
+    IA32_KERNEL_GS_BASE,
+    IA32_TSC_AUX,
+    KVM_WALL_CLOCK,
+    KVM_SYSTEM_TIME,
+    KVM_STEAL_TIME,
+];
+
+/// The numbers of all MSRs that are state and nothing else: what is written is what is read, and a saved vCPU has them.
+pub fn plain() -> impl Iterator<Item = u32> {
+    PLAIN.into_iter().chain(IA32_MTRR_PHYSBASE0..=IA32_MTRR_PHYSMASK7).chain(MTRR_FIXED)
+}

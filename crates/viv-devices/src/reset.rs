@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::a20::A20Gate;
 use crate::bus::PortRange;
 use crate::device::{Device, DeviceError, PortIo, SavedState};
 use crate::layout;
@@ -19,12 +20,13 @@ const RESET_CPU: u8 = 1 << 2;
 const RESET_WRITABLE: u8 = 0x0e;
 /// 0x92: going from 0 to 1, it resets.
 const INIT_NOW: u8 = 1 << 0;
-/// 0x92: the A20 gate, which reads back and does nothing.
+/// 0x92: the A20 gate.
 const A20: u8 = 1 << 1;
 
 /// The two ports.
 pub struct ResetPorts {
     system: Arc<dyn SystemControl>,
+    a20: Arc<A20Gate>,
     state: ResetPortsState,
 }
 
@@ -32,12 +34,13 @@ pub struct ResetPorts {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct ResetPortsState {
     reset_control: u8,
+    /// Of a port that works, without what the gate has.
     port_a: u8,
 }
 
 impl ResetPortsState {
     const VERSION: u16 = 1;
-    const POWER_ON: Self = Self { reset_control: 0, port_a: A20 };
+    const POWER_ON: Self = Self { reset_control: 0, port_a: 0 };
 }
 
 impl ResetPorts {
@@ -47,8 +50,13 @@ impl ResetPorts {
 
     /// The ports after power-on.
     #[must_use]
-    pub fn new(system: Arc<dyn SystemControl>) -> Self {
-        Self { system, state: ResetPortsState::POWER_ON }
+    pub fn new(system: Arc<dyn SystemControl>, a20: Arc<A20Gate>) -> Self {
+        Self { system, a20, state: ResetPortsState::POWER_ON }
+    }
+
+    /// What reads at 0x92.
+    fn port_a(&self) -> u8 {
+        self.state.port_a | if self.a20.is_open() { A20 } else { 0 }
     }
 
     fn write_port(&mut self, port: u16, value: u8) {
@@ -60,7 +68,8 @@ impl ResetPorts {
             }
             layout::PORT_A => {
                 let rises = value & !self.state.port_a & INIT_NOW;
-                self.state.port_a = value & (A20 | INIT_NOW);
+                self.state.port_a = value & INIT_NOW;
+                self.a20.set(value & A20 != 0);
                 rises
             }
             _ => 0,
@@ -75,7 +84,7 @@ impl PortIo for ResetPorts {
     fn read(&mut self, port: u16, data: &mut [u8]) {
         read_bytes(port, data, |port| match port {
             layout::RESET_PORT => self.state.reset_control,
-            layout::PORT_A => self.state.port_a,
+            layout::PORT_A => self.port_a(),
             _ => 0xff,
         });
     }
@@ -96,14 +105,18 @@ impl Device for ResetPorts {
 
     fn reset(&mut self) {
         self.state = ResetPortsState::POWER_ON;
+        self.a20.set(true);
     }
 
     fn save(&self) -> Result<SavedState, DeviceError> {
-        SavedState::encode(NAME, ResetPortsState::VERSION, &self.state)
+        let state = ResetPortsState { port_a: self.port_a(), ..self.state };
+        SavedState::encode(NAME, ResetPortsState::VERSION, &state)
     }
 
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
-        self.state = state.decode(ResetPortsState::VERSION)?;
+        let state: ResetPortsState = state.decode(ResetPortsState::VERSION)?;
+        self.a20.set(state.port_a & A20 != 0);
+        self.state = ResetPortsState { port_a: state.port_a & INIT_NOW, ..state };
         Ok(())
     }
 }
@@ -111,11 +124,25 @@ impl Device for ResetPorts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Places, Requests, inb, outb, reset_gives_power_on_state};
+    use crate::testing::{Places, Processors, Requests, inb, outb, reset_gives_power_on_state};
 
     fn bench() -> (Arc<Requests>, ResetPorts) {
         let requests = Arc::new(Requests::default());
-        (requests.clone(), ResetPorts::new(requests))
+        (requests.clone(), ResetPorts::new(requests, A20Gate::new(Arc::<Processors>::default())))
+    }
+
+    #[test]
+    fn the_a20_gate_reaches_the_processors_and_travels() {
+        let processors = Arc::<Processors>::default();
+        let mut device = ResetPorts::new(Arc::<Requests>::default(), A20Gate::new(processors.clone()));
+        assert_eq!(inb(&mut device, layout::PORT_A), A20);
+        outb(&mut device, layout::PORT_A, 0);
+        assert_eq!((inb(&mut device, layout::PORT_A), processors.a20()), (0, false));
+        let saved = device.save().unwrap();
+        device.reset();
+        assert_eq!((inb(&mut device, layout::PORT_A), processors.a20()), (A20, true));
+        device.restore(&saved).unwrap();
+        assert_eq!((inb(&mut device, layout::PORT_A), processors.a20()), (0, false));
     }
 
     #[test]

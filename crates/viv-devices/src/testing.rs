@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use viv_engine::{ExtIntTarget, Msi, MsiTarget, Timer};
+use viv_engine::{A20Target, ExtIntTarget, Msi, MsiTarget, Timer};
 
 use crate::bus::PortRange;
 use crate::device::Device;
@@ -57,12 +57,17 @@ impl InterruptController for Lines {
 pub(crate) struct Processors {
     messages: Mutex<Vec<Msi>>,
     extint: AtomicBool,
+    a20_closed: AtomicBool,
 }
 
 impl Processors {
     /// The messages since the last call.
     pub(crate) fn take(&self) -> Vec<Msi> {
         std::mem::take(&mut self.messages.lock().unwrap())
+    }
+
+    pub(crate) fn a20(&self) -> bool {
+        !self.a20_closed.load(Ordering::SeqCst)
     }
 
     pub(crate) fn extint(&self) -> bool {
@@ -79,6 +84,12 @@ impl MsiTarget for Processors {
 impl ExtIntTarget for Processors {
     fn set_extint(&self, asserted: bool) {
         self.extint.store(asserted, Ordering::SeqCst);
+    }
+}
+
+impl A20Target for Processors {
+    fn set_a20(&self, open: bool) {
+        self.a20_closed.store(!open, Ordering::SeqCst);
     }
 }
 

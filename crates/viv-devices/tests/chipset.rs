@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::bus::{PortRange, lock};
 use viv_devices::debug_port::DebugPort;
@@ -19,7 +20,7 @@ use viv_devices::system::{SystemControl, SystemRequest};
 use viv_devices::uart::{CharBackend, Uart};
 use viv_devices::{IoBus, SharedDevice, layout};
 use viv_engine::time::ManualClock;
-use viv_engine::{Clock, ExtIntTarget, Msi, MsiTarget, Timer};
+use viv_engine::{A20Target, Clock, ExtIntTarget, Msi, MsiTarget, Timer};
 
 #[derive(Default)]
 struct World {
@@ -40,6 +41,8 @@ impl ExtIntTarget for World {
         *self.extint.lock().unwrap() = asserted;
     }
 }
+
+impl A20Target for World {}
 
 impl SystemControl for World {
     fn request(&self, request: SystemRequest) {
@@ -104,9 +107,10 @@ fn machine() -> Machine {
     let console = Box::new(Console(world.clone()));
     let uart = Uart::new(0, layout::UART0, chip.line(layout::UART0_IRQ), console);
     add(Arc::new(Mutex::new(uart)), &Uart::PORTS);
-    let keyboard = I8042::new(chip.line(layout::KEYBOARD_IRQ), world.clone());
+    let a20 = A20Gate::new(world.clone());
+    let keyboard = I8042::new(chip.line(layout::KEYBOARD_IRQ), world.clone(), a20.clone());
     add(Arc::new(Mutex::new(keyboard)), &I8042::PORTS);
-    add(Arc::new(Mutex::new(ResetPorts::new(world.clone()))), &ResetPorts::PORTS);
+    add(Arc::new(Mutex::new(ResetPorts::new(world.clone(), a20))), &ResetPorts::PORTS);
     let alarm = Arc::new(Alarm::default());
     let pm = AcpiPm::new(clock.clone(), alarm, chip.line(layout::SCI_IRQ), world.clone());
     add(Arc::new(Mutex::new(pm.with_legacy_mode())), &[AcpiPm::PORTS, AcpiPm::APM_PORTS].concat());

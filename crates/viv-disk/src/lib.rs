@@ -4,8 +4,8 @@
 //! - [`RawDisk`]: a file or block device whose bytes are the disk's.
 //! - [`OverlayDisk`]: a base that is only read, with the changes in a sparse file of their own.
 //!
-//! Calls block and are made one at a time; who wants them off the processors' threads gives the disk a
-//! thread. Offsets and lengths are bytes. Sizes are whole sectors of [`SECTOR`] bytes; what a request may
+//! Calls block, and may come from several threads at a time; who wants them off the processors' threads makes threads for
+//! them. Of calls that overlap in time and place, any may come first, and reads may see a part of a write. Offsets and lengths are bytes. Sizes are whole sectors of [`SECTOR`] bytes; what a request may
 //! start at and span is the caller's business, as long as it lies within the disk.
 //!
 //! A file in use is locked (`flock`), shared by readers, held alone by a writer, so that no file has two
@@ -43,7 +43,7 @@ pub const SECTOR: u64 = 512;
 /// Every call that names a range fails with [`DiskError::OutOfRange`] when it reaches past [`Disk::size`],
 /// before anything is read or written; every change fails with [`DiskError::ReadOnly`] on a disk that is
 /// [`Disk::read_only`].
-pub trait Disk: Send {
+pub trait Disk: Send + Sync {
     /// The size in bytes, a multiple of [`SECTOR`] and not 0. It never changes.
     fn size(&self) -> u64;
 
@@ -51,21 +51,21 @@ pub trait Disk: Send {
     fn read_only(&self) -> bool;
 
     /// Fills `data` with what lies at `offset`.
-    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<(), DiskError>;
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError>;
 
     /// Puts `data` at `offset`. Until a [`Disk::flush`] has succeeded, a crash may undo any part of it.
-    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
 
     /// Makes what was written before outlive a crash of the host. A disk that is to be thrown away promises
     /// nothing here.
-    fn flush(&mut self) -> Result<(), DiskError>;
+    fn flush(&self) -> Result<(), DiskError>;
 
     /// Says that the contents of a range are of no more use. It reads as before or as zeroes from then on;
     /// where the host cannot give the space back, nothing happens.
-    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError>;
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError>;
 
     /// Makes a range read as zeroes. `may_unmap` allows the space to be given back to the host.
-    fn write_zeroes(&mut self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError>;
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError>;
 }
 
 /// Whether `length` bytes at `offset` lie within `size`.

@@ -62,26 +62,26 @@ impl Disk for RawDisk {
         self.read_only
     }
 
-    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         check_range(offset, length_of(data), self.size)?;
         self.file.read_at(offset, data)
     }
 
-    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         self.check_change(offset, length_of(data))?;
         self.file.write_at(offset, data)
     }
 
-    fn flush(&mut self) -> Result<(), DiskError> {
+    fn flush(&self) -> Result<(), DiskError> {
         if self.read_only { Ok(()) } else { self.file.sync() }
     }
 
-    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         self.check_change(offset, length)?;
         self.file.discard(offset, length)
     }
 
-    fn write_zeroes(&mut self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         self.check_change(offset, length)?;
         self.file.write_zeroes(offset, length, may_unmap)
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_last_part_of_a_sector_is_not_reachable_and_stays() {
         let file = file_of(&[7; 1300]);
-        let mut disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
+        let disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
         assert_eq!(disk.size(), 1024);
         assert!(matches!(disk.write_at(1000, &[0; 25]), Err(DiskError::OutOfRange { .. })));
         assert!(matches!(disk.discard(u64::MAX, 2), Err(DiskError::OutOfRange { .. })));
@@ -131,7 +131,7 @@ mod tests {
         }
         drop(writer);
         let _reader = RawDisk::open(file.path(), Access::ReadOnly).unwrap();
-        let mut other = RawDisk::open(file.path(), Access::ReadOnly).unwrap();
+        let other = RawDisk::open(file.path(), Access::ReadOnly).unwrap();
         assert!(RawDisk::open(file.path(), Access::ReadWrite).is_err());
         assert!(matches!(other.write_at(0, &[1]), Err(DiskError::ReadOnly { .. })));
         assert!(matches!(other.discard(0, 1), Err(DiskError::ReadOnly { .. })));
@@ -152,7 +152,7 @@ mod tests {
     fn discarded_space_goes_back_to_the_host() {
         use std::os::unix::fs::MetadataExt;
         let file = file_of(&vec![7; 1 << 20]);
-        let mut disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
+        let disk = RawDisk::open(file.path(), Access::ReadWrite).unwrap();
         disk.flush().unwrap();
         let blocks = || file.as_file().metadata().unwrap().blocks();
         let before = blocks();

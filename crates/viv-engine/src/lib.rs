@@ -23,6 +23,7 @@
 //! Engines know no devices; devices know no engine: they meet in the traits here.
 #![forbid(unsafe_code)]
 
+mod a20;
 pub mod debug;
 pub mod interrupt;
 pub mod memory;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use viv_arch::{CpuidTable, VcpuState};
 
+pub use a20::A20Target;
 pub use debug::{DebugControl, DebugStop};
 pub use interrupt::{ExtIntTarget, Msi, MsiTarget};
 pub use memory::GuestMemory;
@@ -120,7 +122,7 @@ pub trait Engine: Send + Sync {
 }
 
 /// A virtual machine as its engine sees it: memory, interrupt delivery, vCPUs.
-pub trait Vm: MsiTarget + ExtIntTarget + Send + Sync {
+pub trait Vm: MsiTarget + ExtIntTarget + A20Target + Send + Sync {
     /// Makes vCPU `index`, in the state after power-on ([`VcpuState::reset`]): vCPU 0 ready to run, the others
     /// waiting for a start-up IPI.
     fn create_vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<Box<dyn Vcpu>, EngineError>;

@@ -88,9 +88,9 @@ impl DirtyRing {
         std::iter::from_fn(|| {
             // SAFETY: `next` is below `ENTRIES`.
             let entry = unsafe { self.entries.as_ptr().add(self.next) };
+            let at = offset_of!(kvm_dirty_gfn, flags);
             // SAFETY: the field is aligned and lies in the mapping; KVM and we write it as an atomic.
-            let flags =
-                unsafe { &*entry.cast::<u8>().add(offset_of!(kvm_dirty_gfn, flags)).cast::<AtomicU32>() };
+            let flags = unsafe { &*entry.cast::<u8>().add(at).cast::<AtomicU32>() };
             if flags.load(Ordering::Acquire) != DIRTY {
                 return None;
             }

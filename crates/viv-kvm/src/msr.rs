@@ -11,32 +11,6 @@ use crate::error;
 /// The microcode revision shown: the newest there can be, so that no guest tries to update it.
 const MICROCODE: u64 = 0xffff_ffff << 32;
 
-/// MSRs that are state and travel by number and value. IA32_APIC_BASE, which is among the system registers for KVM,
-/// travels so as well.
-const SAVED: [u32; 21] = [
-    msr::IA32_FEATURE_CONTROL,
-    msr::IA32_TSC_ADJUST,
-    msr::IA32_SPEC_CTRL,
-    msr::IA32_SYSENTER_CS,
-    msr::IA32_SYSENTER_ESP,
-    msr::IA32_SYSENTER_EIP,
-    msr::IA32_MCG_STATUS,
-    msr::IA32_MISC_ENABLE,
-    msr::IA32_DEBUGCTL,
-    msr::IA32_PAT,
-    msr::IA32_MTRR_DEF_TYPE,
-    msr::IA32_TSC_DEADLINE,
-    msr::IA32_STAR,
-    msr::IA32_LSTAR,
-    msr::IA32_CSTAR,
-    msr::IA32_FMASK,
-    msr::IA32_KERNEL_GS_BASE,
-    msr::IA32_TSC_AUX,
-    msr::KVM_WALL_CLOCK,
-    msr::KVM_SYSTEM_TIME,
-    msr::KVM_STEAL_TIME,
-];
-
 /// MSRs that guests reach in KVM besides, and which are no state, or state of another kind.
 const REACHED: [u32; 11] = [
     msr::IA32_TSC,
@@ -52,17 +26,10 @@ const REACHED: [u32; 11] = [
     msr::KVM_SYSTEM_TIME_OLD,
 ];
 
-/// The MTRRs.
-fn mtrrs() -> impl Iterator<Item = u32> {
-    (msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7)
-        .chain([msr::IA32_MTRR_FIX64K])
-        .chain(msr::IA32_MTRR_FIX16K_80000..=msr::IA32_MTRR_FIX16K_A0000)
-        .chain(msr::IA32_MTRR_FIX4K_C0000..=msr::IA32_MTRR_FIX4K_F8000)
-}
-
-/// The numbers of all that travel.
+/// The numbers of all that travel by number and value. IA32_APIC_BASE, which is among the system registers for KVM,
+/// travels so as well.
 pub(crate) fn saved() -> impl Iterator<Item = u32> {
-    SAVED.into_iter().chain(mtrrs())
+    msr::plain().chain([msr::IA32_TSC_DEADLINE])
 }
 
 /// Reads an MSR as the host's program does; `None` if this KVM does not have it.

@@ -32,9 +32,9 @@ impl RunPage {
     pub(crate) fn new(vcpu: &VcpuFd) -> Result<Self, EngineError> {
         // SAFETY: the descriptor is open for as long as it is borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping, at a place of the kernel's choice.
-        let base =
-            unsafe { mmap(null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0) };
+        let base = unsafe { mmap(null_mut(), SIZE, rights, MapFlags::SHARED, fd, 0) };
         let base = base.map_err(|error| EngineError::Host {
             action: "map the page that a vCPU shares with KVM",
             source: error.into(),
@@ -47,9 +47,9 @@ impl RunPage {
 
     /// Makes KVM_RUN return at once, the present or the next, until this is undone.
     pub(crate) fn set_immediate_exit(&self, on: bool) {
+        let offset = offset_of!(kvm_run, immediate_exit);
         // SAFETY: the field lies in the mapping, and bytes are aligned.
-        let field =
-            unsafe { &*self.base.as_ptr().add(offset_of!(kvm_run, immediate_exit)).cast::<AtomicU8>() };
+        let field = unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU8>() };
         field.store(on.into(), Ordering::SeqCst);
     }
 

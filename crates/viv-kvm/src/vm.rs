@@ -11,7 +11,7 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use viv_arch::CpuidTable;
 use viv_engine::{
-    Clock, EngineError, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform, Shortcuts, Vcpu, Vm,
+    A20Target, Clock, EngineError, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform, Shortcuts, Vcpu, Vm,
     VmParameters,
 };
 use viv_soft::tsc::{CommonTsc, Timebase};
@@ -167,6 +167,9 @@ impl ExtIntTarget for KvmVm {
         }
     }
 }
+
+// KVM has no A20M#.
+impl A20Target for KvmVm {}
 
 impl Vm for KvmVm {
     fn create_vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<Box<dyn Vcpu>, EngineError> {

@@ -138,6 +138,11 @@ pub struct Cpu {
     pub torturer: Option<Torturer>,
     /// PAE paging's page-directory-pointer-table entries, once they were loaded (SDM vol. 3, 4.4.1).
     pub pdptes: Option<[u64; 4]>,
+    /// The bits of a guest-physical address that reach memory: all but bit 20 while the A20 gate is closed. Whoever
+    /// changes it drops all translations.
+    pub address_lines: u64,
+    /// The width of guest-physical addresses (MAXPHYADDR), as CPUID tells it.
+    pub physical_bits: u32,
 }
 
 /// A buffer for a memory operand at any alignment.

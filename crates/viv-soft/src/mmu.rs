@@ -11,9 +11,6 @@ use format::{Format, FourLevel, Pae, TwoLevel};
 
 mod format;
 
-/// The width of guest-physical addresses, as CPUID tells it.
-pub const PHYSICAL_BITS: u32 = 46;
-
 /// What an access is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -132,15 +129,16 @@ impl Cpu {
     fn walk(&mut self, address: u64, access: Access, view: View) -> Result<Translation, Fault> {
         self.counts.walks += 1;
         if !self.cr0.contains(Cr0::PG) {
-            return Ok(Translation { phys: address, attributes: paging::WRITABLE });
+            return Ok(Translation { phys: address & self.address_lines, attributes: paging::WRITABLE });
         }
-        if self.long_mode() {
+        let translation = if self.long_mode() {
             self.walk_tables::<FourLevel>(address, access, view)
         } else if self.cr4.contains(Cr4::PAE) {
             self.walk_tables::<Pae>(address, access, view)
         } else {
             self.walk_tables::<TwoLevel>(address, access, view)
-        }
+        }?;
+        Ok(Translation { phys: translation.phys & self.address_lines, ..translation })
     }
 
     fn walk_tables<F: Format>(
@@ -164,7 +162,6 @@ impl Cpu {
         view: View,
     ) -> Result<Option<Translation>, Fault> {
         let write = access == Access::Write;
-        let nxe = self.efer.contains(Efer::NXE);
         let Some(mut table) = F::root(self, address) else {
             return self.page_fault(address, 0, access, view);
         };
@@ -183,7 +180,7 @@ impl Cpu {
                 return self.page_fault(address, 0, access, view);
             }
             let is_leaf = F::is_leaf(self, depth, entry);
-            if entry & F::reserved(depth, is_leaf, nxe) != 0 {
+            if entry & F::reserved(self, depth, is_leaf) != 0 {
                 return self.page_fault(
                     address,
                     paging::FAULT_PRESENT | paging::FAULT_RESERVED,

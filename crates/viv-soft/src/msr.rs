@@ -4,7 +4,6 @@ use viv_arch::cpuid::ARCH_CAPABILITIES;
 use viv_arch::{Cr0, Efer, SegmentRegister, msr, paging};
 
 use crate::cpu::{Cpu, Exec, Fault};
-use crate::mmu::PHYSICAL_BITS;
 use crate::pvclock::{self, Scale, Update};
 use crate::steal;
 
@@ -34,21 +33,6 @@ pub struct Msrs {
     pub kvm_system_time: u64,
     pub kvm_steal_time: u64,
 }
-
-/// The fixed-range MTRRs in order.
-const FIXED: [u32; 11] = [
-    msr::IA32_MTRR_FIX64K,
-    msr::IA32_MTRR_FIX16K_80000,
-    msr::IA32_MTRR_FIX16K_A0000,
-    msr::IA32_MTRR_FIX4K_C0000,
-    0x269,
-    0x26a,
-    0x26b,
-    0x26c,
-    0x26d,
-    0x26e,
-    msr::IA32_MTRR_FIX4K_F8000,
-];
 
 /// PAT after reset (SDM vol. 3, 12.12.4).
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
@@ -93,39 +77,13 @@ impl Msrs {
             msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7 => {
                 &mut self.mtrr_variable[(number - msr::IA32_MTRR_PHYSBASE0) as usize]
             }
-            _ => &mut self.mtrr_fixed[FIXED.iter().position(|&fixed| fixed == number)?],
+            _ => &mut self.mtrr_fixed[msr::MTRR_FIXED.iter().position(|&fixed| fixed == number)?],
         })
     }
 
     /// All plain ones that a saved state carries, in ascending order of number.
     pub fn save(&mut self) -> Vec<(u32, u64)> {
-        let numbers = [
-            msr::IA32_FEATURE_CONTROL,
-            msr::IA32_TSC_ADJUST,
-            msr::IA32_SPEC_CTRL,
-            msr::IA32_SYSENTER_CS,
-            msr::IA32_SYSENTER_ESP,
-            msr::IA32_SYSENTER_EIP,
-            msr::IA32_MCG_STATUS,
-            msr::IA32_MISC_ENABLE,
-            msr::IA32_DEBUGCTL,
-            msr::IA32_PAT,
-            msr::IA32_MTRR_DEF_TYPE,
-            msr::IA32_STAR,
-            msr::IA32_LSTAR,
-            msr::IA32_CSTAR,
-            msr::IA32_FMASK,
-            msr::IA32_KERNEL_GS_BASE,
-            msr::IA32_TSC_AUX,
-            msr::KVM_WALL_CLOCK,
-            msr::KVM_SYSTEM_TIME,
-            msr::KVM_STEAL_TIME,
-        ];
-        let mut all: Vec<u32> = numbers
-            .into_iter()
-            .chain(msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7)
-            .chain(FIXED)
-            .collect();
+        let mut all: Vec<u32> = msr::plain().collect();
         all.sort_unstable();
         all.into_iter().filter_map(|number| Some((number, *self.plain(number)?))).collect()
     }
@@ -171,7 +129,7 @@ impl Cpu {
 
     /// Whether a plain MSR takes `value`: that no reserved bit is set, addresses are canonical and memory types
     /// exist.
-    fn takes(number: u32, value: u64) -> bool {
+    fn takes(&self, number: u32, value: u64) -> bool {
         let is_memory_type = |kind: u8| matches!(kind, 0 | 1 | 4..=6);
         match number {
             msr::IA32_LSTAR
@@ -186,10 +144,12 @@ impl Cpu {
             msr::IA32_MTRR_PHYSBASE0..=msr::IA32_MTRR_PHYSMASK7 => {
                 let is_base = number.is_multiple_of(2);
                 let low = if is_base { 0xff } else { 1 << 11 };
-                let address = ((1 << PHYSICAL_BITS) - 1) & !paging::PAGE_OFFSET;
+                let address = !self.beyond_physical() & !paging::PAGE_OFFSET;
                 value & !(address | low) == 0 && (!is_base || is_memory_type(value as u8))
             }
-            number if FIXED.contains(&number) => value.to_le_bytes().into_iter().all(is_memory_type),
+            number if msr::MTRR_FIXED.contains(&number) => {
+                value.to_le_bytes().into_iter().all(is_memory_type)
+            }
             _ => true,
         }
     }
@@ -239,7 +199,7 @@ impl Cpu {
             | msr::MISC_FEATURE_ENABLES
             | msr::IA32_MCG_CTL => {}
             _ => {
-                if !Self::takes(number, value) {
+                if !self.takes(number, value) {
                     return self.gp0();
                 }
                 let Some(slot) = self.msrs.plain(number) else {

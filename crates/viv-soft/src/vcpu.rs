@@ -13,7 +13,6 @@ use crate::cpu::{Bitness, Bounce, Cpu, Fault, Pending, Shadow};
 use crate::debug::{DebugRegisters, Guards};
 use crate::decode::{DecodeError, decode};
 use crate::hostexec::{ExecState, FpuState};
-use crate::mmu::PHYSICAL_BITS;
 use crate::msr::Msrs;
 use crate::ops::host::HostCode;
 use crate::options::Tier;
@@ -77,7 +76,8 @@ impl SoftVcpu {
         address: Arc<ApicAddress>,
         platform: Arc<dyn Platform>,
     ) -> Result<Self, EngineError> {
-        let apic = LocalApic::new(index, shared.timebase.khz(), PHYSICAL_BITS, address);
+        let physical_bits = shared.cpuid.physical_bits();
+        let apic = LocalApic::new(index, shared.timebase.khz(), physical_bits, address);
         let host = HostCode::new().map_err(|error| EngineError::Host {
             action: "map memory for generated code",
             source: std::io::Error::other(error),
@@ -128,6 +128,8 @@ impl SoftVcpu {
             counts: Translations::default(),
             torturer: None,
             pdptes: None,
+            address_lines: u64::MAX,
+            physical_bits,
         };
         let mut cpu = CpuRegion::new(inbox.attention_byte(), make)
             .map_err(|source| EngineError::Host { action: "map memory for a vCPU", source })?;
@@ -309,6 +311,7 @@ impl SoftVcpu {
         let taken = cpu.shared.inbox(cpu.index).take();
         if taken.flush_tlb {
             let round = cpu.shared.flush_round(cpu.index);
+            cpu.address_lines = cpu.shared.address_lines();
             cpu.tlb.flush_all();
             cpu.shared.flushed(cpu.index, round);
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use viv_arch::CpuidTable;
 use viv_engine::{
-    Clock, Engine, EngineError, EngineKind, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform, Vcpu, Vm,
-    VmParameters, memory,
+    A20Target, Clock, Engine, EngineError, EngineKind, ExtIntTarget, GuestMemory, Msi, MsiTarget, Platform,
+    Vcpu, Vm, VmParameters, memory,
 };
 
 use vm_memory::GuestMemoryBackend;
@@ -56,6 +56,8 @@ pub struct Shared {
     /// Where translated code is named, if it is.
     pub perf_map: Option<PerfMap>,
     pub ram: Arc<Ram>,
+    /// Whether address line 20 is held low.
+    a20_closed: AtomicBool,
     inboxes: Box<[Arc<Inbox>]>,
     /// Moves when code that was decoded has been written.
     code_writes: Arc<AtomicU64>,
@@ -82,6 +84,11 @@ impl Shared {
     #[inline]
     pub fn code_writes(&self) -> u64 {
         self.code_writes.load(Ordering::Acquire)
+    }
+
+    /// The bits of a guest-physical address that reach memory.
+    pub fn address_lines(&self) -> u64 {
+        if self.a20_closed.load(Ordering::Acquire) { !(1 << 20) } else { u64::MAX }
     }
 
     /// Wakes the vCPU with this APIC id, if there is one.
@@ -210,6 +217,7 @@ impl SoftVm {
                 options,
                 perf_map,
                 ram,
+                a20_closed: AtomicBool::new(false),
                 code_writes,
                 progress: inboxes.iter().map(|_| Progress::default()).collect(),
                 inboxes,
@@ -254,6 +262,13 @@ impl ExtIntTarget for SoftVm {
         if let Some(inbox) = self.shared.inboxes.first() {
             inbox.set_extint(asserted);
         }
+    }
+}
+
+impl A20Target for SoftVm {
+    fn set_a20(&self, open: bool) {
+        self.shared.a20_closed.store(!open, Ordering::Release);
+        self.shared.inboxes.iter().for_each(|inbox| inbox.post_flush_tlb());
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use viv_testbed::debian_disk;
 
 use super::Bench;
 use super::contender::Contender;
+use super::session::Running;
 
 /// Guest RAM.
 const MEMORY: &str = "512M";
@@ -83,7 +84,7 @@ fn seconds(said: &str) -> Option<f64> {
 
 /// A program that asks on its standard output and is answered on its standard input.
 struct Dialogue {
-    child: Child,
+    child: Running,
     input: ChildStdin,
     output: ChildStdout,
     /// What was said and not yet waited for.
@@ -98,7 +99,7 @@ impl Dialogue {
             .spawn()
             .with_context(|| format!("starting {}", command.get_program().display()))?;
         let (input, output) = child.stdin.take().zip(child.stdout.take()).context("the program's pipes")?;
-        Ok(Self { child, input, output, said: String::new() })
+        Ok(Self { child: Running(child), input, output, said: String::new() })
     }
 
     /// Reads until `text` is said; what was said before it.
@@ -126,19 +127,9 @@ impl Dialogue {
     /// Waits for the program's end.
     fn end(mut self) -> Result<()> {
         std::io::copy(&mut self.output, &mut std::io::sink()).context("reading what the guest says")?;
-        let status = self.child.wait().context("waiting for the program")?;
+        let status = self.child.0.wait().context("waiting for the program")?;
         ensure!(status.success(), "a run ended with {status}");
         Ok(())
-    }
-}
-
-// A run that is given up must not go on behind the next.
-impl Drop for Dialogue {
-    fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
     }
 }
 

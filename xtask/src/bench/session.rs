@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// A program that runs.
 pub struct Session {
-    child: Child,
+    child: Running,
     begun: Instant,
     lines: Receiver<(Instant, String)>,
     errors: JoinHandle<String>,
@@ -57,16 +57,16 @@ impl Session {
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        Ok(Self { child, begun, lines, errors })
+        Ok(Self { child: Running(child), begun, lines, errors })
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Writes a line to its standard input.
     pub fn press_return(&mut self) -> Result<()> {
-        let stdin = self.child.stdin.as_mut().context("the program's input")?;
+        let stdin = self.child.0.stdin.as_mut().context("the program's input")?;
         stdin.write_all(b"\n").and_then(|()| stdin.flush()).context("writing to the program")
     }
 
@@ -83,7 +83,7 @@ impl Session {
     /// Waits for its end. Fails if it did not succeed.
     pub fn end(mut self) -> Result<Ended> {
         while self.next_line()?.is_some() {}
-        let status = self.child.wait().context("waiting for the program")?;
+        let status = self.child.0.wait().context("waiting for the program")?;
         let whole = self.begun.elapsed().as_secs_f64();
         let errors = std::mem::replace(&mut self.errors, thread::spawn(String::new));
         let errors = errors.join().unwrap_or_default();
@@ -92,12 +92,14 @@ impl Session {
     }
 }
 
-// A run that is given up must not go on behind the next.
-impl Drop for Session {
+/// A program that does not go on behind the next if its run is given up.
+pub struct Running(pub Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Devices answer at once too. Their bytes come one by one: the next is in the output buffer as soon as the last was
 //! read, with an edge on its interrupt line. A controller's answer takes the place of a byte that was not read.
 //!
-//! The A20 gate can be read back and does nothing: address line 20 is always open.
+//! The A20 gate is one for this and for system control port A ([`A20Gate`]), which saves it.
 
 mod keyboard;
 mod keys;
@@ -17,6 +17,7 @@ mod state;
 
 use std::sync::Arc;
 
+use crate::a20::A20Gate;
 use crate::bus::PortRange;
 use crate::device::{Device, DeviceError, PortIo, SavedState};
 use crate::irq::IrqLine;
@@ -38,6 +39,7 @@ pub struct I8042 {
     /// Of the auxiliary port, where something is attached.
     auxiliary_line: Option<IrqLine>,
     system: Arc<dyn SystemControl>,
+    a20: Arc<A20Gate>,
     state: I8042State,
 }
 
@@ -48,14 +50,19 @@ impl I8042 {
 
     /// A controller after power-on with nothing attached. `line` is [`layout::KEYBOARD_IRQ`].
     #[must_use]
-    pub fn new(line: IrqLine, system: Arc<dyn SystemControl>) -> Self {
-        Self { line, auxiliary_line: None, system, state: power_on(false) }
+    pub fn new(line: IrqLine, system: Arc<dyn SystemControl>, a20: Arc<A20Gate>) -> Self {
+        Self { line, auxiliary_line: None, system, a20, state: power_on(false) }
     }
 
     /// A controller after power-on with a keyboard and a mouse. `auxiliary_line` is [`layout::MOUSE_IRQ`].
     #[must_use]
-    pub fn with_devices(line: IrqLine, auxiliary_line: IrqLine, system: Arc<dyn SystemControl>) -> Self {
-        Self { line, auxiliary_line: Some(auxiliary_line), system, state: power_on(true) }
+    pub fn with_devices(
+        line: IrqLine,
+        auxiliary_line: IrqLine,
+        system: Arc<dyn SystemControl>,
+        a20: Arc<A20Gate>,
+    ) -> Self {
+        Self { line, auxiliary_line: Some(auxiliary_line), system, a20, state: power_on(true) }
     }
 
     /// A key of the keyboard goes down or up. False if the guest has not fetched what was typed before and there is no
@@ -113,7 +120,7 @@ impl I8042 {
             (true, false) => regs::OUTPUT_KEYBOARD,
             (true, true) => regs::OUTPUT_AUXILIARY,
         };
-        let a20 = if state.a20 { regs::OUTPUT_A20 } else { 0 };
+        let a20 = if self.a20.is_open() { regs::OUTPUT_A20 } else { 0 };
         regs::OUTPUT_ONES | regs::OUTPUT_RESET | a20 | interrupt
     }
 
@@ -160,8 +167,8 @@ impl I8042 {
             Command::EnableKeyboard => self.set_command_byte(CommandByte::KEYBOARD_DISABLED, false),
             Command::ReadInputPort => self.answer(regs::INPUT_PORT),
             Command::ReadOutputPort => self.answer(self.output_port()),
-            Command::DisableA20 => self.state.controller.a20 = false,
-            Command::EnableA20 => self.state.controller.a20 = true,
+            Command::DisableA20 => self.a20.set(false),
+            Command::EnableA20 => self.a20.set(true),
             Command::PulseOutputPort(lines) => self.drive_reset(lines),
             _ if command.takes_data() => self.state.controller.command = Some(value),
             _ => {}
@@ -177,7 +184,7 @@ impl I8042 {
                 }
             }
             Some(Command::WriteOutputPort) => {
-                self.state.controller.a20 = value & regs::OUTPUT_A20 != 0;
+                self.a20.set(value & regs::OUTPUT_A20 != 0);
                 self.drive_reset(value);
             }
             Some(Command::WriteKeyboardOutput) => self.answer(value),
@@ -261,7 +268,6 @@ fn power_on(devices: bool) -> I8042State {
         self_tested: false,
         last_was_command: false,
         command: None,
-        a20: true,
     };
     let devices = devices.then(Devices::power_on);
     I8042State { controller, from_auxiliary: false, key_up: false, devices }
@@ -307,12 +313,7 @@ impl Device for I8042 {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
         let attached = self.state.devices.is_some();
-        let state = match state.version {
-            ControllerState::VERSION => {
-                I8042State { controller: state.decode(ControllerState::VERSION)?, ..power_on(attached) }
-            }
-            _ => state.decode(I8042State::VERSION)?,
-        };
+        let state: I8042State = state.decode(I8042State::VERSION)?;
         if state.devices.is_some() != attached {
             return Err(invalid("it has other devices attached"));
         }

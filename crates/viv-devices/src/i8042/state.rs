@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::keyboard::Keyboard;
 use super::mouse::Mouse;
 
-/// Version 2: what the controller holds while it works is what is saved.
+/// Version 3: what the controller holds while it works is what is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct I8042State {
     pub(super) controller: ControllerState,
@@ -18,10 +18,10 @@ pub(super) struct I8042State {
 }
 
 impl I8042State {
-    pub(super) const VERSION: u16 = 2;
+    pub(super) const VERSION: u16 = 3;
 }
 
-/// Version 1, of a controller with nothing attached.
+/// Of the controller alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ControllerState {
     pub(super) ram: [u8; 32],
@@ -33,11 +33,6 @@ pub(super) struct ControllerState {
     pub(super) last_was_command: bool,
     /// The command whose byte is to follow.
     pub(super) command: Option<u8>,
-    pub(super) a20: bool,
-}
-
-impl ControllerState {
-    pub(super) const VERSION: u16 = 1;
 }
 
 /// Keyboard and mouse.

@@ -20,6 +20,7 @@ mod layout;
 mod tests;
 
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::file::DiskFile;
 use crate::raw::RawDisk;
@@ -34,7 +35,8 @@ pub struct OverlayDisk {
     base: RawDisk,
     file: DiskFile,
     layout: Layout,
-    present: Bitmap,
+    /// Held for the whole of a call, so that no change is seen half done.
+    present: RwLock<Bitmap>,
     kept: bool,
 }
 
@@ -48,7 +50,7 @@ impl OverlayDisk {
         let file = tempfile::tempfile_in(directory).map_err(DiskError::io("make a throw-away", directory))?;
         let file = DiskFile::from_file(file, directory, true)?;
         file.set_length(layout.file_length())?;
-        let present = Bitmap::new(empty_bitmap(layout));
+        let present = RwLock::new(Bitmap::new(empty_bitmap(layout)));
         Ok(Self { base, file, layout, present, kept: false })
     }
 
@@ -71,7 +73,7 @@ impl OverlayDisk {
         name.persist_noclobber(path).map_err(|error| DiskError::io("name", path)(error.error))?;
         let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(DiskError::io("make durable the name of", path))?;
-        let present = Bitmap::new(empty_bitmap(layout));
+        let present = RwLock::new(Bitmap::new(empty_bitmap(layout)));
         Ok(Self { base, file, layout, present, kept: true })
     }
 
@@ -106,7 +108,7 @@ impl OverlayDisk {
         }
         let mut bytes = empty_bitmap(layout);
         file.read_at(BITMAP, &mut bytes)?;
-        Ok(Self { base, file, layout, present: Bitmap::new(bytes), kept: true })
+        Ok(Self { base, file, layout, present: RwLock::new(Bitmap::new(bytes)), kept: true })
     }
 
     fn layout(base: &RawDisk) -> Result<Layout, DiskError> {
@@ -129,41 +131,54 @@ impl OverlayDisk {
         piece.length == self.layout.length_of(piece.cluster)
     }
 
+    fn present(&self) -> RwLockReadGuard<'_, Bitmap> {
+        self.present.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn present_mut(&self) -> RwLockWriteGuard<'_, Bitmap> {
+        self.present.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Brings a cluster into the overlay, unless it is there.
-    fn copy_up(&mut self, cluster: u64, change: impl FnOnce(&mut [u8])) -> Result<(), DiskError> {
+    fn copy_up(
+        &self,
+        present: &mut Bitmap,
+        cluster: u64,
+        change: impl FnOnce(&mut [u8]),
+    ) -> Result<(), DiskError> {
         let mut contents = vec![0; CLUSTER as usize];
         contents.truncate(usize::try_from(self.layout.length_of(cluster)).unwrap_or(0));
         self.base.read_at(Layout::on_disk(cluster), &mut contents)?;
         change(&mut contents);
         self.file.write_at(self.layout.in_file(cluster), &contents)?;
-        self.present.insert(cluster);
+        present.insert(cluster);
         Ok(())
     }
 
-    fn write_piece(&mut self, piece: Piece, data: &[u8]) -> Result<(), DiskError> {
-        if self.present.contains(piece.cluster) {
+    fn write_piece(&self, present: &mut Bitmap, piece: Piece, data: &[u8]) -> Result<(), DiskError> {
+        if present.contains(piece.cluster) {
             return self.file.write_at(self.in_file(piece), data);
         }
         if self.is_whole(piece) {
             self.file.write_at(self.in_file(piece), data)?;
-            self.present.insert(piece.cluster);
+            present.insert(piece.cluster);
             return Ok(());
         }
-        self.copy_up(piece.cluster, |contents| {
+        self.copy_up(present, piece.cluster, |contents| {
             if let Some(part) = part_of(contents, piece) {
                 part.copy_from_slice(data);
             }
         })
     }
 
-    fn zero_piece(&mut self, piece: Piece, may_unmap: bool) -> Result<(), DiskError> {
-        if self.present.contains(piece.cluster) || self.is_whole(piece) {
+    fn zero_piece(&self, present: &mut Bitmap, piece: Piece, may_unmap: bool) -> Result<(), DiskError> {
+        if present.contains(piece.cluster) || self.is_whole(piece) {
             // Also where the cluster is new: a crash may have left something in its place.
             self.file.write_zeroes(self.in_file(piece), piece.length, may_unmap)?;
-            self.present.insert(piece.cluster);
+            present.insert(piece.cluster);
             return Ok(());
         }
-        self.copy_up(piece.cluster, |contents| {
+        self.copy_up(present, piece.cluster, |contents| {
             if let Some(part) = part_of(contents, piece) {
                 part.fill(0);
             }
@@ -191,12 +206,13 @@ impl Disk for OverlayDisk {
         false
     }
 
-    fn read_at(&mut self, offset: u64, mut data: &mut [u8]) -> Result<(), DiskError> {
+    fn read_at(&self, offset: u64, mut data: &mut [u8]) -> Result<(), DiskError> {
         check_range(offset, length_of(data), self.size())?;
+        let present = self.present();
         for piece in Layout::pieces(offset, length_of(data)) {
             let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
             let Some((part, rest)) = data.split_at_mut_checked(length) else { break };
-            if self.present.contains(piece.cluster) {
+            if present.contains(piece.cluster) {
                 self.file.read_at(self.in_file(piece), part)?;
             } else {
                 self.base.read_at(Layout::on_disk(piece.cluster).saturating_add(piece.within), part)?;
@@ -206,47 +222,51 @@ impl Disk for OverlayDisk {
         Ok(())
     }
 
-    fn write_at(&mut self, offset: u64, mut data: &[u8]) -> Result<(), DiskError> {
+    fn write_at(&self, offset: u64, mut data: &[u8]) -> Result<(), DiskError> {
         check_range(offset, length_of(data), self.size())?;
+        let present = &mut *self.present_mut();
         for piece in Layout::pieces(offset, length_of(data)) {
             let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
             let Some((part, rest)) = data.split_at_checked(length) else { break };
-            self.write_piece(piece, part)?;
+            self.write_piece(present, piece, part)?;
             data = rest;
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), DiskError> {
+    fn flush(&self) -> Result<(), DiskError> {
         if !self.kept {
             return Ok(());
         }
+        let mut present = self.present_mut();
         self.file.sync()?;
-        if self.present.is_changed() {
-            for (at, page) in self.present.changed() {
+        if present.is_changed() {
+            for (at, page) in present.changed() {
                 self.file.write_at(BITMAP.saturating_add(at), page)?;
             }
             self.file.sync()?;
-            self.present.written();
+            present.written();
         }
         Ok(())
     }
 
     /// Only what is in the overlay is given back: the base keeps what it has, and keeps showing it.
-    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         check_range(offset, length, self.size())?;
+        let present = self.present();
         for piece in Layout::pieces(offset, length) {
-            if self.present.contains(piece.cluster) {
+            if present.contains(piece.cluster) {
                 self.file.discard(self.in_file(piece), piece.length)?;
             }
         }
         Ok(())
     }
 
-    fn write_zeroes(&mut self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         check_range(offset, length, self.size())?;
+        let present = &mut *self.present_mut();
         for piece in Layout::pieces(offset, length) {
-            self.zero_piece(piece, may_unmap)?;
+            self.zero_piece(present, piece, may_unmap)?;
         }
         Ok(())
     }

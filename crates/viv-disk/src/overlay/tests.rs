@@ -120,7 +120,7 @@ proptest! {
 #[test]
 fn what_was_flushed_outlives_the_process_and_zeroes_hide_what_was_not() {
     let bench = Bench::new();
-    let mut disk = OverlayDisk::create(bench.base(), &bench.overlay()).unwrap();
+    let disk = OverlayDisk::create(bench.base(), &bench.overlay()).unwrap();
     disk.write_at(0, &[0xaa; 512]).unwrap();
     disk.flush().unwrap();
     disk.write_at(CLUSTER, &[0xbb; CLUSTER as usize]).unwrap();
@@ -189,7 +189,7 @@ fn bases_are_shared_and_overlays_are_not() {
 #[test]
 fn ranges_outside_are_refused() {
     let bench = Bench::new();
-    let mut disk = OverlayDisk::throw_away(bench.base(), bench.directory.path()).unwrap();
+    let disk = OverlayDisk::throw_away(bench.base(), bench.directory.path()).unwrap();
     assert!(disk.read_at(SIZE - 1, &mut [0; 2]).is_err());
     assert!(disk.write_at(u64::MAX, &[0; 2]).is_err());
     assert!(disk.discard(SIZE, 1).is_err());

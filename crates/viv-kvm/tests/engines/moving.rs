@@ -97,9 +97,10 @@ fn pending_interrupts_and_the_local_apic() {
             a.nop()?;
             a.nop()?;
             a.cli()?;
+            // Where the next run begins, the log does.
+            a.mov(rsi, qword_ptr(LOG))?;
             hook(a)?;
             a.mov(ebx, dword_ptr(register(apic::reg::LVT_ERROR)))?;
-            a.mov(rsi, qword_ptr(LOG))?;
             a.mov(qword_ptr(DATA), rsi)?;
             stop(a)
         });

@@ -1,8 +1,7 @@
 //! The formats of page tables, one for each paging mode (SDM vol. 3, 4.3 to 4.5).
 
-use viv_arch::{Cr0, Cr4, paging};
+use viv_arch::{Cr0, Cr4, Efer, paging};
 
-use super::PHYSICAL_BITS;
 use crate::cpu::{Cpu, Exec};
 use crate::ram::Int;
 
@@ -22,7 +21,7 @@ pub trait Format {
     fn is_leaf(cpu: &Cpu, depth: usize, entry: u64) -> bool;
 
     /// The bits that must be zero in an entry at `depth`.
-    fn reserved(depth: usize, is_leaf: bool, nxe: bool) -> u64;
+    fn reserved(cpu: &Cpu, depth: usize, is_leaf: bool) -> u64;
 
     /// The guest-physical address of the page that a leaf maps; `offset` has the bits of an address within it.
     fn page(leaf: u64, offset: u64) -> u64 {
@@ -54,8 +53,8 @@ impl Format for FourLevel {
     }
 
     #[inline(always)]
-    fn reserved(depth: usize, is_leaf: bool, nxe: bool) -> u64 {
-        let no_execute = if nxe { 0 } else { paging::NO_EXECUTE };
+    fn reserved(cpu: &Cpu, depth: usize, is_leaf: bool) -> u64 {
+        let no_execute = if cpu.efer.contains(Efer::NXE) { 0 } else { paging::NO_EXECUTE };
         let by_level = match (depth, is_leaf) {
             (0, _) => paging::LARGE,
             // Bit 12 is the PAT bit of large pages.
@@ -63,7 +62,7 @@ impl Format for FourLevel {
             (2, true) => 0x001f_e000,
             _ => 0,
         };
-        BEYOND_PHYSICAL | no_execute | by_level
+        paging::ADDRESS & cpu.beyond_physical() | no_execute | by_level
     }
 }
 
@@ -89,9 +88,9 @@ impl Format for Pae {
         FourLevel::is_leaf(cpu, depth, entry)
     }
 
-    fn reserved(depth: usize, is_leaf: bool, nxe: bool) -> u64 {
+    fn reserved(cpu: &Cpu, depth: usize, is_leaf: bool) -> u64 {
         // Bits 52 to 62, which 4-level paging ignores, are reserved here.
-        FourLevel::reserved(depth, is_leaf, nxe)
+        FourLevel::reserved(cpu, depth, is_leaf)
             | (!paging::ADDRESS & !paging::NO_EXECUTE & !paging::PAGE_OFFSET)
     }
 }
@@ -112,8 +111,8 @@ impl Format for TwoLevel {
         depth == 3 || (entry & paging::LARGE != 0 && cpu.cr4.contains(Cr4::PSE))
     }
 
-    fn reserved(depth: usize, is_leaf: bool, _: bool) -> u64 {
-        // In an entry for 4 MiB, bits 13 to 20 are bits 32 to 39 of the address (PSE-36), as there are more than 40.
+    fn reserved(_: &Cpu, depth: usize, is_leaf: bool) -> u64 {
+        // In an entry for 4 MiB, bits 13 to 20 are bits 32 to 39 of the address (PSE-36), as there are 40 and more.
         if depth == 2 && is_leaf { 1 << 21 } else { 0 }
     }
 
@@ -123,12 +122,13 @@ impl Format for TwoLevel {
     }
 }
 
-/// The bits of an entry's address that no guest-physical address has.
-const BEYOND_PHYSICAL: u64 = paging::ADDRESS & !((1 << PHYSICAL_BITS) - 1);
-/// Reserved bits of a page-directory-pointer-table entry that is present (SDM vol. 3, table 4-8).
-const PDPTE_RESERVED: u64 = 0x1e6 | !((1 << PHYSICAL_BITS) - 1);
-
 impl Cpu {
+    /// The bits that no guest-physical address has.
+    #[inline]
+    pub fn beyond_physical(&self) -> u64 {
+        u64::MAX << self.physical_bits
+    }
+
     /// Whether paging is on and is PAE paging with these control registers, once LMA is `long`.
     fn uses_pdptes(cr0: Cr0, cr4: Cr4, long: bool) -> bool {
         cr0.contains(Cr0::PG) && cr4.contains(Cr4::PAE) && !long
@@ -141,7 +141,9 @@ impl Cpu {
             return Ok(());
         }
         let entries = self.read_pdptes(cr3);
-        if entries.iter().any(|entry| entry & paging::PRESENT != 0 && entry & PDPTE_RESERVED != 0) {
+        // SDM vol. 3, table 4-8.
+        let reserved = 0x1e6 | self.beyond_physical();
+        if entries.iter().any(|entry| entry & paging::PRESENT != 0 && entry & reserved != 0) {
             return self.gp0();
         }
         self.pdptes = Some(entries);

@@ -42,6 +42,10 @@ impl Cpu {
     pub fn port_out<T: Int>(&mut self, port: u16, value: T) {
         self.note_port(port, T::SIZE);
         self.platform.port_write(port, &value.to_u64().to_le_bytes()[..T::SIZE as usize]);
+        // The A20 gate holds for the next instruction already.
+        if self.shared.address_lines() != self.address_lines {
+            self.op_end = std::ptr::null();
+        }
     }
 }
 

@@ -89,7 +89,7 @@ impl Cpu {
         let identifies = self.cr4.contains(Cr4::PCIDE);
         let flush = !identifies || value & CR3_NO_FLUSH == 0;
         let value = if identifies { value & !CR3_NO_FLUSH } else { value };
-        if self.long_mode() && value >> crate::mmu::PHYSICAL_BITS != 0 {
+        if self.long_mode() && value & self.beyond_physical() != 0 {
             return self.gp0();
         }
         self.load_pdptes(self.cr0, value, self.cr4, self.long_mode())?;

@@ -4,6 +4,7 @@
 //! the events that the guest's handlers recorded, registers, memory. The tests speak to the engine by its
 //! contract alone ([`viv_engine`]), so that another engine can stand in for this one ([`machine::engine`]).
 
+mod a20;
 mod alignment;
 mod big_real;
 mod bits16;

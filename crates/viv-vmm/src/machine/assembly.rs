@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
+use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
 use viv_devices::debug_port::DebugPort;
@@ -43,6 +44,7 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timers: Arc<Timers>,
     pub(crate) core: Arc<Core>,
+    pub(crate) a20: Arc<A20Gate>,
 }
 
 /// A board on which devices are being put, with what the device thread will wait for.
@@ -69,7 +71,7 @@ impl<'a> Assembly<'a> {
 
     /// Adds what every PC has, and gives what the power button is on.
     pub(crate) fn add_chipset(&mut self, profile: Profile) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
-        let Surroundings { clock, timers, core, memory, .. } = &self.around;
+        let Surroundings { clock, timers, core, memory, a20, .. } = &self.around;
         let board = &mut self.board;
 
         // An HPET can take the place of these two.
@@ -89,7 +91,7 @@ impl<'a> Assembly<'a> {
             board.add(hpet.clone(), &[])?;
             board.map_memory(layout::HPET_BASE..layout::HPET_BASE + layout::HPET_SIZE, hpet)?;
         }
-        board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone()))), &ResetPorts::PORTS)?;
+        board.add(Arc::new(Mutex::new(ResetPorts::new(core.clone(), a20.clone()))), &ResetPorts::PORTS)?;
 
         let line = board.line(layout::SCI_IRQ);
         let power = timers.attach(|timer| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::layout;
 use viv_engine::time::HostClock;
@@ -78,6 +79,7 @@ impl Machine {
                 clock: clock.clone(),
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
+                a20: A20Gate::new(vm.clone()),
             },
             profile,
             fds,

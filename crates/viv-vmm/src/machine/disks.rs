@@ -49,7 +49,7 @@ mod tests {
 
         assert!(open(&config(true, Overlay::None)).unwrap().read_only());
         open(&config(false, Overlay::ThrowAway)).unwrap().write_at(0, &[2; 512]).unwrap();
-        let mut disk = open(&config(false, kept.clone())).unwrap();
+        let disk = open(&config(false, kept.clone())).unwrap();
         disk.write_at(0, &[3; 512]).unwrap();
         disk.flush().unwrap();
         drop(disk);

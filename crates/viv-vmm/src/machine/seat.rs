@@ -51,7 +51,8 @@ impl Assembly<'_> {
     pub(crate) fn add_keyboard(&mut self) -> Result<Arc<Mutex<Typist>>, MachineError> {
         let lines = [layout::KEYBOARD_IRQ, layout::MOUSE_IRQ].map(|irq| self.board.line(irq));
         let [line, auxiliary_line] = lines;
-        let controller = I8042::with_devices(line, auxiliary_line, self.around.core.clone());
+        let controller =
+            I8042::with_devices(line, auxiliary_line, self.around.core.clone(), self.around.a20.clone());
         let controller = Arc::new(Mutex::new(controller));
         self.board.add(controller.clone(), &I8042::PORTS)?;
         let clock = self.around.clock.clone();
@@ -63,7 +64,7 @@ impl Assembly<'_> {
     /// Adds the keyboard controller with nothing attached.
     pub(crate) fn add_keyboard_controller(&mut self) -> Result<(), MachineError> {
         let line = self.board.line(layout::KEYBOARD_IRQ);
-        let controller = I8042::new(line, self.around.core.clone());
+        let controller = I8042::new(line, self.around.core.clone(), self.around.a20.clone());
         self.board.add(Arc::new(Mutex::new(controller)), &I8042::PORTS)
     }
 }

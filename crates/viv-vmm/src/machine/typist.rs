@@ -148,8 +148,10 @@ impl Device for Typist {
 #[cfg(test)]
 mod tests {
     use viv_devices::PortIo;
+    use viv_devices::a20::A20Gate;
     use viv_devices::irq::{InterruptController, IrqLine};
     use viv_devices::system::{SystemControl, SystemRequest};
+    use viv_engine::A20Target;
     use viv_engine::time::HostClock;
 
     use super::*;
@@ -165,6 +167,8 @@ mod tests {
         fn request(&self, _: SystemRequest) {}
     }
 
+    impl A20Target for Nothing {}
+
     impl Timer for Nothing {
         fn arm(&self, _: u64) {}
         fn disarm(&self) {}
@@ -172,7 +176,8 @@ mod tests {
 
     fn typist() -> Typist {
         let line = || IrqLine::new(Arc::new(Nothing), 1);
-        let mut keyboard = I8042::with_devices(line(), line(), Arc::new(Nothing));
+        let mut keyboard =
+            I8042::with_devices(line(), line(), Arc::new(Nothing), A20Gate::new(Arc::new(Nothing)));
         PortIo::write(&mut keyboard, 0x64, &[0xae]);
         let clock = Arc::new(HostClock::stopped_at(0));
         Typist::new(clock, Arc::new(Nothing), Arc::new(Mutex::new(keyboard)))

@@ -55,40 +55,17 @@ pub(super) fn tag(task_file: &TaskFile) -> u8 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FailedQueued {
     tag: u8,
-    status: u8,
-    error: u8,
-    lba: u64,
-    device: u8,
-    count: u16,
+    answer: Answer,
 }
 
 impl FailedQueued {
     pub(super) fn new(tag: u8, answer: Answer) -> Self {
-        let Answer { status, error, lba, device, count } = answer;
-        Self { tag, status, error, lba, device, count }
+        Self { tag, answer }
     }
 
     /// The log's page.
     fn page(self) -> [u8; SECTOR as usize] {
-        let [l0, l1, l2, l3, l4, l5, ..] = self.lba.to_le_bytes();
-        let [c0, c1] = self.count.to_le_bytes();
-        let fields = [
-            self.tag,
-            0,
-            self.status,
-            self.error, //
-            l0,
-            l1,
-            l2,
-            self.device,
-            l3,
-            l4,
-            l5,
-            0,
-            c0,
-            c1,
-        ];
-        page(&fields)
+        page(&self.answer.registers([self.tag, 0], self.answer.status))
     }
 }
 

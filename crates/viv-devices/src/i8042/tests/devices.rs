@@ -7,8 +7,11 @@ use crate::testing::Random;
 pub(super) fn bench() -> Bench {
     let (lines, requests) = (Arc::new(Lines::default()), Arc::new(Requests::default()));
     let (keyboard, mouse) = (lines.line(layout::KEYBOARD_IRQ), lines.line(layout::MOUSE_IRQ));
-    let mut b =
-        Bench { lines, requests: requests.clone(), device: I8042::with_devices(keyboard, mouse, requests) };
+    let mut b = Bench {
+        lines,
+        requests: requests.clone(),
+        device: I8042::with_devices(keyboard, mouse, requests, gate()),
+    };
     b.command(0x60);
     b.data(0x47);
     b
@@ -214,7 +217,7 @@ fn a_reset_gives_the_state_after_power_on_with_devices() {
     let fresh = || {
         let lines = Arc::new(Lines::default());
         let (keyboard, mouse) = (lines.line(layout::KEYBOARD_IRQ), lines.line(layout::MOUSE_IRQ));
-        I8042::with_devices(keyboard, mouse, Arc::new(Requests::default()))
+        I8042::with_devices(keyboard, mouse, Arc::new(Requests::default()), gate())
     };
     let places = Places { ports: &I8042::PORTS, memory: 0 };
     reset_gives_power_on_state(fresh, &places);

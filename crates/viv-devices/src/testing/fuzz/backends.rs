@@ -47,24 +47,24 @@ impl Disk for Memory {
         self.read_only
     }
 
-    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         self.with(offset, data.len() as u64, |content| data.copy_from_slice(content))
     }
 
-    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         self.change(offset, data.len() as u64, |content| content.copy_from_slice(data))
     }
 
-    fn flush(&mut self) -> Result<(), DiskError> {
+    fn flush(&self) -> Result<(), DiskError> {
         self.heard.count();
         Ok(())
     }
 
-    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         self.change(offset, length, |_| {})
     }
 
-    fn write_zeroes(&mut self, offset: u64, length: u64, _may_unmap: bool) -> Result<(), DiskError> {
+    fn write_zeroes(&self, offset: u64, length: u64, _may_unmap: bool) -> Result<(), DiskError> {
         self.change(offset, length, |content| content.fill(0))
     }
 }

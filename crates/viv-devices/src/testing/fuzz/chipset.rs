@@ -6,6 +6,7 @@ use super::backends::{Memory, Moody};
 use super::bench::{Bench, Outside, Store};
 use super::heard::Heard;
 use super::{Area, Target, idioms, nothing};
+use crate::a20::A20Gate;
 use crate::acpi_pm::AcpiPm;
 use crate::debug_port::DebugPort;
 use crate::exit_port::ExitPort;
@@ -108,11 +109,18 @@ pub(super) const ACPI_PM: Target = Target {
     idiom: idioms::acpi_pm,
 };
 
+/// The ports with which the A20 gate is saved.
+fn add_reset_ports(bench: &mut Bench) -> Arc<A20Gate> {
+    let gate = A20Gate::new(bench.heard.clone());
+    bench.add(ResetPorts::new(bench.heard.clone(), gate.clone()), &ResetPorts::PORTS);
+    gate
+}
+
 pub(super) const RESET: Target = Target {
     programs: 40,
     make: || {
         let mut bench = Bench::new();
-        bench.add(ResetPorts::new(bench.heard.clone()), &ResetPorts::PORTS);
+        add_reset_ports(&mut bench);
         bench
     },
     areas: &[Area::Ports(layout::RESET_PORT, 1), Area::Ports(layout::PORT_A, 1)],
@@ -140,7 +148,9 @@ pub(super) const I8042_ALONE: Target = Target {
     programs: 40,
     make: || {
         let mut bench = Bench::new();
-        bench.add(I8042::new(bench.line(layout::KEYBOARD_IRQ), bench.heard.clone()), &I8042::PORTS);
+        let gate = add_reset_ports(&mut bench);
+        let device = I8042::new(bench.line(layout::KEYBOARD_IRQ), bench.heard.clone(), gate);
+        bench.add(device, &I8042::PORTS);
         bench
     },
     areas: &[Area::Ports(layout::I8042_DATA, 1), Area::Ports(layout::I8042_COMMAND, 1)],
@@ -152,7 +162,8 @@ pub(super) const I8042_DEVICES: Target = Target {
     make: || {
         let mut bench = Bench::new();
         let (keyboard, mouse) = (bench.line(layout::KEYBOARD_IRQ), bench.line(layout::MOUSE_IRQ));
-        let device = I8042::with_devices(keyboard, mouse, bench.heard.clone());
+        let gate = add_reset_ports(&mut bench);
+        let device = I8042::with_devices(keyboard, mouse, bench.heard.clone(), gate);
         let device = bench.add(device, &I8042::PORTS);
         bench.outside = Some(Box::new(User(device)));
         bench

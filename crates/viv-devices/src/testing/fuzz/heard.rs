@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use viv_engine::{ExtIntTarget, Msi, MsiTarget};
+use viv_engine::{A20Target, ExtIntTarget, Msi, MsiTarget};
 
 use crate::irq::InterruptController;
 use crate::pci::IntxLine;
@@ -19,6 +19,7 @@ pub(crate) enum Event {
     Lower(u32),
     Message(Msi),
     ExtInt(bool),
+    A20(bool),
     Intx(bool),
     Request(SystemRequest),
     Bytes(Vec<u8>),
@@ -84,6 +85,12 @@ impl MsiTarget for Heard {
 impl ExtIntTarget for Heard {
     fn set_extint(&self, asserted: bool) {
         self.note(Some(Event::ExtInt(asserted)));
+    }
+}
+
+impl A20Target for Heard {
+    fn set_a20(&self, open: bool) {
+        self.note(Some(Event::A20(open)));
     }
 }
 

@@ -182,22 +182,22 @@ impl Disk for Counting {
     fn read_only(&self) -> bool {
         false
     }
-    fn read_at(&mut self, _offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
+    fn read_at(&self, _offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         data.fill(1);
         self.flush()
     }
-    fn write_at(&mut self, _offset: u64, _data: &[u8]) -> Result<(), DiskError> {
+    fn write_at(&self, _offset: u64, _data: &[u8]) -> Result<(), DiskError> {
         Ok(())
     }
-    fn flush(&mut self) -> Result<(), DiskError> {
+    fn flush(&self) -> Result<(), DiskError> {
         let mut state = self.0.lock().unwrap();
         state.0 += 1;
         if state.1 { Err(DiskError::ReadOnly { path: "test".into() }) } else { Ok(()) }
     }
-    fn discard(&mut self, _offset: u64, _length: u64) -> Result<(), DiskError> {
+    fn discard(&self, _offset: u64, _length: u64) -> Result<(), DiskError> {
         Ok(())
     }
-    fn write_zeroes(&mut self, _offset: u64, _length: u64, _may_unmap: bool) -> Result<(), DiskError> {
+    fn write_zeroes(&self, _offset: u64, _length: u64, _may_unmap: bool) -> Result<(), DiskError> {
         Ok(())
     }
 }

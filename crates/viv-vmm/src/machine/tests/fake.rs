@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use viv_arch::VcpuState;
 use viv_engine::{
-    DebugControl, Engine, EngineError, EngineKind, Exit, ExtIntTarget, GuestMemory, Kick, Msi, MsiTarget,
-    Platform, Vcpu, Vm, VmParameters, memory,
+    A20Target, DebugControl, Engine, EngineError, EngineKind, Exit, ExtIntTarget, GuestMemory, Kick, Msi,
+    MsiTarget, Platform, Vcpu, Vm, VmParameters, memory,
 };
 use vm_memory::{Bytes, GuestAddress};
 
@@ -63,6 +63,8 @@ impl MsiTarget for FakeVm {
 impl ExtIntTarget for FakeVm {
     fn set_extint(&self, _asserted: bool) {}
 }
+
+impl A20Target for FakeVm {}
 
 impl Vm for FakeVm {
     fn create_vcpu(&self, index: u32, platform: Arc<dyn Platform>) -> Result<Box<dyn Vcpu>, EngineError> {
