@@ -5,6 +5,8 @@
 //! reports to the record by itself, so that neither dirty tracking nor self-modifying code by DMA needs a
 //! word from a device.
 
+mod presence;
+
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -16,6 +18,8 @@ use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
+
+pub use presence::{give_back, present, present_in};
 
 /// Guest RAM as engines and devices share it. Clones are handles to the same memory.
 pub type GuestMemory = GuestMemoryMmap<PageRecord>;
