@@ -1,5 +1,6 @@
 //! One request: a chain of descriptors, first those to be read, then those to be written.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use viv_engine::GuestMemory;
@@ -36,6 +37,14 @@ impl Buffers {
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.parts.iter().map(|&(_, length)| u64::from(length)).sum()
+    }
+
+    /// The guest-physical addresses of what is left, from front to back.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.parts.iter().rev().map(|&(address, length)| {
+            // Parts lie within RAM, so none reaches the end of the address space.
+            address.0..address.0.saturating_add(length.into())
+        })
     }
 
     /// Takes `data.len()` bytes out, or what is left. Returns how many.
@@ -131,5 +140,6 @@ mod tests {
         assert_eq!((back.read(&mut data).unwrap(), &data[..3]), (3, &b"fgh"[..]));
         assert_eq!(buffers().split_off(8).remaining(), 0);
         assert_eq!(buffers().split_off(0).remaining(), 8);
+        assert_eq!(buffers().ranges().collect::<Vec<_>>(), [0x1000..0x1003, 0x3000..0x3001, 0x2000..0x2004]);
     }
 }

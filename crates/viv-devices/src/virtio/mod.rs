@@ -1,6 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
-//! - [`VirtioDevice`]: what a kind of device does: [`Block`], [`Console`], [`Entropy`].
+//! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
+//!   [`Entropy`].
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -34,6 +35,7 @@
 //! DEVICE_NEEDS_RESET; only the guest is harmed. One call of [`Worker::process`] serves at most as many requests as
 //! a queue holds and then rings for itself, so that a busy device cannot starve the others.
 
+mod balloon;
 mod blk;
 mod chain;
 mod console;
@@ -50,6 +52,7 @@ mod transport;
 
 pub use crate::doorbell::{Doorbell, Worker};
 pub use crate::pci::Connections;
+pub use balloon::{Balloon, MemoryStatistics};
 pub use blk::Block;
 pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};

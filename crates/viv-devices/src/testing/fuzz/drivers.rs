@@ -26,13 +26,13 @@ pub(super) fn enable_functions() -> Vec<Op> {
         .into_iter()
         .flat_map(|(address, value)| [Op::out(0xcf8, address, 4), Op::out(0xcfc, value, 4)])
         .collect();
-    ops.extend((1..6).map(|slot| Op::store(ecam + (slot << 15) + 4, COMMAND | 1, 2)));
+    ops.extend((1..7).map(|slot| Op::store(ecam + (slot << 15) + 4, COMMAND | 1, 2)));
     ops
 }
 
 /// One register of one function.
 pub(super) fn pci(random: &mut Random, ops: &mut Vec<Op>) {
-    let slot = [0, 1, 2, 3, 4, 5, u64::from(layout::LPC_SLOT), random.below(32)][random.below(8) as usize];
+    let slot = [0, 1, 2, 3, 4, 5, 6, u64::from(layout::LPC_SLOT), random.below(32)][random.below(9) as usize];
     let register = match random.below(3) {
         0 => 4,
         1 => 0x10 + random.below(6) * 4,
@@ -248,6 +248,17 @@ pub(super) fn virtio_console(random: &mut Random, ops: &mut Vec<Op>) {
         let message = random.below(4) | random.below(9) << 32 | random.below(2) << 48;
         message.to_le_bytes().to_vec()
     });
+}
+
+/// Numbers of pages, statistics, and free pages; the balloon's size and the poison beside.
+pub(super) fn virtio_balloon(random: &mut Random, ops: &mut Vec<Op>) {
+    virtio(random, ops, 5, 0x36, |random| {
+        let length = random.below(64) as usize + 1;
+        (0..8).flat_map(|_| ((DATA >> 12) + random.below(0x60)).to_le_bytes()).take(length).collect()
+    });
+    if random.below(4) == 0 {
+        ops.push(Op::store(BAR + 0x2004 + 8 * random.below(2), random.next() & random.next(), 4));
+    }
 }
 
 /// Room for random numbers.

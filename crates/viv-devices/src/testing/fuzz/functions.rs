@@ -13,7 +13,9 @@ use crate::irqchip::{IrqChip, IrqChipDevice};
 use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
-use crate::virtio::{Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci};
+use crate::virtio::{
+    Balloon, Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci,
+};
 
 /// Where the machine puts the registers of a function that is alone.
 pub(super) const BAR: u64 = 0xc000_0000;
@@ -69,6 +71,17 @@ pub(super) const VIRTIO_CONSOLE: Target = Target {
 
 pub(super) const VIRTIO_RNG: Target =
     Target { make: || lone_virtio(Bench::new(), entropy()), idiom: drivers::virtio_rng, ..VIRTIO_BLK };
+
+pub(super) const VIRTIO_BALLOON: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let balloon: Shared<Balloon> = Arc::default();
+        bench.outside = Some(Box::new(Host(balloon.clone())));
+        lone_virtio(bench, balloon)
+    },
+    idiom: drivers::virtio_balloon,
+    ..VIRTIO_BLK
+};
 
 pub(super) const VGA: Target = Target {
     programs: 4,
@@ -164,6 +177,7 @@ fn every_function(placing: Placing) -> Bench {
     let console = console(&mut bench);
     add_virtio(&mut bench, &bus, 4, "virtio-console0", console, pin(4));
     add_virtio(&mut bench, &bus, 5, "virtio-rng0", entropy(), pin(5));
+    add_virtio(&mut bench, &bus, 6, "virtio-balloon0", Shared::<Balloon>::default(), pin(6));
     bench.add_pci_host(host, &bus);
     bench
 }
@@ -249,6 +263,20 @@ impl Outside for Window {
             console.process_port((what >> 8) as usize % 4);
         } else {
             console.resize((what >> 8) as u16, (what >> 24) as u16);
+        }
+    }
+}
+
+/// A host that wants memory, and to know about it.
+struct Host(Shared<Balloon>);
+
+impl Outside for Host {
+    fn happen(&mut self, what: u64) {
+        let mut balloon = self.0.lock().unwrap();
+        if what & 1 == 0 {
+            balloon.ask_statistics();
+        } else {
+            balloon.set_target((what >> 8) as u32);
         }
     }
 }
