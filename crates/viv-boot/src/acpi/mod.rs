@@ -10,6 +10,7 @@ mod hpet;
 mod madt;
 mod parameters;
 mod pci;
+mod processors;
 mod rsdp;
 
 #[cfg(test)]
@@ -24,8 +25,8 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SerialLine,
-    SmiCommands,
+    AcpiParameters, CpuHotplug, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2,
+    SerialLine, SmiCommands,
 };
 
 const OEM_ID: [u8; 6] = *b"VIVARI";

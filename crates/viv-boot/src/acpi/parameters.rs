@@ -13,8 +13,10 @@ const FOUR_GIB: u64 = 1 << 32;
 /// All that the tables say about a machine. Ranges are half open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiParameters {
-    /// How many vCPUs there are. The local APIC id of each is its index.
+    /// How many vCPUs there are, or can be. The local APIC id of each is its index.
     pub cpus: u32,
+    /// How they come and go; without, all are there for good.
+    pub cpu_hotplug: Option<CpuHotplug>,
     /// The address of the local APICs' registers.
     pub local_apic: u32,
     /// The IOAPIC.
@@ -39,6 +41,17 @@ pub struct AcpiParameters {
     pub ps2: Option<Ps2>,
     /// Whether there is a VGA.
     pub vga: bool,
+}
+
+/// CPU hotplug.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuHotplug {
+    /// The ports of its registers, as QEMU documents them.
+    pub ports: Range<u16>,
+    /// The general-purpose event that says that there is news.
+    pub gpe: u8,
+    /// Which vCPUs are there, by index.
+    pub present: Vec<bool>,
 }
 
 /// A keyboard and a mouse at a keyboard controller.
@@ -169,6 +182,12 @@ pub struct IoWindow {
 pub type SerialLine = IoWindow;
 
 impl AcpiParameters {
+    /// Whether a vCPU is there.
+    pub(super) fn is_present(&self, id: u32) -> bool {
+        let present = |hotplug: &CpuHotplug| hotplug.present.get(id as usize).copied().unwrap_or(false);
+        self.cpu_hotplug.as_ref().is_none_or(present)
+    }
+
     /// Checks all that would make tables that cannot be, or that contradict themselves.
     pub(super) fn check(&self) -> Result<(), AcpiError> {
         let cpus = self.cpus.into();
@@ -194,6 +213,11 @@ impl AcpiParameters {
             in_range("pin of a PCI interrupt", interrupt.pin.into(), interrupt.pin < 4, "0 to 3")?;
         }
 
+        if let Some(hotplug) = &self.cpu_hotplug {
+            ports("ports of CPU hotplug", &hotplug.ports, 0xff)?;
+            let gpe = hotplug.gpe;
+            in_range("event of CPU hotplug", gpe.into(), gpe < 32, "0 to 31")?;
+        }
         ports("PCI configuration ports", &pci.config_ports, 0xff)?;
         let serial = self.serial.len() as u64;
         in_range("number of serial lines", serial, serial <= 9, "at most 9")?;

@@ -14,6 +14,7 @@ pub(crate) fn parameters() -> AcpiParameters {
         .collect();
     AcpiParameters {
         cpus: 2,
+        cpu_hotplug: None,
         local_apic: 0xfee0_0000,
         io_apic: IoApic { id: 0, address: 0xfec0_0000, gsi_base: 0 },
         timer_gsi: 2,
@@ -154,6 +155,21 @@ fn processors_beyond_255_have_x2apics() {
 }
 
 #[test]
+fn processors_that_can_be_plugged_in_are_described() {
+    let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false, true] };
+    let tables = build_all(&AcpiParameters { cpus: 3, cpu_hotplug: Some(hotplug), ..parameters() });
+    let flags = structures(&tables["MADT"].bytes)
+        .into_iter()
+        .filter(|(kind, _)| *kind == 0)
+        .map(|(_, fields)| number(fields, 2, 4))
+        .collect::<Vec<_>>();
+    assert_eq!(flags, [1, 2, 1], "there, or online capable");
+    let dsdt = &tables["DSDT"].bytes;
+    let count = |name: &[u8]| dsdt.windows(name.len()).filter(|bytes| *bytes == name).count();
+    assert_eq!((count(b"_STA"), count(b"_MAT"), count(b"_EJ0"), count(b"_E02")), (3, 3, 2, 1));
+}
+
+#[test]
 fn the_mcfg_gives_the_ecam() {
     let mcfg = &build_all(&parameters())["MCFG"].bytes;
     assert_eq!((number(mcfg, 44, 8), mcfg[54], mcfg[55]), (0xe000_0000, 0, 255));
@@ -208,7 +224,9 @@ fn acpica_understands_the_tables() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    for (name, table) in build_all(&parameters()) {
+    let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false] };
+    let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), ..parameters() };
+    for (name, table) in build_all(&parameters()).into_iter().chain(build_all(&pluggable)) {
         if name == "RSDP" {
             continue; // Not a table of the common form: iasl does not read it.
         }
