@@ -91,10 +91,10 @@ pub struct RunArgs {
     #[arg(allow_hyphen_values = true)]
     pub memory: Size,
 
-    /// Processors of the guest
-    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_cpus)]
+    /// Processors of the guest; with `max=`, how many there can be with those that are plugged in while it runs
+    #[arg(long, short, value_name = "N[,max=N]", default_value = "1", value_parser = CpusArg::parse)]
     #[arg(allow_hyphen_values = true)]
-    pub cpus: u32,
+    pub cpus: CpusArg,
 
     /// Engine that runs the guest's instructions
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
@@ -263,11 +263,32 @@ fn parse_keys(text: &str) -> Result<String, KeysError> {
     text.parse::<Keystrokes>().map(|_| text.to_owned())
 }
 
-/// Reads `--cpus`.
-fn parse_cpus(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(cpus @ 1..=MAX_VCPUS) => Ok(cpus),
-        _ => Err(format!("a machine has from 1 to {MAX_VCPUS} processors; give a number of them")),
+/// `--cpus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpusArg {
+    /// How many there are at the start.
+    pub count: u32,
+    /// How many there can be.
+    pub most: u32,
+}
+
+impl CpusArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = |text: &str| match text.parse() {
+            Ok(cpus @ 1..=MAX_VCPUS) => Ok(cpus),
+            _ => Err(format!("a machine has from 1 to {MAX_VCPUS} processors; give a number of them")),
+        };
+        let Some((count, option)) = text.split_once(',') else {
+            return number(text).map(|count| Self { count, most: count });
+        };
+        let most = option.strip_prefix("max=").ok_or_else(|| {
+            format!("the option '{option}' is not known; 'max=' is, behind the number of processors")
+        })?;
+        let (count, most) = (number(count)?, number(most)?);
+        if most < count {
+            return Err(format!("there are {count} at the start, so {most} cannot be the most; give more"));
+        }
+        Ok(Self { count, most })
     }
 }
 
@@ -427,6 +448,22 @@ mod tests {
     fn options_may_follow_the_image() {
         let run = run(&["debian", "--memory", "1G", "--", "ls"]);
         assert_eq!((run.memory, run.command), (Size(1 << 30), vec!["ls".into()]));
+    }
+
+    #[test]
+    fn processors_are_a_number_and_the_most() {
+        assert_eq!(CpusArg::parse("2"), Ok(CpusArg { count: 2, most: 2 }));
+        assert_eq!(CpusArg::parse("2,max=8"), Ok(CpusArg { count: 2, most: 8 }));
+        for (text, needle) in [
+            ("0", "from 1 to"),
+            ("255", "from 1 to"),
+            ("2,max=255", "from 1 to"),
+            ("2,8", "'max=' is"),
+            ("4,max=2", "give more"),
+        ] {
+            let why = CpusArg::parse(text).expect_err(text);
+            assert!(why.contains(needle), "{text}: {why}");
+        }
     }
 
     #[test]

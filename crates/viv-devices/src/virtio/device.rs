@@ -103,6 +103,9 @@ pub trait VirtioDevice: Send {
     /// Puts it in the state after power-on. Its queues are stopped before.
     fn reset(&mut self);
 
+    /// The machine is reset, after [`VirtioDevice::reset`]: what outlives a driver goes too.
+    fn reset_machine(&mut self) {}
+
     /// What it has of its own to save. The transport saves the queues.
     fn save(&self) -> Result<SavedState, DeviceError>;
 

@@ -1,7 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
 //! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
-//!   [`Entropy`].
+//!   [`Entropy`], [`Memory`].
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -41,6 +41,7 @@ mod chain;
 mod console;
 mod device;
 mod interrupt;
+mod mem;
 pub mod queue;
 mod regs;
 mod rng;
@@ -58,6 +59,7 @@ pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
 pub use interrupt::Interrupt;
+pub use mem::{BLOCK as MEMORY_BLOCK, Memory};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
+use viv_devices::cpu_hotplug::CpuHotplug;
 use viv_devices::debug_port::DebugPort;
 use viv_devices::doorbell::Worker;
 use viv_devices::exit_port::ExitPort;
@@ -19,7 +21,7 @@ use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
+use viv_devices::virtio::{Balloon, Block, Entropy, Memory, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
@@ -31,6 +33,7 @@ use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
 use super::notify::Notify;
 use super::reactor::Source;
+use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
 use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Profile, Stream};
@@ -41,6 +44,8 @@ use crate::stream::HostStream;
 pub(crate) struct Surroundings {
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) memory: GuestMemory,
+    /// What of it is there from the start.
+    pub(crate) ram: GuestMemory,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timers: Arc<Timers>,
     pub(crate) core: Arc<Core>,
@@ -71,7 +76,7 @@ impl<'a> Assembly<'a> {
 
     /// Adds what every PC has, and gives what the power button is on.
     pub(crate) fn add_chipset(&mut self, profile: Profile) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
-        let Surroundings { clock, timers, core, memory, a20, .. } = &self.around;
+        let Surroundings { clock, timers, core, ram, a20, .. } = &self.around;
         let board = &mut self.board;
 
         // An HPET can take the place of these two.
@@ -81,7 +86,7 @@ impl<'a> Assembly<'a> {
         board.add(pit, &Pit::PORTS)?;
 
         let line = gate.line(layout::RTC_IRQ);
-        let end = ram_end(memory);
+        let end = ram_end(ram);
         let size = MemorySize { below_4_gib: end.min(HOLE_START), above_4_gib: end.saturating_sub(HOLE_END) };
         let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
         board.add(rtc, &Rtc::PORTS)?;
@@ -143,6 +148,30 @@ impl<'a> Assembly<'a> {
     /// Adds a source of random numbers.
     pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
         self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new()))).map(drop)
+    }
+
+    /// Adds a balloon.
+    pub(crate) fn add_balloon(&mut self) -> Result<Arc<Mutex<Balloon>>, MachineError> {
+        let balloon = Arc::new(Mutex::new(Balloon::new()));
+        self.add_virtio("virtio-balloon0", balloon.clone())?;
+        Ok(balloon)
+    }
+
+    /// Adds what memory comes and goes by, which is in this region.
+    pub(crate) fn add_pluggable(&mut self, region: Range<u64>) -> Result<Arc<Mutex<Memory>>, MachineError> {
+        let memory = Arc::new(Mutex::new(Memory::new(self.around.memory.clone(), region)));
+        self.add_virtio("virtio-mem0", memory.clone())?;
+        Ok(memory)
+    }
+
+    /// Adds what vCPUs come and go by, if there can be more than there are at the start.
+    pub(crate) fn add_processors(&mut self, present: u32, most: u32) -> Result<Processors, MachineError> {
+        if present == most {
+            return Ok(Processors::Fixed(present));
+        }
+        let device = Arc::new(Mutex::new(CpuHotplug::new(present, most, self.around.core.clone())));
+        self.board.add(device.clone(), &CpuHotplug::PORTS)?;
+        Ok(Processors::Pluggable(device))
     }
 
     /// Adds a virtio console, if it is wanted as a console or for the agent.

@@ -9,7 +9,8 @@ use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::layout;
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, VmParameters, memory};
+use viv_engine::memory::{self, Extensible};
+use viv_engine::{Engine, VmParameters};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
@@ -17,6 +18,7 @@ use super::boot::{BootSource, open};
 use super::core::Core;
 use super::disks;
 use super::reactor::Reactor;
+use super::resources::parked;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
@@ -38,7 +40,7 @@ impl Machine {
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
         config.validate()?;
-        check_host_memory(config.memory_bytes)?;
+        check_host_memory(config.max_memory_bytes)?;
         let boot = BootSource::open(&config.boot, fds)?;
         let vga_bios = match &config.boot {
             Boot::Firmware(FirmwareConfig { vga_bios: Some(source), .. }) => {
@@ -50,11 +52,13 @@ impl Machine {
         let cdroms =
             config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
 
-        let memory = memory::allocate(config.memory_bytes)
-            .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let room = config.max_memory_bytes - config.memory_bytes;
+        let Extensible { all: memory, ram, room } =
+            memory::allocate_extensible(config.memory_bytes, room)
+                .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
-        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.max_vcpus, tsc_khz });
         model.set_physical_bits(physical_bits(ram_end(&memory)));
         let cpuid = engine.offered(&model);
         let rom = match &boot {
@@ -65,7 +69,7 @@ impl Machine {
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
             rom,
-            vcpus: config.vcpus,
+            vcpus: config.max_vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
         })?;
@@ -76,6 +80,7 @@ impl Machine {
             Surroundings {
                 vm: vm.clone(),
                 memory: memory.clone(),
+                ram: ram.clone(),
                 clock: clock.clone(),
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
@@ -85,6 +90,7 @@ impl Machine {
             fds,
         )?;
         let power = assembly.add_chipset(profile)?;
+        let processors = assembly.add_processors(config.vcpus, config.max_vcpus)?;
         let typist = if config.display {
             Some(assembly.add_keyboard()?)
         } else {
@@ -121,14 +127,16 @@ impl Machine {
             }
             None => None,
         };
+        let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
+        let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, config.vcpus, config.display)?;
+            assembly.add_firmware(firmware, told, &processors, config.display)?;
         }
         let Assembly { board, sources, streams, drained, .. } = assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
-        for index in 0..config.vcpus {
+        for index in 0..config.max_vcpus {
             let vcpu = vm.create_vcpu(index, board.platform())?;
             kickers.push(vcpu.kicker());
             let thread = VcpuThread::start(index, vcpu, Arc::clone(&core));
@@ -140,6 +148,7 @@ impl Machine {
         Ok(Self {
             name: config.name.clone(),
             memory,
+            ram,
             memory_bytes: config.memory_bytes,
             cpuid,
             engine: engine.kind(),
@@ -148,6 +157,8 @@ impl Machine {
             clock,
             vm,
             vcpus,
+            processors,
+            parked: parked(Vec::new()),
             board,
             timers,
             core,
@@ -158,6 +169,8 @@ impl Machine {
             drained,
             power,
             console,
+            balloon,
+            pluggable,
             seat,
             state: MachineState::Created,
             held: false,

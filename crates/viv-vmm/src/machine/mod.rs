@@ -33,6 +33,7 @@ mod firmware;
 mod gate;
 pub(crate) mod notify;
 mod reactor;
+mod resources;
 mod saving;
 mod seat;
 mod serial;
@@ -46,12 +47,11 @@ pub(crate) mod tests;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use viv_arch::state::RunState;
 use viv_arch::{CpuidTable, VcpuState};
 use viv_devices::acpi_pm::AcpiPm;
+use viv_devices::virtio::{Balloon, Memory};
 use viv_engine::time::HostClock;
-use viv_engine::{Clock, EngineKind, GuestMemory, Vm};
-use vm_memory::{Bytes, GuestAddress};
+use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 
 pub use self::core::Notice;
 
@@ -61,6 +61,7 @@ use self::console::ConsoleHandle;
 use self::core::Core;
 use self::notify::Notify;
 use self::reactor::Reactor;
+use self::resources::{Processors, parked};
 use self::seat::Seat;
 use self::timers::Timers;
 pub(crate) use self::vcpu::VcpuHandle;
@@ -74,7 +75,11 @@ use crate::stream::HostStream;
 /// A machine. Made by [`Machine::build`]; dropped, it is switched off.
 pub struct Machine {
     name: String,
+    /// All of its RAM, with the room for what is plugged in.
     memory: GuestMemory,
+    /// What of it firmware and kernel are told of.
+    ram: GuestMemory,
+    /// How much that is.
     memory_bytes: u64,
     cpuid: CpuidTable,
     engine: EngineKind,
@@ -83,6 +88,10 @@ pub struct Machine {
     clock: Arc<HostClock>,
     vm: Arc<dyn Vm>,
     vcpus: Vec<VcpuThread>,
+    /// Which of them are there.
+    processors: Processors,
+    /// The state of those that are not.
+    parked: VcpuState,
     board: Board,
     timers: Arc<Timers>,
     core: Arc<Core>,
@@ -94,6 +103,9 @@ pub struct Machine {
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
     console: Option<ConsoleHandle>,
+    balloon: Option<Arc<Mutex<Balloon>>>,
+    /// Memory that comes and goes.
+    pluggable: Option<Arc<Mutex<Memory>>>,
     seat: Option<Seat>,
     state: MachineState,
     /// Whether a debugger keeps it from running.
@@ -255,27 +267,23 @@ impl Machine {
 
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
-        let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let acpi = acpi::parameters(self.profile, cpus, self.board.pci(), self.seat.is_some());
-        let first = self.boot.load(&self.memory, acpi)?;
-        // Firmware sets MSRs alike on all of them.
-        let msrs = first.msrs.clone();
-        let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };
+        let acpi = acpi::parameters(self.profile, &self.processors, self.board.pci(), self.seat.is_some());
+        let first = self.boot.load(&self.ram, acpi)?;
+        self.parked = parked(first.msrs.clone());
         for (index, vcpu) in self.vcpus.iter().enumerate() {
-            vcpu.vcpu().load(if index == 0 { &first } else { &others })?;
+            vcpu.vcpu().load(if index == 0 { &first } else { &self.parked })?;
         }
-        Ok(())
+        self.settle_vcpus()
     }
 
-    /// Makes all of RAM zero, by touching only what is not.
+    /// Makes all of RAM zero, by giving back what the host has memory for.
     fn clear_memory(&mut self) -> Result<(), MachineError> {
         self.note_written()?;
-        for page in self.written.iter() {
-            self.memory.write_slice(&[0; 4096], GuestAddress(page * 4096)).map_err(|error| {
-                MachineError::Host { action: "clear guest memory", source: std::io::Error::other(error) }
-            })?;
-        }
-        Ok(())
+        let present: Vec<_> = memory::present(&self.memory).collect();
+        present
+            .into_iter()
+            .try_for_each(|range| memory::give_back(&self.memory, range))
+            .map_err(MachineError::host("clear guest memory"))
     }
 
     fn note_written(&mut self) -> Result<(), MachineError> {

@@ -60,7 +60,9 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
     let config = MachineConfig {
         name,
         memory_bytes: args.memory.0,
-        vcpus: args.cpus,
+        balloon: true,
+        vcpus: args.cpus.count,
+        max_vcpus: args.cpus.most,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
         boot,

@@ -51,7 +51,9 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
     let config = MachineConfig {
         name: image.name().to_string(),
         memory_bytes: args.memory.0,
-        vcpus: args.cpus,
+        balloon: true,
+        vcpus: args.cpus.count,
+        max_vcpus: args.cpus.most,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
         boot: Boot::Kernel(KernelConfig {

@@ -261,6 +261,19 @@ pub(super) fn virtio_balloon(random: &mut Random, ops: &mut Vec<Op>) {
     }
 }
 
+/// Where a region of pluggable memory begins.
+pub(super) const REGION: u64 = 2 << 20;
+
+/// Requests about one or more blocks, after the host has changed its mind.
+pub(super) fn virtio_mem(random: &mut Random, ops: &mut Vec<Op>) {
+    ops.push(Op::Outside(random.next()));
+    virtio(random, ops, 1, 2, |random| {
+        let block = REGION + (random.below(9) << 21);
+        let address = if random.below(10) == 0 { random.next() } else { block };
+        [random.below(5), address, random.below(4)].map(u64::to_le_bytes).concat()
+    });
+}
+
 /// Room for random numbers.
 pub(super) fn virtio_rng(random: &mut Random, ops: &mut Vec<Op>) {
     virtio(random, ops, 1, 0, |_| vec![0; 8]);

@@ -14,7 +14,7 @@ use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::{
-    Balloon, Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci,
+    self, Balloon, Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -66,6 +66,19 @@ pub(super) const VIRTIO_CONSOLE: Target = Target {
         lone_virtio(bench, console)
     },
     idiom: drivers::virtio_console,
+    ..VIRTIO_BLK
+};
+
+pub(super) const VIRTIO_MEM: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let start = drivers::REGION;
+        let memory = virtio::Memory::new(bench.memory.clone(), start..start + 8 * virtio::MEMORY_BLOCK);
+        let memory = Arc::new(Mutex::new(memory));
+        bench.outside = Some(Box::new(Plugger(memory.clone())));
+        lone_virtio(bench, memory)
+    },
+    idiom: drivers::virtio_mem,
     ..VIRTIO_BLK
 };
 
@@ -264,6 +277,15 @@ impl Outside for Window {
         } else {
             console.resize((what >> 8) as u16, (what >> 24) as u16);
         }
+    }
+}
+
+/// A host that gives memory, or wants it back.
+struct Plugger(Shared<virtio::Memory>);
+
+impl Outside for Plugger {
+    fn happen(&mut self, what: u64) {
+        self.0.lock().unwrap().set_requested((what >> 8) % 10 * virtio::MEMORY_BLOCK);
     }
 }
 

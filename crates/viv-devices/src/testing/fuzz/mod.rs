@@ -83,6 +83,7 @@ targets! {
     virtio_balloon: functions::VIRTIO_BALLOON,
     virtio_blk: functions::VIRTIO_BLK,
     virtio_console: functions::VIRTIO_CONSOLE,
+    virtio_mem: functions::VIRTIO_MEM,
     virtio_rng: functions::VIRTIO_RNG,
 }
 
