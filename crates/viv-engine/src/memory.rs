@@ -298,7 +298,8 @@ mod tests {
         assert_eq!(starts(&large.ram), [0, VGA_END, HOLE_END]);
         assert_eq!(starts(&large.all), [0, VGA_END, HOLE_END, 0x1_4000_0000]);
         // It is memory of its own.
-        for (address, value) in [(0x20_0000_u64, 1_u8), (HOLE_END, 2), (0x1_4000_0000, 3), (0x1_403f_ffff, 4)] {
+        for (address, value) in [(0x20_0000_u64, 1_u8), (HOLE_END, 2), (0x1_4000_0000, 3), (0x1_403f_ffff, 4)]
+        {
             large.all.write_obj(value, GuestAddress(address)).unwrap();
         }
         assert_eq!(large.ram.read_obj::<u8>(GuestAddress(0x20_0000)).unwrap(), 1);

@@ -86,10 +86,11 @@ pub struct RunArgs {
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 
-    /// Memory of the guest: a number with K, M, G or T
-    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = Size::parse)]
+    /// Memory of the guest: a number with K, M, G or T; with `max=`, how much there can be with what is plugged in
+    /// while it runs
+    #[arg(long, short, value_name = "SIZE[,max=SIZE]", default_value = "512M", value_parser = MemoryArg::parse)]
     #[arg(allow_hyphen_values = true)]
-    pub memory: Size,
+    pub memory: MemoryArg,
 
     /// Processors of the guest; with `max=`, how many there can be with those that are plugged in while it runs
     #[arg(long, short, value_name = "N[,max=N]", default_value = "1", value_parser = CpusArg::parse)]
@@ -261,6 +262,27 @@ pub enum BootDeviceArg {
 /// Checks `--send-keys`.
 fn parse_keys(text: &str) -> Result<String, KeysError> {
     text.parse::<Keystrokes>().map(|_| text.to_owned())
+}
+
+/// `--memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryArg {
+    /// How much there is at the start.
+    pub size: Size,
+    /// How much there can be.
+    pub most: Size,
+}
+
+impl MemoryArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some((size, option)) = text.split_once(',') else {
+            return Size::parse(text).map(|size| Self { size, most: size });
+        };
+        let most = option
+            .strip_prefix("max=")
+            .ok_or_else(|| format!("the option '{option}' is not known; 'max=' is, behind the memory"))?;
+        Ok(Self { size: Size::parse(size)?, most: Size::parse(most)? })
+    }
 }
 
 /// `--cpus`.
@@ -440,14 +462,27 @@ mod tests {
             let run = run(args);
             assert_eq!(run.image.as_deref(), Some("debian"));
             assert_eq!(run.command, ["ls", "--memory", "-l"]);
-            assert_eq!(run.memory, Size(512 << 20));
+            assert_eq!(run.memory, MemoryArg { size: Size(512 << 20), most: Size(512 << 20) });
         }
     }
 
     #[test]
     fn options_may_follow_the_image() {
         let run = run(&["debian", "--memory", "1G", "--", "ls"]);
-        assert_eq!((run.memory, run.command), (Size(1 << 30), vec!["ls".into()]));
+        assert_eq!((run.memory.size, run.command), (Size(1 << 30), vec!["ls".into()]));
+    }
+
+    #[test]
+    fn memory_is_an_amount_and_the_most() {
+        let both = |size, most| Ok(MemoryArg { size: Size(size << 30), most: Size(most << 30) });
+        assert_eq!(MemoryArg::parse("1G"), both(1, 1));
+        assert_eq!(MemoryArg::parse("1G,max=4G"), both(1, 4));
+        for (text, needle) in
+            [("1G,4G", "'max=' is"), ("1G,max=", "not an amount"), ("x,max=1G", "not an amount")]
+        {
+            let why = MemoryArg::parse(text).expect_err(text);
+            assert!(why.contains(needle), "{text}: {why}");
+        }
     }
 
     #[test]

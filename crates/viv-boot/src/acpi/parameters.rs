@@ -17,6 +17,8 @@ pub struct AcpiParameters {
     pub cpus: u32,
     /// How they come and go; without, all are there for good.
     pub cpu_hotplug: Option<CpuHotplug>,
+    /// Where memory is and can be; without, none can be plugged in.
+    pub memory: Option<MemoryLayout>,
     /// The address of the local APICs' registers.
     pub local_apic: u32,
     /// The IOAPIC.
@@ -52,6 +54,15 @@ pub struct CpuHotplug {
     pub gpe: u8,
     /// Which vCPUs are there, by index.
     pub present: Vec<bool>,
+}
+
+/// Where memory is, and where more can be plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLayout {
+    /// RAM.
+    pub ram: Vec<Range<u64>>,
+    /// The room for more.
+    pub room: Range<u64>,
 }
 
 /// A keyboard and a mouse at a keyboard controller.
@@ -213,6 +224,11 @@ impl AcpiParameters {
             in_range("pin of a PCI interrupt", interrupt.pin.into(), interrupt.pin < 4, "0 to 3")?;
         }
 
+        if let Some(memory) = &self.memory {
+            for range in memory.ram.iter().chain([&memory.room]) {
+                window("range of memory", range, u64::MAX)?;
+            }
+        }
         if let Some(hotplug) = &self.cpu_hotplug {
             ports("ports of CPU hotplug", &hotplug.ports, 0xff)?;
             let gpe = hotplug.gpe;

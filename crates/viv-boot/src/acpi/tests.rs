@@ -15,6 +15,7 @@ pub(crate) fn parameters() -> AcpiParameters {
     AcpiParameters {
         cpus: 2,
         cpu_hotplug: None,
+        memory: None,
         local_apic: 0xfee0_0000,
         io_apic: IoApic { id: 0, address: 0xfec0_0000, gsi_base: 0 },
         timer_gsi: 2,
@@ -170,6 +171,18 @@ fn processors_that_can_be_plugged_in_are_described() {
 }
 
 #[test]
+fn the_srat_tells_where_memory_can_be_plugged_in() {
+    assert!(!build_all(&parameters()).contains_key("SRAT"));
+    let memory = Some(MemoryLayout { ram: vec![0..0xa_0000], room: 1 << 32..3 << 32 });
+    let srat = build_all(&AcpiParameters { memory, ..parameters() })["SRAT"].bytes.clone();
+    assert_eq!(srat.len(), 48 + 2 * 16 + 2 * 40);
+    assert_eq!((srat[48], srat[64 + 3], number(&srat, 64 + 4, 4)), (0, 1, 1), "the second processor");
+    let memory = [80, 120].map(|at| [8, 16].map(|field| number(&srat, at + field, 8)));
+    assert_eq!(memory, [[0, 0xa_0000], [1 << 32, 2 << 32]]);
+    assert_eq!([80, 120].map(|at| number(&srat, at + 28, 4)), [1, 3], "enabled, hot pluggable");
+}
+
+#[test]
 fn the_mcfg_gives_the_ecam() {
     let mcfg = &build_all(&parameters())["MCFG"].bytes;
     assert_eq!((number(mcfg, 44, 8), mcfg[54], mcfg[55]), (0xe000_0000, 0, 255));
@@ -225,7 +238,8 @@ fn acpica_understands_the_tables() {
     }
     let directory = tempfile::tempdir().unwrap();
     let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false] };
-    let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), ..parameters() };
+    let memory = Some(MemoryLayout { ram: vec![0..0xa_0000], room: 1 << 32..2 << 32 });
+    let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), memory, ..parameters() };
     for (name, table) in build_all(&parameters()).into_iter().chain(build_all(&pluggable)) {
         if name == "RSDP" {
             continue; // Not a table of the common form: iasl does not read it.

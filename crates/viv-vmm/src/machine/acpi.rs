@@ -2,7 +2,7 @@
 
 use viv_boot::AcpiParameters;
 use viv_boot::acpi::{
-    FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SmiCommands,
+    FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout, PciHost, PciInterrupt, Ps2, SmiCommands,
 };
 use viv_devices::pci::PciBus;
 use viv_devices::{hpet, layout};
@@ -15,10 +15,12 @@ const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
 const HPET_BASE: u32 = layout::HPET_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
 
-/// The tables' parameters for a machine of this profile with these vCPUs and this PCI bus, with or without a display.
+/// The tables' parameters for a machine of this profile with these vCPUs, memory that can be plugged in, and this
+/// PCI bus, with or without a display.
 pub(crate) fn parameters(
     profile: Profile,
     processors: &Processors,
+    memory: Option<&MemoryLayout>,
     pci: &PciBus,
     display: bool,
 ) -> AcpiParameters {
@@ -37,6 +39,7 @@ pub(crate) fn parameters(
     AcpiParameters {
         cpus: u32::try_from(processors.present().len()).unwrap_or(u32::MAX),
         cpu_hotplug: processors.hotplug(),
+        memory: memory.cloned(),
         local_apic: LOCAL_APIC_BASE,
         io_apic: IoApic { id: 0, address: IOAPIC_BASE, gsi_base: 0 },
         timer_gsi: layout::PIT_IOAPIC_PIN,
@@ -95,7 +98,7 @@ mod tests {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
                 viv_boot::acpi::build(
-                    &parameters(profile, &Processors::Fixed(cpus), &pci, true),
+                    &parameters(profile, &Processors::Fixed(cpus), None, &pci, true),
                     0xe_0000..0xf_0000,
                 )
                 .unwrap();

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
-use viv_devices::layout;
-use viv_engine::time::HostClock;
+use viv_devices::layout as places;
 use viv_engine::memory::{self, Extensible};
+use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
@@ -53,9 +55,12 @@ impl Machine {
             config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
 
         let room = config.max_memory_bytes - config.memory_bytes;
-        let Extensible { all: memory, ram, room } =
-            memory::allocate_extensible(config.memory_bytes, room)
-                .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
+            .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let layout = (!room.is_empty()).then(|| MemoryLayout {
+            ram: ram.iter().map(|part| part.start_addr().0..part.start_addr().0 + part.len()).collect(),
+            room: room.clone(),
+        });
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.max_vcpus, tsc_khz });
@@ -130,7 +135,7 @@ impl Machine {
         let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
         let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, &processors, config.display)?;
+            assembly.add_firmware(firmware, told, &processors, layout.as_ref(), config.display)?;
         }
         let Assembly { board, sources, streams, drained, .. } = assembly;
 
@@ -150,6 +155,7 @@ impl Machine {
             memory,
             ram,
             memory_bytes: config.memory_bytes,
+            layout,
             cpuid,
             engine: engine.kind(),
             engine_reason: engine_reason.to_owned(),
@@ -184,7 +190,7 @@ impl Machine {
 /// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
 fn physical_bits(ram_end: u64) -> u8 {
-    if layout::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
+    if places::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
 }
 
 /// Refuses more memory than the host has with its swap: such a guest would be killed, at some time of the

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use viv_arch::VcpuState;
+use viv_boot::acpi::MemoryLayout;
 use viv_boot::firmware::{self, FirmwareTables};
 use viv_boot::{BootError, SmbiosParameters, SystemIdentity, smbios};
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
@@ -103,6 +104,7 @@ impl Assembly<'_> {
         firmware: &Firmware,
         config: &FirmwareConfig,
         processors: &Processors,
+        plan: Option<&MemoryLayout>,
         display: bool,
     ) -> Result<(), MachineError> {
         let memory = &self.around.ram;
@@ -124,7 +126,7 @@ impl Assembly<'_> {
         // SeaBIOS shows its screen, and what starts from it, on this serial port too.
         let port = layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
-        self.add_tables(&mut device, processors, display)?;
+        self.add_tables(&mut device, processors, plan, display)?;
         let parameters = SmbiosParameters::new(SystemIdentity::default(), facts.cpus.into(), memory);
         let tables = smbios::build(&parameters).map_err(BootError::from)?;
         device.add_file(smbios::ANCHOR_FILE, Content::Bytes(tables.anchor_64(0).to_vec()))?;
@@ -157,10 +159,12 @@ impl Assembly<'_> {
         &self,
         device: &mut FwCfg,
         processors: &Processors,
+        memory: Option<&MemoryLayout>,
         display: bool,
     ) -> Result<(), MachineError> {
-        let sizes = firmware::tables(&acpi::parameters(Profile::Pc, processors, self.board.pci(), display))
-            .map_err(BootError::from)?;
+        let sizes =
+            firmware::tables(&acpi::parameters(Profile::Pc, processors, memory, self.board.pci(), display))
+                .map_err(BootError::from)?;
         let files: [(&str, usize, Part); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
             (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
@@ -168,9 +172,10 @@ impl Assembly<'_> {
         ];
         for (name, size, part) in files {
             let (pci, processors) = (self.board.pci().clone(), processors.clone());
+            let memory = memory.cloned();
             let make = move || {
                 // They could be expressed before; if firmware has made that impossible, it gets none.
-                firmware::tables(&acpi::parameters(Profile::Pc, &processors, &pci, display))
+                firmware::tables(&acpi::parameters(Profile::Pc, &processors, memory.as_ref(), &pci, display))
                     .map(part)
                     .unwrap_or_default()
             };

@@ -48,6 +48,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use viv_arch::{CpuidTable, VcpuState};
+use viv_boot::acpi::MemoryLayout;
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::virtio::{Balloon, Memory};
 use viv_engine::time::HostClock;
@@ -81,6 +82,8 @@ pub struct Machine {
     ram: GuestMemory,
     /// How much that is.
     memory_bytes: u64,
+    /// Where memory is, if more can be plugged in.
+    layout: Option<MemoryLayout>,
     cpuid: CpuidTable,
     engine: EngineKind,
     engine_reason: String,
@@ -267,7 +270,13 @@ impl Machine {
 
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
-        let acpi = acpi::parameters(self.profile, &self.processors, self.board.pci(), self.seat.is_some());
+        let acpi = acpi::parameters(
+            self.profile,
+            &self.processors,
+            self.layout.as_ref(),
+            self.board.pci(),
+            self.seat.is_some(),
+        );
         let first = self.boot.load(&self.ram, acpi)?;
         self.parked = parked(first.msrs.clone());
         for (index, vcpu) in self.vcpus.iter().enumerate() {

@@ -82,11 +82,7 @@ impl Machine {
             (memory.plugged(), memory.requested(), memory.size())
         });
         Resources {
-            memory: MemoryStatus {
-                actual: least + plugged,
-                wanted: least + requested,
-                most: least + room,
-            },
+            memory: MemoryStatus { actual: least + plugged, wanted: least + requested, most: least + room },
             present_bytes: memory::present(&self.memory).map(|range| range.end - range.start).sum(),
             balloon,
             vcpus: VcpuStatus { present: there, wanted, most: count(present.len()) },

@@ -59,7 +59,8 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
     });
     let config = MachineConfig {
         name,
-        memory_bytes: args.memory.0,
+        memory_bytes: args.memory.size.0,
+        max_memory_bytes: args.memory.most.0,
         balloon: true,
         vcpus: args.cpus.count,
         max_vcpus: args.cpus.most,

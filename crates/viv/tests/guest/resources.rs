@@ -16,7 +16,7 @@ use crate::direct::Machine;
 
 const MIB: u64 = 1 << 20;
 /// How often something that a guest does in its own time is looked for, and how long between.
-const LOOKS: u32 = 600;
+const LOOKS: u32 = 900;
 const BETWEEN: Duration = Duration::from_millis(200);
 
 /// A shell on the serial line, with the drivers that the image's initial RAM disk may lack.
@@ -43,6 +43,7 @@ fn config(machine: &Machine) -> MachineConfig {
     MachineConfig {
         name: "resources".into(),
         memory_bytes: 768 * MIB,
+        max_memory_bytes: 768 * MIB,
         balloon: true,
         vcpus: 2,
         max_vcpus: 4,
@@ -51,7 +52,8 @@ fn config(machine: &Machine) -> MachineConfig {
         boot: Boot::Kernel(KernelConfig {
             kernel: FileSource::Path(machine.kernel().to_owned()),
             initrds: vec![FileSource::Path(machine.path("initrd")).into()],
-            cmdline: "console=ttyS0 quiet panic=-1 cryptomgr.notests".into(),
+            cmdline: "console=ttyS0 quiet panic=-1 cryptomgr.notests memhp_default_state=online_movable"
+                .into(),
             protocol: BootProtocol::Auto,
         }),
         disks: vec![DiskConfig {
@@ -76,8 +78,14 @@ fn config(machine: &Machine) -> MachineConfig {
 impl Guest {
     /// Boots one to its shell.
     fn boot() -> Self {
+        Self::boot_with(|_| ())
+    }
+
+    /// Boots one with a config that is changed.
+    fn boot_with(change: impl FnOnce(&mut MachineConfig)) -> Self {
         let machine = Machine::new(SCRIPT);
-        let config = config(&machine);
+        let mut config = config(&machine);
+        change(&mut config);
         let mut guest = Self::make(machine, config);
         guest.ask(Request::Start);
         guest.heard("@@ready");
@@ -229,6 +237,37 @@ fn a_balloon_takes_memory_and_gives_it_back() {
     guest.run("rm /work/more");
     guest.ask(Request::Balloon { bytes: 0 });
     guest.until("the balloon is empty", |now| balloon(now) == 0);
+}
+
+/// What the guest says that it has, in MiB.
+fn total(guest: &mut Guest) -> u64 {
+    let text = guest.run("awk '/^MemTotal/ { print $2 }' /proc/meminfo");
+    text.parse::<u64>().expect("a number") / 1024
+}
+
+#[test]
+fn memory_is_plugged_in_and_out() {
+    let mut guest = Guest::boot_with(|config| {
+        (config.memory_bytes, config.max_memory_bytes) = (256 * MIB, 1024 * MIB);
+    });
+    let before = total(&mut guest);
+    guest.ask(Request::Memory { bytes: 1024 * MIB });
+    guest.until("768 MiB are plugged in", |now| now.memory.actual == 1024 * MIB);
+    guest.until_it_finds("[ $(awk '/^MemTotal/ { print $2 }' /proc/meminfo) -gt 950000 ]");
+
+    // More than there was fits, and outlasts a move.
+    guest.run("mount -t tmpfs -o size=500M tmpfs /work; dd if=/dev/urandom of=/work/file bs=1M count=400");
+    let sum = guest.run("md5sum /work/file");
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut guest = guest.move_by(&directory.path().join("snapshot"));
+    assert_eq!(guest.run("md5sum /work/file"), sum);
+    guest.run("rm /work/file");
+
+    assert!(guest.try_ask(Request::Memory { bytes: 255 * MIB }).is_err_and(|why| why.contains("ask for")));
+    guest.ask(Request::Memory { bytes: 256 * MIB });
+    guest.until("all of it is unplugged", |now| now.memory.actual == 256 * MIB);
+    assert!(total(&mut guest) < before + 64);
+    guest.until("the host has it back", |now| present(now) < 256);
 }
 
 #[test]
