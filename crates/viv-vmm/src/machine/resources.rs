@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use viv_arch::VcpuState;
 use viv_arch::state::RunState;
+use viv_arch::{VcpuState, msr};
 use viv_devices::cpu_hotplug::CpuHotplug;
 use viv_devices::layout;
 use viv_devices::virtio::MEMORY_BLOCK;
@@ -171,12 +171,25 @@ impl Machine {
     /// Lets vCPUs run that are there and no others, and makes those that have come or gone wait to be started. While the
     /// gate is closed.
     pub(crate) fn settle_vcpus(&self) -> Result<(), MachineError> {
+        let mut parked = None;
         for (vcpu, present) in self.vcpus.iter().zip(self.processors.present()) {
             if vcpu.set_absent(!present) {
-                vcpu.vcpu().load(&self.parked)?;
+                let state = match &mut parked {
+                    Some(state) => state,
+                    none => none.insert(VcpuState { tsc: self.common_tsc()?, ..self.parked.clone() }),
+                };
+                vcpu.vcpu().load(state)?;
             }
         }
         Ok(())
+    }
+
+    /// The time-stamp counter of a processor without an adjustment, by the first's.
+    fn common_tsc(&self) -> Result<u64, MachineError> {
+        let Some(first) = self.vcpus.first() else { return Ok(0) };
+        let VcpuState { tsc, msrs, .. } = first.vcpu().save()?;
+        let adjust = msrs.iter().find(|(number, _)| *number == msr::IA32_TSC_ADJUST);
+        Ok(tsc.wrapping_sub(adjust.map_or(0, |&(_, value)| value)))
     }
 
     fn expect_alive(&self, action: &'static str) -> Result<(), MachineError> {
