@@ -12,12 +12,20 @@ pub struct Guest<'a> {
     pub bench: &'a Bench,
     /// Its initial RAM disk, with its first process.
     pub initrd: &'a Path,
-    /// Its disk, which it can only read.
-    pub disk: Option<&'a Path>,
+    /// Its disk.
+    pub disk: Option<Disk<'a>>,
     /// Words for its first process.
     pub arguments: &'a [String],
     /// Its RAM in MiB.
     pub memory: u64,
+}
+
+/// A disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk<'a> {
+    pub file: &'a Path,
+    /// Otherwise the guest can only read it.
+    pub writable: bool,
 }
 
 /// As for images of `viv run`: output to the serial port, little of the kernel's, no waiting after a panic, and no
@@ -49,8 +57,9 @@ impl Contender {
                     command.args(["--engine-opt", option]);
                 }
                 command.args(["--stats=json", "--no-reboot", "--cpus", "1", "--memory", &memory]);
-                if let Some(disk) = disk {
-                    command.arg("--disk").arg(format!("{},readonly", disk.display()));
+                if let Some(Disk { file, writable }) = disk {
+                    let access = if *writable { "writable" } else { "readonly" };
+                    command.arg("--disk").arg(format!("{},{access}", file.display()));
                 }
             }
             Self::Tcg => {
@@ -58,12 +67,13 @@ impl Contender {
                     .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-no-reboot"])
                     .args(["-m", &memory])
                     .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]);
-                if let Some(disk) = disk {
+                if let Some(Disk { file, writable }) = disk {
                     // A comma in the name ends it unless there are two.
-                    let file = disk.display().to_string().replace(',', ",,");
+                    let file = file.display().to_string().replace(',', ",,");
+                    let access = if *writable { "read-only=off" } else { "read-only=on" };
                     command
                         .arg("-drive")
-                        .arg(format!("if=none,id=disk,format=raw,read-only=on,file={file}"))
+                        .arg(format!("if=none,id=disk,format=raw,{access},file={file}"))
                         .args(["-device", "virtio-blk-pci,drive=disk"]);
                 }
             }
@@ -99,6 +109,7 @@ mod tests {
     use super::*;
 
     fn words(contender: Contender, disk: Option<&Path>, arguments: &[&str]) -> Vec<String> {
+        let disk = disk.map(|file| Disk { file, writable: false });
         let bench = Bench {
             viv: "viv".into(),
             kernel: "k".into(),

@@ -1,4 +1,4 @@
-//! The program in `guest/workloads`: built, and followed.
+//! The programs in `guest`: built, and followed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,16 +20,16 @@ pub struct Timed {
     pub result: String,
 }
 
-/// Builds the program.
-pub fn build(root: &Path, directory: &Path) -> Result<PathBuf> {
-    let program = directory.join("workloads");
+/// Builds the program of this name.
+pub fn build(root: &Path, directory: &Path, name: &str) -> Result<PathBuf> {
+    let program = directory.join(name);
     let mut rustc = Command::new("rustc");
     rustc
         .args(["--edition", "2024", "-O", "--target", "x86_64-unknown-linux-gnu"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
         .arg(&program)
-        .arg(root.join("xtask/guest/workloads/main.rs"));
-    ensure!(step::run(&mut rustc)?, "the workloads cannot be built; the messages are above");
+        .arg(root.join("xtask/guest").join(name).join("main.rs"));
+    ensure!(step::run(&mut rustc)?, "{name} cannot be built; the messages are above");
     Ok(program)
 }
 

@@ -1,6 +1,9 @@
 //! The bus with each function alone, and with all of them.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
+
+use viv_disk::Disk;
 
 use super::backends::{Memory, Moody};
 use super::bench::{Bench, Outside};
@@ -13,7 +16,10 @@ use crate::irqchip::{IrqChip, IrqChipDevice};
 use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
-use crate::virtio::{Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci};
+use crate::testing::{Alarm, Calls};
+use crate::virtio::{
+    Block, BlockSettings, Console, Entropy, Limits, PortConfig, ResizeOrder, Shared, Throttle, VirtioDevice, VirtioPci,
+};
 
 /// Where the machine puts the registers of a function that is alone.
 pub(super) const BAR: u64 = 0xc000_0000;
@@ -44,6 +50,7 @@ pub(super) const VIRTIO_BLK: Target = Target {
     make: || {
         let mut bench = Bench::new();
         let block = block(&mut bench);
+        bench.outside = Some(Box::new(Limited(block.clone())));
         lone_virtio(bench, block)
     },
     areas: &[
@@ -219,8 +226,12 @@ fn add_vga(bench: &mut Bench, bus: &PciBus, slot: u8) {
 
 fn block(bench: &mut Bench) -> Shared<Block> {
     let store = bench.store((0..DISK).map(|at| (at >> 9) as u8).collect());
-    let disk = Memory { store, heard: bench.heard.clone(), read_only: false };
-    Arc::new(Mutex::new(Block::new(Box::new(disk), "serial")))
+    let disk: Arc<dyn Disk> = Arc::new(Memory { store, heard: bench.heard.clone(), read_only: false });
+    let limits = Limits { requests: NonZeroU64::new(200), bytes: NonZeroU64::new(1 << 22) };
+    let alarm = Arc::<Alarm>::default();
+    let throttle = Some(Throttle::new(limits, bench.clock.clone(), alarm));
+    let settings = BlockSettings { serial: "serial".to_owned(), queues: 2, throttle, ..BlockSettings::default() };
+    Arc::new(Mutex::new(Block::new(&disk, Calls::to(&disk), settings)))
 }
 
 fn console(bench: &mut Bench) -> Shared<Console> {
@@ -250,6 +261,15 @@ impl Outside for Window {
         } else {
             console.resize((what >> 8) as u16, (what >> 24) as u16);
         }
+    }
+}
+
+struct Limited(Shared<Block>);
+
+impl Outside for Limited {
+    fn happen(&mut self, what: u64) {
+        let mut block = self.0.lock().unwrap();
+        if what & 1 == 0 { block.resume() } else { block.drain() }
     }
 }
 
