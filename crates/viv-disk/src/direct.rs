@@ -25,11 +25,8 @@ impl Alignment {
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let status = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
         let known = status.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
-        let (memory, offset) = if known {
-            (status.stx_dio_mem_align, status.stx_dio_offset_align)
-        } else {
-            (UNKNOWN, UNKNOWN)
-        };
+        let (memory, offset) =
+            if known { (status.stx_dio_mem_align, status.stx_dio_offset_align) } else { (UNKNOWN, UNKNOWN) };
         if [memory, offset].iter().any(|align| !align.is_power_of_two() || *align > LARGEST) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "its file system has no direct access"));
         }
@@ -38,9 +35,9 @@ impl Alignment {
 
     /// Whether a transfer fits as it is. Of `addresses` there are those of its parts and their lengths.
     pub(crate) fn fits(self, offset: u64, parts: impl IntoIterator<Item = (u64, u64)>) -> bool {
-        let all = parts.into_iter().fold((0, 0), |(addresses, lengths), (address, length)| {
-            (addresses | address, lengths | length)
-        });
+        let all = parts
+            .into_iter()
+            .fold((0, 0), |(addresses, lengths), (address, length)| (addresses | address, lengths | length));
         is_multiple(offset | all.1, self.offset) && is_multiple(all.0, self.memory)
     }
 

@@ -267,7 +267,9 @@ mod tests {
                 return;
             }
         };
-        for (offset, length) in [(0, 4096), (1, 1), (511, 2), (4095, 70_000), (300_001, 600_000), (1 << 19, 1 << 18)] {
+        for (offset, length) in
+            [(0, 4096), (1, 1), (511, 2), (4095, 70_000), (300_001, 600_000), (1 << 19, 1 << 18)]
+        {
             let data: Vec<u8> = (0..length).map(|at| (at % 13) as u8).collect();
             file.write_at(offset as u64, &data).unwrap();
             expected[offset..offset + length].copy_from_slice(&data);
@@ -286,6 +288,9 @@ mod tests {
         let path = directory.path().join("disk");
         std::fs::write(&path, [0; 1000]).unwrap();
         let error = DiskFile::open_direct(&path, false).unwrap_err();
-        assert!(matches!(error, DiskError::NoDirectAccess { length: 1000, .. } | DiskError::Io { .. }), "{error}");
+        assert!(
+            matches!(error, DiskError::NoDirectAccess { length: 1000, .. } | DiskError::Io { .. }),
+            "{error}"
+        );
     }
 }

@@ -90,8 +90,7 @@ impl Uring {
         }
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        let used =
-            [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
+        let used = [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
         if !used.iter().all(|&code| probe.is_supported(code)) {
             return Err(unsupported("the host's kernel lacks operations that are needed"));
         }

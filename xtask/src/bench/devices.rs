@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::Bench;
 use super::boot;
-use super::contender::{Contender, Disk, Guest};
+use super::contender::{Contender, Disk, Guest, Placement};
 use super::figures::{Place, Runs, Workloads};
 use super::session::Session;
 use super::workloads;
@@ -24,14 +24,22 @@ const DISK: u64 = 512 << 20;
 
 /// Runs everything alternately, as often as was asked for.
 pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
-    let program = workloads::build(root, &bench.directory, "devices")?;
+    let program = workloads::compile(&root.join("xtask/guest/devices/main.rs"), &bench.directory)?;
     workloads::check_rows(&program, &bench.rows)?;
     let disk = disk(&bench.directory)?;
     let initrd = bench.directory.join("devices.initrd");
     let content = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
     fs::write(&initrd, bench.initrd(&content)?).with_context(|| format!("writing {}", initrd.display()))?;
     let writable = Some(Disk { file: &disk, writable: true });
-    let guest = Guest { bench, initrd: &initrd, disk: writable, arguments: &bench.rows, memory: MEMORY };
+    let guest = Guest {
+        bench,
+        initrd: &initrd,
+        disk: writable,
+        kernel_words: "",
+        arguments: &bench.rows,
+        memory: MEMORY,
+        placement: Placement::Pinned,
+    };
     let mut runs = Runs::default();
     for number in 1..=bench.runs {
         for place in Place::ALL {

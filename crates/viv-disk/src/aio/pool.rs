@@ -50,7 +50,8 @@ impl Pool {
         let mut pool = Self { shared, started: Vec::new(), threads: Vec::new() };
         for _ in 0..THREADS {
             let shared = Arc::clone(&pool.shared);
-            pool.threads.push(std::thread::Builder::new().name("disk-io".into()).spawn(move || shared.work())?);
+            pool.threads
+                .push(std::thread::Builder::new().name("disk-io".into()).spawn(move || shared.work())?);
         }
         Ok(pool)
     }

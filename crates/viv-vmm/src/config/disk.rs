@@ -79,9 +79,8 @@ pub fn default_queues(vcpus: u32) -> u16 {
 /// Checks what can be told from the config alone.
 pub(super) fn validate(disk: &DiskConfig) -> Result<(), ConfigError> {
     let DiskConfig { path, overlay, bus, tuning, .. } = disk;
-    let bad = |option: &'static str, reason| {
-        Err(ConfigError::DiskOption { path: path.clone(), option, reason })
-    };
+    let bad =
+        |option: &'static str, reason| Err(ConfigError::DiskOption { path: path.clone(), option, reason });
     if tuning.queues.is_some_and(|queues| !(1..=Block::MAX_QUEUES).contains(&queues)) {
         return bad("queues", "give 1 to 16");
     }
@@ -153,6 +152,8 @@ mod tests {
             disk.bus = DiskBus::Sata;
             disk.tuning.iops = NonZeroU64::new(1);
         });
-        assert!(error.is_some_and(|error| error.ends_with("it is for virtio disks, and this one is on SATA")));
+        assert!(
+            error.is_some_and(|error| error.ends_with("it is for virtio disks, and this one is on SATA"))
+        );
     }
 }

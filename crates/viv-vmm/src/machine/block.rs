@@ -52,7 +52,8 @@ impl DiskThread {
         );
         let ended = block.ended_fd().map_err(MachineError::host("duplicate a disk's descriptor"))?;
         let block = Arc::new(Mutex::new(block));
-        let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Ended { block: Arc::clone(&block), fd: ended })];
+        let mut sources: Vec<Box<dyn Source>> =
+            vec![Box::new(Ended { block: Arc::clone(&block), fd: ended })];
         if let Some(timer) = timer {
             sources.push(Box::new(Due { block: Arc::clone(&block), timer }));
         }

@@ -109,7 +109,8 @@ fn several_jobs_write_and_verify_by_each_way_to_a_disk() {
     for name in names {
         fs::write(machine.path(name), vec![0; 16 << 20]).expect("written");
     }
-    let ways = ["ring,aio=io_uring,queues=2,serial=by-ring", "threads,aio=threads", "direct,cache=writethrough"];
+    let ways =
+        ["ring,aio=io_uring,queues=2,serial=by-ring", "threads,aio=threads", "direct,cache=writethrough"];
     let options = ways.iter().flat_map(|way| ["--disk", way]).chain(["--cpus", "2"]);
     let ended = feed(&mut machine.run(&options.collect::<Vec<_>>()), b"");
     if ended.stderr.contains("aio=io_uring") {

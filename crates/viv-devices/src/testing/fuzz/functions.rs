@@ -15,10 +15,11 @@ use crate::irq::IrqLine;
 use crate::irqchip::{IrqChip, IrqChipDevice};
 use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
-use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::testing::{Alarm, Calls};
+use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::{
-    Block, BlockSettings, Console, Entropy, Limits, PortConfig, ResizeOrder, Shared, Throttle, VirtioDevice, VirtioPci,
+    Block, BlockSettings, Console, Entropy, Limits, PortConfig, ResizeOrder, Shared, Throttle, VirtioDevice,
+    VirtioPci,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -230,7 +231,8 @@ fn block(bench: &mut Bench) -> Shared<Block> {
     let limits = Limits { requests: NonZeroU64::new(200), bytes: NonZeroU64::new(1 << 22) };
     let alarm = Arc::<Alarm>::default();
     let throttle = Some(Throttle::new(limits, bench.clock.clone(), alarm));
-    let settings = BlockSettings { serial: "serial".to_owned(), queues: 2, throttle, ..BlockSettings::default() };
+    let settings =
+        BlockSettings { serial: "serial".to_owned(), queues: 2, throttle, ..BlockSettings::default() };
     Arc::new(Mutex::new(Block::new(&disk, Calls::to(&disk), settings)))
 }
 

@@ -242,7 +242,9 @@ fn a_driver_that_cannot_flush_gets_durable_writes() {
         assert_eq!(bench.driver.config(regs::WRITEBACK, 1), value);
         check(&mut bench, expected);
     }
-    for (durability, kept, expected) in [(Durability::Always, 0, [1, 1, 1]), (Durability::Never, 1, [0, 0, 0])] {
+    for (durability, kept, expected) in
+        [(Durability::Always, 0, [1, 1, 1]), (Durability::Never, 1, [0, 0, 0])]
+    {
         let mut bench = Bench::on(disk.clone(), BlockSettings { durability, ..BlockSettings::default() });
         assert_eq!(bench.driver.config(regs::WRITEBACK, 1), kept);
         for (features, expected) in [0, feature::FLUSH, choice].into_iter().zip(expected) {

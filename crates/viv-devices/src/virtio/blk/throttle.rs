@@ -104,7 +104,10 @@ mod tests {
             clock.advance(alarm.deadline().unwrap() - clock.now());
         }
         let seconds = clock.now() / 1_000_000_000;
-        assert!(seconds > 50 && bytes / (seconds + 1) <= 1 << 20 && bytes / seconds > 1_000_000, "{bytes} {seconds}");
+        assert!(
+            seconds > 50 && bytes / (seconds + 1) <= 1 << 20 && bytes / seconds > 1_000_000,
+            "{bytes} {seconds}"
+        );
     }
 
     #[test]
