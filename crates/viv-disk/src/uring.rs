@@ -22,8 +22,6 @@ use crate::direct::Alignment;
 use crate::file::DiskFile;
 use crate::{Disk, DiskError, RawDisk, check_range};
 
-/// The disk's file, the only registered one.
-const FILE: types::Fixed = types::Fixed(0);
 /// `RWF_DSYNC`: the write is durable when it is done.
 const DSYNC: i32 = 2;
 /// How long to wait before the kernel is asked again, if it was short of memory.
@@ -32,7 +30,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A ring, and the requests in it.
 pub(crate) struct Uring {
     ring: IoUring,
+    /// Keeps the file open.
     disk: Arc<dyn Disk>,
+    file: types::Fd,
     slots: Vec<Option<Box<Slot>>>,
     free: Vec<usize>,
     /// How many slots are taken.
@@ -94,10 +94,12 @@ impl Uring {
         if !used.iter().all(|&code| probe.is_supported(code)) {
             return Err(unsupported("the host's kernel lacks operations that are needed"));
         }
+        // Not registered with the ring: the kernel lets go of what is some time after the ring or its process is gone,
+        // and until then the file would be locked.
         let file = disk.as_raw().ok_or_else(|| unsupported("the disk is not raw"))?.file();
-        ring.submitter().register_files(&[file.as_fd().as_raw_fd()])?;
+        let file = types::Fd(file.as_fd().as_raw_fd());
         let (slots, free, ended) = Default::default();
-        Ok(Self { ring, disk, slots, free, in_flight: 0, ended })
+        Ok(Self { ring, disk, file, slots, free, in_flight: 0, ended })
     }
 
     /// Checks a request, and makes the slot in which the kernel gets it. `None` if there is nothing to do.
@@ -156,8 +158,8 @@ impl Uring {
     /// Puts the entry for what is left of a slot's request into the ring.
     fn push(&mut self, index: usize) {
         let Some(slot) = self.slots.get(index).and_then(Option::as_ref) else { return };
-        let entry = slot.entry().user_data(index as u64);
-        // SAFETY: the entry's pointer is to the pieces in the slot, and theirs are to guest memory that the slot holds.
+        let entry = slot.entry(self.file).user_data(index as u64);
+        // SAFETY: the entry's descriptor is the disk's, which stays open. Its pointer is to the pieces in the slot, and theirs are to guest memory that the slot holds.
         // Nothing changes, moves or drops them before `reap` has seen the entry's completion; see the module's invariant.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             // The ring is full of what was not submitted yet.
@@ -265,7 +267,7 @@ fn action(operation: Operation) -> &'static str {
 
 impl Slot {
     /// The entry for what is left to do.
-    fn entry(&self) -> squeue::Entry {
+    fn entry(&self, file: types::Fd) -> squeue::Entry {
         let Self { request: Request { operation, offset, length, .. }, stage, .. } = *self;
         let offset = offset.saturating_add(self.done);
         let left = self.pieces.get(self.first..).unwrap_or_default();
@@ -273,17 +275,17 @@ impl Slot {
         let count = u32::try_from(left.len()).unwrap_or(u32::MAX);
         let keep = FallocateFlags::KEEP_SIZE;
         let allocate = |mode: FallocateFlags| {
-            opcode::Fallocate::new(FILE, length).offset(offset).mode(mode.bits().cast_signed()).build()
+            opcode::Fallocate::new(file, length).offset(offset).mode(mode.bits().cast_signed()).build()
         };
         match (stage, operation) {
-            (Stage::Transfer, Operation::Write { durable }) => opcode::Writev::new(FILE, vector, count)
+            (Stage::Transfer, Operation::Write { durable }) => opcode::Writev::new(file, vector, count)
                 .offset(offset)
                 .rw_flags(if durable { DSYNC } else { 0 })
                 .build(),
-            (Stage::Transfer, _) => opcode::Readv::new(FILE, vector, count).offset(offset).build(),
+            (Stage::Transfer, _) => opcode::Readv::new(file, vector, count).offset(offset).build(),
             (Stage::Punch, _) => allocate(FallocateFlags::PUNCH_HOLE | keep),
             (Stage::Zero, _) => allocate(FallocateFlags::ZERO_RANGE | keep),
-            (Stage::Sync, _) => opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build(),
+            (Stage::Sync, _) => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         }
     }
 
