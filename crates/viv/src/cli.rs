@@ -504,7 +504,7 @@ mod tests {
 
     #[test]
     fn memory_is_an_amount_and_the_most() {
-        let both = |size, most| Ok(MemoryArg { size: Size(size << 30), most: Size(most << 30) });
+        let both = |size: u64, most: u64| Ok(MemoryArg { size: Size(size << 30), most: Size(most << 30) });
         assert_eq!(MemoryArg::parse("1G"), both(1, 1));
         assert_eq!(MemoryArg::parse("1G,max=4G"), both(1, 4));
         for (text, needle) in

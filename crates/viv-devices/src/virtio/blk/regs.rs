@@ -80,7 +80,7 @@ pub(super) struct Config {
 
 /// The configuration space (5.2.4). Geometry and what else we do not offer stay zero.
 pub(super) fn config(of: &Config) -> Vec<u8> {
-    let sectors_in_block = of.physical_block / viv_disk::SECTOR as u32;
+    let sectors_in_block = of.physical_block.checked_div(viv_disk::SECTOR as u32).unwrap_or(1);
     let mut config = Vec::with_capacity(60);
     config.extend(of.capacity.to_le_bytes());
     config.extend(SIZE_MAX.to_le_bytes());
