@@ -551,7 +551,7 @@ mod tests {
         let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
         assert!(temporary.temporary && !temporary.readonly);
         let tuned = DiskArg::parse("a,b.img,iops=7,readonly").expect("a disk");
-        assert_eq!((tuned.tuning.iops.map(|iops| iops.get()), tuned.readonly), (Some(7), true));
+        assert_eq!((tuned.tuning.iops.map(std::num::NonZero::get), tuned.readonly), (Some(7), true));
         assert_eq!(tuned.path, PathBuf::from("a,b.img"));
         for bad in ["a.img,ro", ",readonly", "", "a.img,cache=x,readonly"] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");

@@ -121,7 +121,7 @@ impl Guest {
 
     fn resources(&mut self) -> Resources {
         match self.ask(Request::Resources) {
-            Reply::Resources(resources) => resources,
+            Reply::Resources(resources) => *resources,
             other => panic!("{other:?}"),
         }
     }
