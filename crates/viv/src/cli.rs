@@ -341,17 +341,17 @@ impl fmt::Display for EngineArg {
 /// What `--help` says of `--disk`.
 const DISK_HELP: &str = "\
 Raw disk image or block device, the guest's next virtio disk. Options:
-  readonly                  the guest can only read it
-  temporary                 what the guest writes is forgotten at the end
-  sata                      on a SATA controller, for systems without virtio
-  serial=ID                 what the guest knows it by, up to 20 characters
-  cache=writeback           writes stay in the host's cache until the guest flushes (default)
-  cache=writethrough        each write is on the host's disk before the guest goes on
-  cache=none                past the host's cache (O_DIRECT); flushes are honoured
-  cache=unsafe              flushes do nothing: for what is of no use after a crash
-  iops=N, bps=SIZE          the most requests and bytes in a second, with bursts of a second; more than that waits
-  queues=N                  queues of requests, 1 to 16; without it one for each vCPU, up to 4
-  aio=io_uring, aio=threads how requests run; without it by io_uring if disk and host allow";
+  readonly                   the guest can only read it
+  temporary                  what the guest writes is forgotten at the end
+  sata                       on a SATA controller, for systems without virtio
+  serial=ID                  what the guest knows it by, up to 20 characters
+  cache=writeback            in the host's cache until the guest flushes; the default
+  cache=writethrough         each write is on the host's disk when the guest is told so
+  cache=none                 past the host's cache (O_DIRECT); flushes are honoured
+  cache=unsafe               flushes do nothing: for what is of no use after a crash
+  iops=N, bps=SIZE           the most requests and bytes in a second; more waits
+  queues=N                   1 to 16 queues; else one for each vCPU, up to 4
+  aio=io_uring, aio=threads  how requests run; else by io_uring where it can be had";
 
 /// One `--disk`.
 #[derive(Debug, Clone, PartialEq, Eq)]
