@@ -4,6 +4,8 @@
 //! stay reachable are named by path; streams and files that the starter has open already are named by their
 //! [`FdSlot`] in the list of descriptors that travels beside the config.
 
+mod disk;
+
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
 use viv_devices::virtio::MEMORY_BLOCK;
+
+pub use disk::{AioMode, CacheMode, DiskTuning, MAX_SERIAL, default_queues};
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -216,6 +220,8 @@ pub struct DiskConfig {
     pub overlay: Overlay,
     /// What it is attached to.
     pub bus: DiskBus,
+    /// How it is used.
+    pub tuning: DiskTuning,
 }
 
 /// What a disk is attached to.
@@ -427,6 +433,16 @@ pub enum ConfigError {
         /// The disk.
         path: PathBuf,
     },
+    /// An option of a disk makes no sense.
+    #[error("disk {} cannot have the option {option}: {reason}", path.display())]
+    DiskOption {
+        /// The disk.
+        path: PathBuf,
+        /// The option.
+        option: &'static str,
+        /// Why, and what would do.
+        reason: &'static str,
+    },
     /// The command line does not fit.
     #[error("the kernel command line has {length} bytes: give at most {MAX_CMDLINE}, none of them zero")]
     Cmdline {
@@ -478,6 +494,7 @@ impl MachineConfig {
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
+        self.disks.iter().try_for_each(disk::validate)?;
         if let Boot::Kernel(kernel) = &self.boot {
             let cmdline = kernel.cmdline.as_bytes();
             if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
@@ -582,6 +599,7 @@ pub(crate) mod tests {
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
             bus: DiskBus::Sata,
+            tuning: DiskTuning { serial: Some("s".into()), ..DiskTuning::default() },
         });
         config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
         let json = serde_json::to_string(&config).unwrap();

@@ -125,7 +125,7 @@ pub enum Reply {
     /// To [`Request::Status`].
     Status(Status),
     /// To [`Request::Resources`].
-    Resources(Resources),
+    Resources(Box<Resources>),
     /// To [`Request::ScreenText`]: the lines of characters, without the spaces at their ends; nothing if the display is in
     /// no text mode.
     Text(Option<Vec<String>>),

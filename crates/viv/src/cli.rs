@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_vmm::config::{DiskBus, MAX_VCPUS};
+use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS};
+
+use crate::disk_options;
 use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
@@ -176,8 +178,9 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     pub screenshot_on_exit: Option<PathBuf>,
 
     /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
-    /// writes, `sata` is for systems without virtio
-    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware")]
+    /// writes, `sata` is for systems without virtio, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
+    /// are the most requests and bytes in a second, `cache=MODE` says when writes are on the host's disk
+    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
@@ -335,6 +338,21 @@ impl fmt::Display for EngineArg {
     }
 }
 
+/// What `--help` says of `--disk`.
+const DISK_HELP: &str = "\
+Raw disk image or block device, the guest's next virtio disk. Options:
+  readonly                   the guest can only read it
+  temporary                  what the guest writes is forgotten at the end
+  sata                       on a SATA controller, for systems without virtio
+  serial=ID                  what the guest knows it by, up to 20 characters
+  cache=writeback            in the host's cache until the guest flushes; the default
+  cache=writethrough         each write is on the host's disk when the guest is told so
+  cache=none                 past the host's cache (O_DIRECT); flushes are honoured
+  cache=unsafe               flushes do nothing: for what is of no use after a crash
+  iops=N, bps=SIZE           the most requests and bytes in a second; more waits
+  queues=N                   1 to 16 queues; else one for each vCPU, up to 4
+  aio=io_uring, aio=threads  how requests run; else by io_uring where it can be had";
+
 /// One `--disk`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArg {
@@ -346,13 +364,21 @@ pub struct DiskArg {
     pub temporary: bool,
     /// What it is attached to.
     pub bus: DiskBus,
+    /// How it is used.
+    pub tuning: DiskTuning,
 }
 
 impl DiskArg {
     /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
     /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let mut disk = Self { path: PathBuf::new(), readonly: false, temporary: false, bus: DiskBus::Virtio };
+        let mut disk = Self {
+            path: PathBuf::new(),
+            readonly: false,
+            temporary: false,
+            bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
+        };
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
@@ -361,13 +387,17 @@ impl DiskArg {
                 "temporary" => disk.temporary = true,
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
-                // A part of the name, if an option is behind it.
-                _ if rest.len() < text.len() => break,
-                _ => {
-                    return Err(format!(
-                        "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata' and 'virtio' are"
-                    ));
-                }
+                _ => match disk_options::apply(&mut disk.tuning, option) {
+                    Some(applied) => applied?,
+                    // A part of the name, if an option is behind it.
+                    None if rest.len() < text.len() => break,
+                    None => {
+                        return Err(format!(
+                            "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata', \
+                             'virtio', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are"
+                        ));
+                    }
+                },
             }
             rest = before;
         }
@@ -511,15 +541,19 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk =
-            |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, temporary: false, bus });
+        let disk = |path: &str, readonly, bus| {
+            Ok(DiskArg { path: path.into(), readonly, temporary: false, bus, tuning: DiskTuning::default() })
+        };
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
         assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
         let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
         assert!(temporary.temporary && !temporary.readonly);
-        for bad in ["a.img,ro", ",readonly", ""] {
+        let tuned = DiskArg::parse("a,b.img,iops=7,readonly").expect("a disk");
+        assert_eq!((tuned.tuning.iops.map(std::num::NonZero::get), tuned.readonly), (Some(7), true));
+        assert_eq!(tuned.path, PathBuf::from("a,b.img"));
+        for bad in ["a.img,ro", ",readonly", "", "a.img,cache=x,readonly"] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");
         }
     }

@@ -173,7 +173,7 @@ fn processors_that_can_be_plugged_in_are_described() {
 #[test]
 fn the_srat_tells_where_memory_can_be_plugged_in() {
     assert!(!build_all(&parameters()).contains_key("SRAT"));
-    let memory = Some(MemoryLayout { ram: vec![0..0xa_0000], room: 1 << 32..3 << 32 });
+    let memory = Some(MemoryLayout { ram: std::iter::once(0..0xa_0000).collect(), room: 1 << 32..3 << 32 });
     let srat = build_all(&AcpiParameters { memory, ..parameters() })["SRAT"].bytes.clone();
     assert_eq!(srat.len(), 48 + 2 * 16 + 2 * 40);
     assert_eq!((srat[48], srat[64 + 3], number(&srat, 64 + 4, 4)), (0, 1, 1), "the second processor");
@@ -238,7 +238,7 @@ fn acpica_understands_the_tables() {
     }
     let directory = tempfile::tempdir().unwrap();
     let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false] };
-    let memory = Some(MemoryLayout { ram: vec![0..0xa_0000], room: 1 << 32..2 << 32 });
+    let memory = Some(MemoryLayout { ram: std::iter::once(0..0xa_0000).collect(), room: 1 << 32..2 << 32 });
     let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), memory, ..parameters() };
     for (name, table) in build_all(&parameters()).into_iter().chain(build_all(&pluggable)) {
         if name == "RSDP" {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use viv_disk::aio::Scatter;
 use viv_engine::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -66,6 +67,24 @@ impl Buffers {
     /// Passes over `count` bytes, or what is left.
     pub fn skip(&mut self, count: usize) -> Result<usize, RingError> {
         self.transfer(count, |_, _, _, _| Ok(()))
+    }
+
+    /// The memory that they are in.
+    pub(super) fn memory(&self) -> Arc<GuestMemory> {
+        self.memory.clone()
+    }
+
+    /// Takes all that is left.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        Self { memory: self.memory.clone(), parts: std::mem::take(&mut self.parts) }
+    }
+
+    /// What is left, as a disk takes it.
+    #[must_use]
+    pub fn into_scatter(mut self) -> Scatter {
+        self.parts.reverse();
+        Scatter::new(self.memory, self.parts)
     }
 
     /// Cuts off what lies past the next `count` bytes.

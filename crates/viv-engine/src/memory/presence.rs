@@ -80,8 +80,9 @@ mod tests {
     use super::super::{VGA_END, VGA_START, allocate, take_dirty_pages};
     use super::*;
 
-    fn ranges(memory: &GuestMemory) -> Vec<Range<u64>> {
-        present(memory).collect()
+    /// The begin and end of each.
+    fn ranges(memory: &GuestMemory) -> Vec<(u64, u64)> {
+        present(memory).map(|range| (range.start, range.end)).collect()
     }
 
     #[test]
@@ -89,7 +90,7 @@ mod tests {
         let memory = allocate(2 << 20).unwrap();
         assert_eq!(ranges(&memory), []);
         memory.write_slice(&[7; 0x4000], GuestAddress(0x10_0000)).unwrap();
-        assert_eq!(ranges(&memory), [0x10_0000..0x10_4000]);
+        assert_eq!(ranges(&memory), [(0x10_0000, 0x10_4000)]);
         let region = memory.find_region(GuestAddress(0x10_0000)).unwrap();
         let page = ((0x10_1000 - region.start_addr().0) >> PAGE_SHIFT) as usize;
         record(region).note_code(page);
@@ -98,7 +99,7 @@ mod tests {
 
         // Pages that lie in the range in part are kept.
         give_back(&memory, 0x10_0fff..0x10_2001).unwrap();
-        assert_eq!(ranges(&memory), [0x10_0000..0x10_1000, 0x10_2000..0x10_4000]);
+        assert_eq!(ranges(&memory), [(0x10_0000, 0x10_1000), (0x10_2000, 0x10_4000)]);
         assert_eq!(take_dirty_pages(&memory), [0x101]);
         assert_ne!(record(region).generation(page), generation, "code of it is outdated");
         let mut content = [1; 0x2000];

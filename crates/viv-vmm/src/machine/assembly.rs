@@ -21,13 +21,14 @@ use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Balloon, Block, Entropy, Memory, VirtioDevice, VirtioPci};
+use viv_devices::virtio::{Balloon, Entropy, Memory, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
 use vm_memory::GuestMemoryBackend;
 
 use super::agent::Agent;
+use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
@@ -36,7 +37,7 @@ use super::reactor::Source;
 use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Profile, Stream};
+use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, Profile, Stream};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 
@@ -58,6 +59,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) fds: &'a Fds,
     pub(crate) board: Board,
     pub(crate) sources: Vec<Box<dyn Source>>,
+    /// The disks that have threads of their own.
+    pub(crate) disks: Vec<DiskThread>,
     pub(crate) streams: Vec<Arc<HostStream>>,
     /// What firmware can start from, by its path.
     pub(crate) boot_paths: Vec<(BootDevice, String)>,
@@ -71,7 +74,8 @@ impl<'a> Assembly<'a> {
         let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
-        Ok(Self { around, fds, board, sources, streams: Vec::new(), boot_paths: Vec::new(), drained })
+        let (disks, streams, boot_paths) = Default::default();
+        Ok(Self { around, fds, board, sources, disks, streams, boot_paths, drained })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
@@ -137,10 +141,22 @@ impl<'a> Assembly<'a> {
         self.board.add(Arc::new(Mutex::new(port)), &ExitPort::PORTS)
     }
 
-    /// Adds disk `index`.
-    pub(crate) fn add_disk(&mut self, index: usize, disk: Box<dyn Disk>) -> Result<(), MachineError> {
-        let block = Block::new(disk, &format!("viv-disk{index}"));
-        let slot = self.add_virtio(&format!("virtio-blk{index}"), Arc::new(Mutex::new(block)))?;
+    /// Adds disk `index` of a machine with so many vCPUs.
+    pub(crate) fn add_disk(
+        &mut self,
+        index: usize,
+        disk: Box<dyn Disk>,
+        tuning: &DiskTuning,
+        vcpus: u32,
+    ) -> Result<(), MachineError> {
+        let mut thread = DiskThread::new(index, disk, tuning, vcpus, &self.around.clock)?;
+        let (slot, worker) = self.add_function(|connections| {
+            let function = VirtioPci::new(&format!("virtio-blk{index}"), thread.block.clone(), connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        thread.sources.extend(worker.map(source));
+        self.disks.push(thread);
         self.boot_paths.push((BootDevice::Disk, format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0")));
         Ok(())
     }
@@ -238,11 +254,12 @@ impl<'a> Assembly<'a> {
             .collect();
         let mut drives = drives.into_iter();
         let ports = std::array::from_fn(|_| drives.next());
-        let slot = self.add_function(|connections| {
+        let (slot, worker) = self.add_function(|connections| {
             let controller = Ahci::new("ahci0", ports, connections)?;
             let worker = controller.worker();
             Ok((controller, worker))
         })?;
+        self.sources.extend(worker.map(source));
         self.boot_paths.extend((0..).zip(kinds).map(|(port, kind): (u8, _)| {
             (kind, format!("/pci@i0cf8/pci8086,2922@{slot:x}/drive@{port:x}/disk@0"))
         }));
@@ -251,18 +268,20 @@ impl<'a> Assembly<'a> {
 
     /// Adds a virtio device and gives its slot.
     fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<u8, MachineError> {
-        self.add_function(|connections| {
+        let (slot, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(name, device, connections)?;
             let worker = function.worker();
             Ok((function, worker))
-        })
+        })?;
+        self.sources.extend(worker.map(source));
+        Ok(slot)
     }
 
-    /// Adds a PCI function that has work for the thread for devices, and gives its slot.
+    /// Adds a PCI function that has work for a thread for devices, and gives its slot and that work.
     fn add_function<D: PciDevice + 'static>(
         &mut self,
         make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
-    ) -> Result<u8, MachineError> {
+    ) -> Result<(u8, Option<Worker>), MachineError> {
         let Surroundings { vm, memory, .. } = &self.around;
         let mut worker = None;
         let slot = self.board.add_pci(|slot, line| {
@@ -276,8 +295,7 @@ impl<'a> Assembly<'a> {
             worker = Some(work);
             Ok(function)
         })?;
-        self.sources.extend(worker.map(|worker| Box::new(WorkerSource(worker)) as Box<dyn Source>));
-        Ok(slot)
+        Ok((slot, worker))
     }
 
     fn stream(
@@ -291,6 +309,10 @@ impl<'a> Assembly<'a> {
         self.streams.push(Arc::clone(&stream));
         Ok(stream)
     }
+}
+
+fn source(worker: Worker) -> Box<dyn Source> {
+    Box::new(WorkerSource(worker))
 }
 
 /// A function's doorbell as a source of events.

@@ -16,6 +16,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
+use super::block;
 use super::boot::{BootSource, open};
 use super::core::Core;
 use super::disks;
@@ -112,8 +113,10 @@ impl Machine {
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
             match told.bus {
-                DiskBus::Virtio => assembly.add_disk(index, disk)?,
-                DiskBus::Sata => sata.push(Drive::Disk(AtaDisk::new(disk, &format!("viv-disk{index}")))),
+                DiskBus::Virtio => assembly.add_disk(index, disk, &told.tuning, config.vcpus)?,
+                DiskBus::Sata => {
+                    sata.push(Drive::Disk(AtaDisk::new(disk, &block::serial(index, &told.tuning))));
+                }
             }
         }
         sata.extend(
@@ -137,7 +140,7 @@ impl Machine {
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
             assembly.add_firmware(firmware, told, &processors, layout.as_ref(), config.display)?;
         }
-        let Assembly { board, sources, streams, drained, .. } = assembly;
+        let Assembly { board, sources, disks: disk_threads, streams, drained, .. } = assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
@@ -148,8 +151,16 @@ impl Machine {
             vcpus.push(thread.map_err(MachineError::host("start a vCPU's thread"))?);
         }
         core.set_kickers(kickers);
-        let reactor = Reactor::start(sources, Arc::clone(&core))
-            .map_err(MachineError::host("start the thread for devices"))?;
+        let thread = |name: &str, sources| {
+            Reactor::start(name, sources, Arc::clone(&core))
+                .map_err(MachineError::host("start a thread for devices"))
+        };
+        let mut reactors = vec![thread("devices", sources)?];
+        let mut disks = Vec::new();
+        for (index, disk) in disk_threads.into_iter().enumerate() {
+            reactors.push(thread(&format!("disk {index}"), disk.sources)?);
+            disks.push(disk.block);
+        }
         Ok(Self {
             name: config.name.clone(),
             memory,
@@ -168,7 +179,8 @@ impl Machine {
             board,
             timers,
             core,
-            reactor: Some(reactor),
+            reactors,
+            disks,
             boot,
             profile,
             streams,

@@ -2,11 +2,11 @@
 //!
 //! # Threads
 //!
-//! Each vCPU has a thread, all devices share one ([`reactor`]), each stream of the host has one for each
-//! direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s methods from its own. vCPU
-//! threads and the device thread work only while the [`gate`] is open. The owner closes it, by which they
-//! come to a stop between two instructions and between two events; then memory, vCPUs and devices are the
-//! owner's, to save, to restore, to reset.
+//! Each vCPU has a thread, each virtio disk has one ([`block`]), all other devices share one ([`reactor`]), each
+//! stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
+//! methods from its own. The threads of vCPUs and devices work only while the [`gate`] is open. The owner closes it,
+//! by which they come to a stop between two instructions and between two events, and waits for what the host still
+//! does for the disks; then memory, vCPUs and devices are the owner's, to save, to restore, to reset.
 //!
 //! What the threads cannot decide (a guest that asks for a reset, a triple fault) they leave as a [`Notice`],
 //! which holds the gate until the owner has decided.
@@ -22,6 +22,7 @@
 mod acpi;
 mod agent;
 mod assembly;
+mod block;
 mod board;
 mod boot;
 mod build;
@@ -50,7 +51,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use viv_arch::{CpuidTable, VcpuState};
 use viv_boot::acpi::MemoryLayout;
 use viv_devices::acpi_pm::AcpiPm;
-use viv_devices::virtio::{Balloon, Memory};
+use viv_devices::virtio::{Balloon, Block, Memory};
 use viv_engine::time::HostClock;
 use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 
@@ -98,8 +99,10 @@ pub struct Machine {
     board: Board,
     timers: Arc<Timers>,
     core: Arc<Core>,
-    /// Dropped to stop the device thread.
-    reactor: Option<Reactor>,
+    /// Dropped to stop the threads for devices.
+    reactors: Vec<Reactor>,
+    /// The disks whose requests go on by themselves.
+    disks: Vec<Arc<Mutex<Block>>>,
     boot: BootSource,
     profile: Profile,
     streams: Vec<Arc<HostStream>>,
@@ -177,7 +180,10 @@ impl Machine {
 
     /// Switches it off, for good.
     pub fn stop(&mut self) {
+        // The host forgets what a thread asked of it when that thread is gone.
         let core = &self.core;
+        core.gate.close(|| core.kick_all());
+        self.drain_disks();
         core.gate.end(|| core.kick_all());
         self.clock.stop();
         self.figures.get_or_insert(Figures {
@@ -186,7 +192,7 @@ impl Machine {
             vcpu_nanoseconds: self.vcpus.iter().map(VcpuThread::spent).sum(),
             guest_nanoseconds: self.clock.now(),
         });
-        self.reactor = None;
+        self.reactors.clear();
         self.vcpus.clear();
         self.state = MachineState::Stopped;
     }
@@ -314,8 +320,16 @@ impl Machine {
     fn halt(&mut self) {
         let core = &self.core;
         core.gate.close(|| core.kick_all());
+        self.drain_disks();
         self.clock.stop();
         self.state = MachineState::Paused;
+    }
+
+    /// Waits for what the disks have under way, which still reaches guest memory and the interrupt controllers.
+    fn drain_disks(&self) {
+        for disk in &self.disks {
+            block::lock(disk).drain();
+        }
     }
 
     fn expect(&self, action: &'static str, state: MachineState) -> Result<(), MachineError> {

@@ -248,7 +248,9 @@ impl<'a> Server<'a> {
                 Ok(Reply::Done)
             }
             Request::Status => self.machine().map(|machine| Reply::Status(machine.status())),
-            Request::Resources => self.machine().map(|machine| Reply::Resources(machine.resources())),
+            Request::Resources => {
+                self.machine().map(|machine| Reply::Resources(Box::new(machine.resources())))
+            }
             Request::Balloon { bytes } => self.machine()?.set_balloon(bytes).map(done),
             Request::Memory { bytes } => self.machine()?.set_memory(bytes).map(done),
             Request::Vcpus { count } => self.machine()?.set_vcpus(count).map(done),

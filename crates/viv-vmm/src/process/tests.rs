@@ -92,7 +92,7 @@ impl Process {
 
     fn resources(&mut self) -> Resources {
         match self.ask(Request::Resources) {
-            Ok(Reply::Resources(resources)) => resources,
+            Ok(Reply::Resources(resources)) => *resources,
             other => panic!("{other:?} are no resources"),
         }
     }

@@ -56,6 +56,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         readonly: disk.readonly,
         overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },
         bus: disk.bus,
+        tuning: disk.tuning.clone(),
     });
     let config = MachineConfig {
         name,

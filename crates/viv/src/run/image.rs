@@ -6,8 +6,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
 use viv_vmm::config::{
-    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, Fds, FileSource, KernelConfig,
-    MachineConfig, Overlay, Stream,
+    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, DiskTuning, Fds, FileSource,
+    KernelConfig, MachineConfig, Overlay, Stream,
 };
 
 use crate::cli::RunArgs;
@@ -66,7 +66,13 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             cmdline: cmdline(args),
             protocol: BootProtocol::Auto,
         }),
-        disks: vec![DiskConfig { path: image.root(), readonly: false, overlay, bus: DiskBus::Virtio }],
+        disks: vec![DiskConfig {
+            path: image.root(),
+            readonly: false,
+            overlay,
+            bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
+        }],
         cdroms: Vec::new(),
         serial: Some(serial),
         console,

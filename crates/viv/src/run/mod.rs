@@ -108,8 +108,8 @@ fn check_memory(memory: Size, least: u64, most: u64) -> Result<(), String> {
 fn validate(config: &MachineConfig) -> Result<(), Failure> {
     config.validate().map_err(|error| {
         let option = match &error {
-            ConfigError::Disks { .. } => "--disk",
             ConfigError::MaxMemory { .. } => "--memory",
+            ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",
         };

@@ -7,7 +7,8 @@ use std::time::Duration;
 use viv_vmm::MachineConfig;
 use viv_vmm::client::{self, Launch, VmProcess};
 use viv_vmm::config::{
-    Boot, BootProtocol, DiskBus, DiskConfig, EngineChoice, Fds, FileSource, KernelConfig, Overlay, Stream,
+    Boot, BootProtocol, DiskBus, DiskConfig, DiskTuning, EngineChoice, Fds, FileSource, KernelConfig,
+    Overlay, Stream,
 };
 use viv_vmm::protocol::{Message, Reply, Request, Resources};
 
@@ -61,6 +62,7 @@ fn config(machine: &Machine) -> MachineConfig {
             readonly: true,
             overlay: Overlay::None,
             bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
         }],
         cdroms: Vec::new(),
         serial: None,
@@ -119,7 +121,7 @@ impl Guest {
 
     fn resources(&mut self) -> Resources {
         match self.ask(Request::Resources) {
-            Reply::Resources(resources) => resources,
+            Reply::Resources(resources) => *resources,
             other => panic!("{other:?}"),
         }
     }

@@ -235,7 +235,7 @@ fn virtio(random: &mut Random, ops: &mut Vec<Op>, queues: u64, features: u64, he
 
 /// Reads, writes, flushes, ids, discards and zeroes.
 pub(super) fn virtio_blk(random: &mut Random, ops: &mut Vec<Op>) {
-    virtio(random, ops, 1, 0x7fff_ffff & !(1 << 29 | 1 << 28), |random| {
+    virtio(random, ops, 2, 0x7fff_ffff & !(1 << 29 | 1 << 28), |random| {
         let kind = [0, 1, 4, 8, 11, 13, random.below(32)][random.below(7) as usize];
         let sector = if random.below(8) == 0 { random.next() } else { random.below(140) };
         [kind, sector].map(u64::to_le_bytes).concat()

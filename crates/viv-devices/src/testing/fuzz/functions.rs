@@ -1,6 +1,9 @@
 //! The bus with each function alone, and with all of them.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
+
+use viv_disk::Disk;
 
 use super::backends::{Memory, Moody};
 use super::bench::{Bench, Outside};
@@ -12,9 +15,11 @@ use crate::irq::IrqLine;
 use crate::irqchip::{IrqChip, IrqChipDevice};
 use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
+use crate::testing::{Alarm, Calls};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::{
-    self, Balloon, Block, Console, Entropy, PortConfig, ResizeOrder, Shared, VirtioDevice, VirtioPci,
+    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, PortConfig, ResizeOrder, Shared, Throttle,
+    VirtioDevice, VirtioPci,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -46,6 +51,7 @@ pub(super) const VIRTIO_BLK: Target = Target {
     make: || {
         let mut bench = Bench::new();
         let block = block(&mut bench);
+        bench.outside = Some(Box::new(Limited(block.clone())));
         lone_virtio(bench, block)
     },
     areas: &[
@@ -246,8 +252,13 @@ fn add_vga(bench: &mut Bench, bus: &PciBus, slot: u8) {
 
 fn block(bench: &mut Bench) -> Shared<Block> {
     let store = bench.store((0..DISK).map(|at| (at >> 9) as u8).collect());
-    let disk = Memory { store, heard: bench.heard.clone(), read_only: false };
-    Arc::new(Mutex::new(Block::new(Box::new(disk), "serial")))
+    let disk: Arc<dyn Disk> = Arc::new(Memory { store, heard: bench.heard.clone(), read_only: false });
+    let limits = Limits { requests: NonZeroU64::new(200), bytes: NonZeroU64::new(1 << 22) };
+    let alarm = Arc::<Alarm>::default();
+    let throttle = Some(Throttle::new(limits, bench.clock.clone(), alarm));
+    let settings =
+        BlockSettings { serial: "serial".to_owned(), queues: 2, throttle, ..BlockSettings::default() };
+    Arc::new(Mutex::new(Block::new(&disk, Calls::to(&disk), settings)))
 }
 
 fn console(bench: &mut Bench) -> Shared<Console> {
@@ -300,6 +311,15 @@ impl Outside for Host {
         } else {
             balloon.set_target((what >> 8) as u32);
         }
+    }
+}
+
+struct Limited(Shared<Block>);
+
+impl Outside for Limited {
+    fn happen(&mut self, what: u64) {
+        let mut block = self.0.lock().unwrap();
+        if what & 1 == 0 { block.resume() } else { block.drain() }
     }
 }
 

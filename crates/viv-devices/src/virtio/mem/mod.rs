@@ -32,6 +32,11 @@ const QUEUE_SIZE: u16 = 128;
 /// Bytes of a block.
 pub const BLOCK: u64 = 2 << 20;
 
+/// `bytes` less what is no whole block.
+const fn whole_blocks(bytes: u64) -> u64 {
+    bytes & !(BLOCK.wrapping_sub(1))
+}
+
 /// Memory that comes and goes.
 pub struct Memory {
     blocks: Blocks,
@@ -56,7 +61,7 @@ impl Memory {
 
     /// Wants so many bytes to be plugged, rounded down to blocks, as far as there are so many.
     pub fn set_requested(&mut self, bytes: u64) {
-        let requested = bytes.min(self.size()) / BLOCK * BLOCK;
+        let requested = whole_blocks(bytes.min(self.size()));
         if requested != self.blocks.state.requested {
             self.blocks.state.requested = requested;
             if let Some(queue) = &self.queue {
@@ -231,7 +236,7 @@ impl VirtioDevice for Memory {
             );
             return Err(DeviceError::Invalid { name: NAME.to_owned(), reason });
         }
-        let requested = state.requested.min(self.size()) / BLOCK * BLOCK;
+        let requested = whole_blocks(state.requested.min(self.size()));
         self.blocks.state = MemoryState { requested, ..state };
         Ok(())
     }

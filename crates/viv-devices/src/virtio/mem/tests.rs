@@ -82,7 +82,7 @@ fn blocks_are_plugged_as_far_as_is_wanted() {
     assert_eq!(bench.request(request::STATE, Bench::block(0), 4), (ACK, 2));
     assert_eq!(bench.driver.config(40, 8), 2 * BLOCK);
     for (address, count) in
-        [(RAM - BLOCK, 1), (RAM + 0x1000, 1), (RAM, 0), (RAM, 5), (u64::MAX & !(BLOCK - 1), u16::MAX)]
+        [(RAM - BLOCK, 1), (RAM + 0x1000, 1), (RAM, 0), (RAM, 5), (!(BLOCK - 1), u16::MAX)]
     {
         assert_eq!(bench.request(request::PLUG, address, count).0, ERROR, "{address:#x}, {count}");
     }
