@@ -108,7 +108,7 @@ fn add_controller(cpus: u32, hotplug: &CpuHotplug, aml: &mut Vec<u8>) {
         FieldUpdateRule::Preserve,
         vec![FieldEntry::Named(*b"SELE", 32), FieldEntry::Reserved(32), FieldEntry::Named(*b"DATA", 32)],
     );
-    let mutex = Mutex::new("LOCK".into(), 0);
+    let mutex = Mutex::new("CPLK".into(), 0);
     Device::new("CPUS".into(), vec![&hid, &uid, &crs, &region, &bytes, &words, &mutex, &Scan])
         .to_aml_bytes(aml);
     add_status(aml);
@@ -122,14 +122,14 @@ fn register(name: &str) -> Path {
 
 /// Whether the processor of a UID is there, as `_STA` says it.
 fn add_status(aml: &mut Vec<u8>) {
-    let lock = register("LOCK");
+    let lock = register("CPLK");
     let (select, enabled) = (register("SELE"), register("ENAB"));
     let select = Store::new(&select, &Arg(0));
     let absent = Store::new(&Local(0), &ZERO);
     let present = Store::new(&Local(0), &STA_PRESENT);
     let enabled = Equal::new(&enabled, &ONE);
     let look = If::new(&enabled, vec![&present]);
-    let (take, leave) = (Acquire::new(lock, u16::MAX), Release::new(register("LOCK")));
+    let (take, leave) = (Acquire::new(lock, u16::MAX), Release::new(register("CPLK")));
     let answer = Return::new(&Local(0));
     Method::new("STAT".into(), 1, true, vec![&take, &select, &absent, &look, &leave, &answer])
         .to_aml_bytes(aml);
@@ -139,7 +139,7 @@ fn add_status(aml: &mut Vec<u8>) {
 fn add_eject(aml: &mut Vec<u8>) {
     let (select, eject) = (register("SELE"), register("EJEC"));
     let (select, eject) = (Store::new(&select, &Arg(0)), Store::new(&eject, &ONE));
-    let (take, leave) = (Acquire::new(register("LOCK"), u16::MAX), Release::new(register("LOCK")));
+    let (take, leave) = (Acquire::new(register("CPLK"), u16::MAX), Release::new(register("CPLK")));
     Method::new("EJCT".into(), 1, true, vec![&take, &select, &eject, &leave]).to_aml_bytes(aml);
 }
 
@@ -162,7 +162,7 @@ impl Aml for Scan {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
         let [command, inserting, removing] = ["CMND", "INSR", "REMV"].map(Path::new);
         let data = Path::new("DATA");
-        let (take, leave) = (Acquire::new("LOCK".into(), u16::MAX), Release::new("LOCK".into()));
+        let (take, leave) = (Acquire::new("CPLK".into(), u16::MAX), Release::new("CPLK".into()));
         let more = Store::new(&Local(0), &ONE);
         let no_more = Store::new(&Local(0), &ZERO);
         let next = Store::new(&command, &NEXT_EVENT);
