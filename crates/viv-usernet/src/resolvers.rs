@@ -27,6 +27,12 @@ impl Resolvers {
         Self { path, changed: None, list: Vec::new(), current: 0 }
     }
 
+    /// A list that is from no file.
+    #[cfg(test)]
+    pub(crate) fn of(list: Vec<SocketAddr>) -> Self {
+        Self { path: PathBuf::from("/nonexistent"), changed: None, list, current: 0 }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.list.len()
@@ -82,15 +88,15 @@ mod tests {
 
     #[test]
     fn name_servers_are_read_and_changed() {
-        let text = "# a comment\nsearch example.org\nnameserver 192.0.2.1\n nameserver\tfd00::1 \nnameserver x\n";
+        let text =
+            "# a comment\nsearch example.org\nnameserver 192.0.2.1\n nameserver\tfd00::1 \nnameserver x\n";
         assert_eq!(parse(text), ["192.0.2.1:53".parse().unwrap(), "[fd00::1]:53".parse().unwrap()]);
         assert_eq!(parse("options edns0\n"), ["127.0.0.1:53".parse().unwrap()]);
     }
 
     #[test]
     fn the_next_one_is_used_when_one_fails() {
-        let mut resolvers = Resolvers::new("/nowhere".into());
-        resolvers.list = parse("nameserver 192.0.2.1\nnameserver 192.0.2.2\n");
+        let mut resolvers = Resolvers::of(parse("nameserver 192.0.2.1\nnameserver 192.0.2.2\n"));
         let first = resolvers.current().unwrap();
         resolvers.failed(first);
         let second = resolvers.current().unwrap();
