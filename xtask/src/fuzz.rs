@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: random guests and random accesses to devices, for as long as one likes.
 //!
-//! The targets are tests of the crates concerned: one compares interpreter and translator, and each device has one, found
-//! by the name of its module. Environment variables say from which seed and for how long.
+//! The targets are tests of the crates concerned: one compares interpreter and translator, and each device and image format
+//! has one, found by the name of its module. Environment variables say from which seed and for how long.
 
 use std::fs;
 use std::path::Path;
@@ -15,14 +15,16 @@ use crate::step;
 
 /// Random machines, interpreted and translated.
 const LOCKSTEP: &str = "lockstep";
-/// The module with a test for each device.
-const DEVICES: &str = "testing::fuzz::target::";
+/// The module with a test for each device or format.
+const TARGETS: &str = "testing::fuzz::target::";
+/// Where devices are, and image formats.
+const PACKAGES: [&str; 2] = ["viv-devices", "viv-disk"];
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]
 pub struct FuzzArgs {
     /// What is made up at random: `lockstep`, machines full of random code, interpreted and translated, which must come
-    /// to the same end; or a device's accesses [default: all, one after the other]
+    /// to the same end; a device's accesses; or the damage of an image [default: all, one after the other]
     target: Option<String>,
     /// Show the targets there are
     #[arg(long, conflicts_with = "target")]
@@ -39,7 +41,7 @@ pub struct FuzzArgs {
 pub fn run(root: &Path, args: &FuzzArgs) -> Result<()> {
     let mut targets = vec![LOCKSTEP.to_owned()];
     if args.target.as_deref() != Some(LOCKSTEP) {
-        targets.extend(devices(root)?);
+        targets.extend(all(root)?.into_iter().map(|(_, name)| name));
     }
     if args.list {
         println!("{}", targets.join("\n"));
@@ -54,53 +56,58 @@ pub fn run(root: &Path, args: &FuzzArgs) -> Result<()> {
     }
     let seed = args.seed.unwrap_or_else(any_seed);
     for target in targets {
-        match target.as_str() {
-            LOCKSTEP => lockstep(root, args.seconds, seed)?,
-            device => one_device(root, device, args.seconds, seed)?,
+        if target == LOCKSTEP {
+            lockstep(root, args.seconds, seed)?;
+            continue;
         }
+        let found = all(root)?.into_iter().find(|(_, name)| *name == target);
+        let (package, name) = found.context("a target is gone")?;
+        one(root, package, &name, args.seconds, seed)?;
     }
     Ok(())
 }
 
-/// The tests of devices, in a program that is built if need be.
-fn device_tests(root: &Path, filter: &str) -> Command {
+/// The tests of a package, in a program that is built if need be.
+fn tests(root: &Path, package: &str, filter: &str) -> Command {
     let mut tests = Command::new("cargo");
-    tests
-        .args(["test", "--quiet", "--locked", "--package", "viv-devices", "--lib", filter])
-        .current_dir(root);
+    tests.args(["test", "--quiet", "--locked", "--package", package, "--lib", filter]).current_dir(root);
     tests
 }
 
-/// The devices that have a target.
-fn devices(root: &Path) -> Result<Vec<String>> {
-    let mut list = device_tests(root, DEVICES);
-    list.args(["--", "--list", "--format", "terse"]).stderr(Stdio::inherit());
-    let output = list.output().context("starting cargo")?;
-    ensure!(output.status.success(), "the tests of viv-devices do not build");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let name = |line: &str| Some(line.strip_prefix(DEVICES)?.strip_suffix(": test")?.to_owned());
-    Ok(text.lines().filter_map(name).collect())
+/// The targets of devices and formats, each with its package.
+fn all(root: &Path) -> Result<Vec<(&'static str, String)>> {
+    let mut found = Vec::new();
+    for package in PACKAGES {
+        let mut list = tests(root, package, TARGETS);
+        list.args(["--", "--list", "--format", "terse"]).stderr(Stdio::inherit());
+        let output = list.output().context("starting cargo")?;
+        ensure!(output.status.success(), "the tests of {package} do not build");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let name = |line: &str| Some(line.strip_prefix(TARGETS)?.strip_suffix(": test")?.to_owned());
+        found.extend(text.lines().filter_map(name).map(|name| (package, name)));
+    }
+    Ok(found)
 }
 
-fn one_device(root: &Path, device: &str, seconds: u64, seed: u64) -> Result<()> {
-    let mut suite = device_tests(root, &format!("{DEVICES}{device}"));
+fn one(root: &Path, package: &str, name: &str, seconds: u64, seed: u64) -> Result<()> {
+    let mut suite = tests(root, package, &format!("{TARGETS}{name}"));
     suite
         .args(["--", "--exact", "--nocapture"])
         .env("VIV_FUZZ_SEED", seed.to_string())
         .env("VIV_FUZZ_SECONDS", seconds.to_string());
     ensure!(
         step::run(&mut suite)?,
-        "{device} fails; it began with --seed {seed}, and the seed that failed is above"
+        "{name} fails; it began with --seed {seed}, and the seed that failed is above"
     );
     Ok(())
 }
 
-/// Runs each device's target from seed `seed` on, all in so many seconds.
-pub fn every_device(root: &Path, seconds: u64, seed: u64) -> Result<usize> {
-    let devices = devices(root)?;
-    let share = (seconds / devices.len().max(1) as u64).max(1);
-    devices.iter().try_for_each(|device| one_device(root, device, share, seed))?;
-    Ok(devices.len())
+/// Runs the target of each device and format from seed `seed` on, all in so many seconds.
+pub fn every_target(root: &Path, seconds: u64, seed: u64) -> Result<usize> {
+    let targets = all(root)?;
+    let share = (seconds / targets.len().max(1) as u64).max(1);
+    targets.iter().try_for_each(|(package, name)| one(root, package, name, share, seed))?;
+    Ok(targets.len())
 }
 
 /// A seed that nobody has chosen, small enough to be copied by hand.

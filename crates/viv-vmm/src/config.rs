@@ -201,12 +201,25 @@ pub enum BootProtocol {
 pub struct DiskConfig {
     /// The image or block device.
     pub path: PathBuf,
+    /// What format it has, which is never guessed: a guest writes what it likes to a raw disk.
+    pub format: DiskFormat,
     /// Whether the guest is refused writes.
     pub readonly: bool,
     /// Where writes go.
     pub overlay: Overlay,
     /// What it is attached to.
     pub bus: DiskBus,
+}
+
+/// The format of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The file's bytes are the disk's.
+    #[default]
+    Raw,
+    /// QEMU's, with the backing files that it names.
+    Qcow2,
 }
 
 /// What a disk is attached to.
@@ -530,6 +543,7 @@ pub(crate) mod tests {
         let mut config = plain();
         config.disks.push(DiskConfig {
             path: "/disk".into(),
+            format: DiskFormat::Qcow2,
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
             bus: DiskBus::Sata,

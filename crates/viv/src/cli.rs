@@ -5,10 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use viv_disk::Format;
 use viv_vmm::config::{DiskBus, MAX_VCPUS};
 use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
+
+mod disk;
+
+pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -41,6 +46,9 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
     /// List, build and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
+    /// Make, convert, check and change disk images
+    #[command(subcommand, arg_required_else_help = true)]
+    Disk(DiskCommand),
     /// Ask what this host offers
     #[command(subcommand, arg_required_else_help = true)]
     Host(HostCommand),
@@ -174,9 +182,18 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     #[arg(long, value_name = "FILE", help_heading = "Firmware")]
     pub screenshot_on_exit: Option<PathBuf>,
 
-    /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
-    /// writes, `sata` is for systems without virtio
+    /// Disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
+    /// writes, `sata` is for systems without virtio, `format=raw` or `format=qcow2`
     #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware")]
+    #[arg(long_help = "Disk image, the guest's next virtio disk
+
+Options follow behind commas:
+- readonly:  the guest may not write to it
+- temporary: what the guest writes is forgotten at the end
+- sata:      a SATA disk, for systems without virtio
+- format=raw|qcow2: what it is. Without this, a file is a qcow2 image if its name ends with .qcow2 and it begins like one, \
+and raw if neither is so. Where these differ, it has to be given: the guest of a raw disk may write the beginning of an \
+image there, which names any file of the host as its backing file")]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
@@ -295,8 +312,10 @@ impl fmt::Display for EngineArg {
 /// One `--disk`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArg {
-    /// The raw image.
+    /// The image.
     pub path: PathBuf,
+    /// Its format, if it is given.
+    pub format: Option<Format>,
     /// Whether the guest may only read it.
     pub readonly: bool,
     /// Whether what the guest writes is forgotten at the end.
@@ -309,7 +328,13 @@ impl DiskArg {
     /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
     /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let mut disk = Self { path: PathBuf::new(), readonly: false, temporary: false, bus: DiskBus::Virtio };
+        let mut disk = Self {
+            path: PathBuf::new(),
+            format: None,
+            readonly: false,
+            temporary: false,
+            bus: DiskBus::Virtio,
+        };
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
@@ -318,11 +343,14 @@ impl DiskArg {
                 "temporary" => disk.temporary = true,
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
+                option if option.starts_with("format=") => {
+                    disk.format = Some(option.trim_start_matches("format=").parse()?);
+                }
                 // A part of the name, if an option is behind it.
                 _ if rest.len() < text.len() => break,
                 _ => {
                     return Err(format!(
-                        "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata' and 'virtio' are"
+                        "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata', 'virtio' and 'format=' are"
                     ));
                 }
             }
@@ -439,15 +467,18 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk =
-            |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, temporary: false, bus });
+        let disk = |path: &str, readonly, bus| {
+            Ok(DiskArg { path: path.into(), format: None, readonly, temporary: false, bus })
+        };
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
         assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
         let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
         assert!(temporary.temporary && !temporary.readonly);
-        for bad in ["a.img,ro", ",readonly", ""] {
+        let image = DiskArg::parse("a.img,readonly,format=qcow2").expect("a disk");
+        assert_eq!((image.format, image.readonly), (Some(Format::Qcow2), true));
+        for bad in ["a.img,ro", ",readonly", "", "a.img,format=vhd"] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");
         }
     }

@@ -8,7 +8,7 @@
 //! - [`session`]: one VM process with its streams and the user's, from start to end.
 //! - [`terminal`], [`escape`], [`signals`]: the user's side of a session.
 //! - [`stats`]: what `viv run --stats` says at the end.
-//! - [`image`], [`host`]: the other subcommands. They return what they print.
+//! - [`image`], [`disk`], [`host`]: the other subcommands. They return what they print.
 //!
 //! `viv` fails with exactly one line on standard error ([`failure`]) and a status that is not zero: 125 from
 //! `viv run`, whose other statuses are the guest's; elsewhere 2 for a command line that is not understood and
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod disk;
 mod escape;
 mod failure;
 mod host;
@@ -41,7 +42,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Cli, Command, HostCommand};
+use crate::cli::{Cli, Command, DiskCommand, HostCommand};
 use crate::failure::{Failure, RUN_FAILED};
 
 /// The exit status for a command line that is not understood.
@@ -63,6 +64,17 @@ fn main() -> ExitCode {
             Ok(status) => return ExitCode::from(status),
             Err(failure) => Err(failure),
         },
+        Command::Disk(DiskCommand::Check { repair, file, output }) => {
+            match disk::check::run(&file, repair, output.form) {
+                Ok((text, 0)) => Ok((text, true)),
+                Ok((text, status)) => match print(&text) {
+                    Ok(()) => return ExitCode::from(status),
+                    Err(error) => Err(Failure::of("writing to standard output", &error)),
+                },
+                Err(failure) => Err(failure),
+            }
+        }
+        Command::Disk(command) => disk::command(command).map(|text| (text, true)),
         Command::Host(HostCommand::Check { output }) => host::check(output.form),
         Command::Image(command) => image::command(command).map(|text| (text, true)),
         Command::Version => Ok((format!("viv {}\n", env!("CARGO_PKG_VERSION")), true)),

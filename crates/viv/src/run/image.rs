@@ -6,8 +6,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
 use viv_vmm::config::{
-    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, Fds, FileSource, KernelConfig,
-    MachineConfig, Overlay, Stream,
+    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, DiskFormat, Fds, FileSource,
+    KernelConfig, MachineConfig, Overlay, Stream,
 };
 
 use crate::cli::RunArgs;
@@ -60,7 +60,13 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             cmdline: CMDLINE.to_owned(),
             protocol: BootProtocol::Auto,
         }),
-        disks: vec![DiskConfig { path: image.root(), readonly: false, overlay, bus: DiskBus::Virtio }],
+        disks: vec![DiskConfig {
+            path: image.root(),
+            format: DiskFormat::Raw,
+            readonly: false,
+            overlay,
+            bus: DiskBus::Virtio,
+        }],
         cdroms: Vec::new(),
         serial: Some(serial),
         console,
