@@ -40,12 +40,10 @@ impl Format {
         match (named, Self::begins_like(path)?) {
             (true, Self::Qcow2) => Ok(Self::Qcow2),
             (false, Self::Raw) => Ok(Self::Raw),
-            (true, Self::Raw) => {
-                Err(uncertain("it is named like a qcow2 image and does not begin like one; state its format"))
+            (true, Self::Raw) => Err(uncertain("it is named like a qcow2 image and does not begin like one")),
+            (false, Self::Qcow2) => {
+                Err(uncertain("it begins like a qcow2 image, which the guest of a raw disk may have written"))
             }
-            (false, Self::Qcow2) => Err(uncertain(
-                "it begins like a qcow2 image, which the guest of a raw disk may have written; state its format",
-            )),
         }
     }
 
@@ -116,7 +114,7 @@ pub(crate) fn open_backing(
                 "{} does not say its format; say it with `viv disk rebase -u`, if it is to be trusted",
                 image.display()
             );
-            return Err(DiskError::Format { path, reason });
+            return Err(below(DiskError::Format { path, reason }));
         }
     };
     match format {

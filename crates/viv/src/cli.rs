@@ -344,7 +344,7 @@ impl DiskArg {
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
                 option if option.starts_with("format=") => {
-                    disk.format = Some(option.trim_start_matches("format=").parse()?);
+                    disk.format = Some(option.strip_prefix("format=").unwrap_or(option).parse()?);
                 }
                 // A part of the name, if an option is behind it.
                 _ if rest.len() < text.len() => break,

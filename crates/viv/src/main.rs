@@ -42,7 +42,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Cli, Command, DiskCommand, HostCommand};
+use crate::cli::{Cli, Command, HostCommand};
 use crate::failure::{Failure, RUN_FAILED};
 
 /// The exit status for a command line that is not understood.
@@ -64,17 +64,14 @@ fn main() -> ExitCode {
             Ok(status) => return ExitCode::from(status),
             Err(failure) => Err(failure),
         },
-        Command::Disk(DiskCommand::Check { repair, file, output }) => {
-            match disk::check::run(&file, repair, output.form) {
-                Ok((text, 0)) => Ok((text, true)),
-                Ok((text, status)) => match print(&text) {
-                    Ok(()) => return ExitCode::from(status),
-                    Err(error) => Err(Failure::of("writing to standard output", &error)),
-                },
-                Err(failure) => Err(failure),
-            }
-        }
-        Command::Disk(command) => disk::command(command).map(|text| (text, true)),
+        Command::Disk(command) => match disk::command(command) {
+            Ok((text, 0)) => Ok((text, true)),
+            Ok((text, status)) => match print(&text) {
+                Ok(()) => return ExitCode::from(status),
+                Err(error) => Err(Failure::of("writing to standard output", &error)),
+            },
+            Err(failure) => Err(failure),
+        },
         Command::Host(HostCommand::Check { output }) => host::check(output.form),
         Command::Image(command) => image::command(command).map(|text| (text, true)),
         Command::Version => Ok((format!("viv {}\n", env!("CARGO_PKG_VERSION")), true)),

@@ -24,7 +24,7 @@ pub(super) struct Cache {
 impl Cache {
     /// One that takes about `bytes`.
     pub(super) fn new(bytes: u64, table_size: u64) -> Self {
-        let capacity = crate::bytes::index((bytes / table_size.max(1)).clamp(8, 8192));
+        let capacity = crate::bytes::index(bytes.checked_div(table_size).unwrap_or(0).clamp(8, 8192));
         Self { tables: HashMap::new(), capacity, dirty: 0, clock: AtomicU64::new(0) }
     }
 

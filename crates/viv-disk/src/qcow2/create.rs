@@ -27,8 +27,8 @@ pub struct CreateOptions {
     pub compression: Compression,
     /// The backing file as the image names it, and its format.
     pub backing: Option<(PathBuf, Format)>,
-    /// What the backing file is now: [`crate::open_kept`].
-    pub(crate) base_stamp: Option<Vec<u8>>,
+    /// What the backing file is now, for [`crate::open_kept`] to compare.
+    pub base_stamp: Option<Vec<u8>>,
 }
 
 impl Default for CreateOptions {

@@ -225,7 +225,6 @@ impl Disk for Qcow2Disk {
             let (source, length) = self.locate(offset)?;
             let end = offset.saturating_add(length);
             match (source, &self.backing) {
-                (Source::Zeroes, _) | (Source::Backing, None) => {}
                 (Source::Backing, Some(backing)) if offset < backing.size() => {
                     // What lies below knows where its data is.
                     if let Some(data) = backing.data_from(offset)?
@@ -234,7 +233,7 @@ impl Disk for Qcow2Disk {
                         return Ok(Some(data.start..data.end.min(end)));
                     }
                 }
-                (Source::Backing, Some(_)) => {}
+                (Source::Zeroes | Source::Backing, _) => {}
                 (Source::File(_) | Source::Packed(_), _) => return Ok(Some(offset..end)),
             }
             offset = end;

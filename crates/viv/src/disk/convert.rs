@@ -1,6 +1,6 @@
 //! `viv disk convert`.
 
-use viv_disk::{Access, Disk, DiskError, Format, NewDisk};
+use viv_disk::{Access, DiskError, Format, NewDisk};
 
 use super::{bar, failed, format_of, new_format, options};
 use crate::cli::ConvertArgs;

@@ -1,6 +1,6 @@
 //! `viv disk`: images of disks, made, converted, checked and changed.
 
-pub mod check;
+mod check;
 mod convert;
 mod info;
 
@@ -15,21 +15,18 @@ use crate::cli::{CompressionArg, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs
 use crate::failure::Failure;
 use crate::size::Size;
 
-/// Does what is asked for, and returns what is to be printed.
-pub fn command(command: DiskCommand) -> Result<String, Failure> {
+/// Does what is asked for, and returns what is to be printed, with the exit status.
+pub fn command(command: DiskCommand) -> Result<(String, u8), Failure> {
     match command {
-        DiskCommand::Create(args) => create(&args).map(|()| String::new()),
-        DiskCommand::Info { file, output } => info::run(&file, output.form),
-        DiskCommand::Convert(args) => convert::run(&args).map(|()| String::new()),
-        DiskCommand::Resize { format, shrink, file, size } => {
-            resize(&file, format, &size, shrink).map(|()| String::new())
-        }
-        DiskCommand::Check { repair, file, output } => {
-            check::run(&file, repair, output.form).map(|(text, _)| text)
-        }
-        DiskCommand::Commit { file } => commit(&file).map(|()| String::new()),
-        DiskCommand::Rebase(args) => rebase(&args).map(|()| String::new()),
+        DiskCommand::Create(args) => create(&args)?,
+        DiskCommand::Info { file, output } => return info::run(&file, output.form).map(|text| (text, 0)),
+        DiskCommand::Convert(args) => convert::run(&args)?,
+        DiskCommand::Resize { format, shrink, file, size } => resize(&file, format, &size, shrink)?,
+        DiskCommand::Check { repair, file, output } => return check::run(&file, repair, output.form),
+        DiskCommand::Commit { file } => commit(&file)?,
+        DiskCommand::Rebase(args) => rebase(&args)?,
     }
+    Ok((String::new(), 0))
 }
 
 /// A failure with its remedy, where options of these commands are one.
