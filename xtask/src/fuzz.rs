@@ -39,30 +39,24 @@ pub struct FuzzArgs {
 
 /// Runs what is asked for; fails at the first discrepancy.
 pub fn run(root: &Path, args: &FuzzArgs) -> Result<()> {
-    let mut targets = vec![LOCKSTEP.to_owned()];
+    let mut targets = vec![(None, LOCKSTEP.to_owned())];
     if args.target.as_deref() != Some(LOCKSTEP) {
-        targets.extend(all(root)?.into_iter().map(|(_, name)| name));
+        targets.extend(all(root)?.into_iter().map(|(package, name)| (Some(package), name)));
     }
     if args.list {
-        println!("{}", targets.join("\n"));
+        targets.iter().for_each(|(_, name)| println!("{name}"));
         return Ok(());
     }
     if let Some(target) = &args.target {
-        ensure!(
-            targets.contains(target),
-            "there is no target {target}: `cargo xtask fuzz --list` shows them"
-        );
-        targets.retain(|one| one == target);
+        targets.retain(|(_, name)| name == target);
+        ensure!(!targets.is_empty(), "there is no target {target}: `cargo xtask fuzz --list` shows them");
     }
     let seed = args.seed.unwrap_or_else(any_seed);
-    for target in targets {
-        if target == LOCKSTEP {
-            lockstep(root, args.seconds, seed)?;
-            continue;
+    for (package, name) in targets {
+        match package {
+            None => lockstep(root, args.seconds, seed)?,
+            Some(package) => one(root, package, &name, args.seconds, seed)?,
         }
-        let found = all(root)?.into_iter().find(|(_, name)| *name == target);
-        let (package, name) = found.context("a target is gone")?;
-        one(root, package, &name, args.seconds, seed)?;
     }
     Ok(())
 }

@@ -290,6 +290,11 @@ impl Meta {
             || !self.ended.is_empty())
     }
 
+    /// Says that a sync has failed: nothing is promised from then on.
+    pub(super) fn give_up(&mut self) {
+        self.failed = true;
+    }
+
     /// Makes all changes durable, in an order by which no cut does harm.
     pub(super) fn commit(&mut self, file: &dyn Storage) -> Result<(), DiskError> {
         if self.failed {

@@ -251,7 +251,10 @@ impl Disk for Qcow2Disk {
             return Ok(());
         }
         // Most of the wait, while others go on.
-        self.file.sync()?;
+        if let Err(error) = self.file.sync() {
+            self.meta_mut().give_up();
+            return Err(error);
+        }
         {
             let meta = self.meta();
             if meta.is_clean() {
