@@ -17,6 +17,7 @@
 
 mod cli;
 mod disk;
+mod disk_options;
 mod escape;
 mod failure;
 mod host;

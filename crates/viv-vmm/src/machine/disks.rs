@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use viv_disk::qcow2::Qcow2Disk;
-use viv_disk::{Access, Disk, DiskError, Format, RawDisk, open_kept};
+use viv_disk::{Access, Caching, Disk, DiskError, Format, RawDisk, open_kept};
 
-use crate::config::{DiskConfig, DiskFormat, Overlay};
+use crate::config::{CacheMode, DiskConfig, DiskFormat, Overlay};
 
 /// Opens a disk as the config says.
 pub(crate) fn open(config: &DiskConfig) -> Result<Box<dyn Disk>, DiskError> {
@@ -13,7 +13,13 @@ pub(crate) fn open(config: &DiskConfig) -> Result<Box<dyn Disk>, DiskError> {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,
     };
-    let disk = |access| viv_disk::open(&config.path, format, access);
+    let direct = config.tuning.cache == CacheMode::None;
+    let disk = |access| -> Result<Box<dyn Disk>, DiskError> {
+        match format {
+            Format::Raw if direct => Ok(Box::new(RawDisk::open_with(&config.path, access, Caching::Direct)?)),
+            Format::Raw | Format::Qcow2 => viv_disk::open(&config.path, format, access),
+        }
+    };
     match &config.overlay {
         Overlay::None if config.readonly => disk(Access::ReadOnly),
         Overlay::None => disk(Access::ReadWrite),
@@ -37,7 +43,7 @@ fn scratch_directory() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DiskBus;
+    use crate::config::{DiskBus, DiskTuning};
 
     #[test]
     fn writes_go_where_the_config_says() {
@@ -50,6 +56,7 @@ mod tests {
             readonly,
             overlay,
             bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
         };
         let kept = Overlay::Kept { path: directory.path().join("kept") };
 

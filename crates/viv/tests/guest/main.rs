@@ -25,6 +25,7 @@ mod memory;
 mod memtest;
 mod power;
 mod programs;
+mod resources;
 mod screen;
 mod smp;
 mod xen;
