@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: random guests, random accesses to devices and random frames, for as long as one likes.
+//! `cargo xtask fuzz`: random guests, accesses to devices, images and frames, for as long as one likes.
 //!
-//! The targets are tests of the crates concerned: one compares interpreter and translator, and each device has one, found
-//! by the name of its module, as each part of the user-mode network has. Environment variables say from which seed and for how long.
+//! The targets are tests of the crates concerned: one compares interpreter and translator, and each device, image format and
+//! part of the user-mode network has one, found by the name of its module. Environment variables say from which seed and for how long.
 
 use std::fs;
 use std::path::Path;
@@ -15,16 +15,16 @@ use crate::step;
 
 /// Random machines, interpreted and translated.
 const LOCKSTEP: &str = "lockstep";
-/// The crates whose targets are found by the names of their tests.
-const CRATES: [&str; 2] = ["viv-devices", "viv-usernet"];
-/// The module with a test for each target.
-const DEVICES: &str = "testing::fuzz::target::";
+/// The module with a test for each device or format.
+const TARGETS: &str = "testing::fuzz::target::";
+/// Where devices are, image formats, and the user-mode network.
+const PACKAGES: [&str; 3] = ["viv-devices", "viv-disk", "viv-usernet"];
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]
 pub struct FuzzArgs {
     /// What is made up at random: `lockstep`, machines full of random code, interpreted and translated, which must come
-    /// to the same end; a device's accesses; or what a guest sends to its network [default: all, one after the other]
+    /// to the same end; a device's accesses; the damage of an image; or what a guest sends to its network [default: all, one after the other]
     target: Option<String>,
     /// Show the targets there are
     #[arg(long, conflicts_with = "target")]
@@ -39,76 +39,69 @@ pub struct FuzzArgs {
 
 /// Runs what is asked for; fails at the first discrepancy.
 pub fn run(root: &Path, args: &FuzzArgs) -> Result<()> {
-    let asked = args.target.as_deref();
+    let mut targets = vec![(None, LOCKSTEP.to_owned())];
+    if args.target.as_deref() != Some(LOCKSTEP) {
+        targets.extend(all(root)?.into_iter().map(|(package, name)| (Some(package), name)));
+    }
+    if args.list {
+        targets.iter().for_each(|(_, name)| println!("{name}"));
+        return Ok(());
+    }
+    if let Some(target) = &args.target {
+        targets.retain(|(_, name)| name == target);
+        ensure!(!targets.is_empty(), "there is no target {target}: `cargo xtask fuzz --list` shows them");
+    }
     let seed = args.seed.unwrap_or_else(any_seed);
-    if args.list {
-        println!("{LOCKSTEP}");
-    } else if asked.is_none_or(|target| target == LOCKSTEP) {
-        lockstep(root, args.seconds, seed)?;
+    for (package, name) in targets {
+        match package {
+            None => lockstep(root, args.seconds, seed)?,
+            Some(package) => one(root, package, &name, args.seconds, seed)?,
+        }
     }
-    if asked == Some(LOCKSTEP) {
-        return Ok(());
-    }
-    let mut targets = devices(root)?;
-    if args.list {
-        targets.iter().for_each(|target| println!("{}", target.name));
-        return Ok(());
-    }
-    if let Some(asked) = asked {
-        targets.retain(|target| target.name == asked);
-        ensure!(!targets.is_empty(), "there is no target {asked}: `cargo xtask fuzz --list` shows them");
-    }
-    targets.iter().try_for_each(|target| one_device(root, target, args.seconds, seed))
+    Ok(())
 }
 
-/// A target that is the test of a crate.
-struct Target {
-    package: &'static str,
-    name: String,
-}
-
-/// The tests of a crate, in a program that is built if need be.
-fn device_tests(root: &Path, package: &str, filter: &str) -> Command {
+/// The tests of a package, in a program that is built if need be.
+fn tests(root: &Path, package: &str, filter: &str) -> Command {
     let mut tests = Command::new("cargo");
     tests.args(["test", "--quiet", "--locked", "--package", package, "--lib", filter]).current_dir(root);
     tests
 }
 
-/// The devices, and other parts, that have a target.
-fn devices(root: &Path) -> Result<Vec<Target>> {
-    let mut targets = Vec::new();
-    for package in CRATES {
-        let mut list = device_tests(root, package, DEVICES);
+/// The targets of devices and formats, each with its package.
+fn all(root: &Path) -> Result<Vec<(&'static str, String)>> {
+    let mut found = Vec::new();
+    for package in PACKAGES {
+        let mut list = tests(root, package, TARGETS);
         list.args(["--", "--list", "--format", "terse"]).stderr(Stdio::inherit());
         let output = list.output().context("starting cargo")?;
         ensure!(output.status.success(), "the tests of {package} do not build");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let name = |line: &str| Some(line.strip_prefix(DEVICES)?.strip_suffix(": test")?.to_owned());
-        targets.extend(text.lines().filter_map(name).map(|name| Target { package, name }));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let name = |line: &str| Some(line.strip_prefix(TARGETS)?.strip_suffix(": test")?.to_owned());
+        found.extend(text.lines().filter_map(name).map(|name| (package, name)));
     }
-    Ok(targets)
+    Ok(found)
 }
 
-fn one_device(root: &Path, target: &Target, seconds: u64, seed: u64) -> Result<()> {
-    let mut suite = device_tests(root, target.package, &format!("{DEVICES}{}", target.name));
+fn one(root: &Path, package: &str, name: &str, seconds: u64, seed: u64) -> Result<()> {
+    let mut suite = tests(root, package, &format!("{TARGETS}{name}"));
     suite
         .args(["--", "--exact", "--nocapture"])
         .env("VIV_FUZZ_SEED", seed.to_string())
         .env("VIV_FUZZ_SECONDS", seconds.to_string());
     ensure!(
         step::run(&mut suite)?,
-        "{} fails; it began with --seed {seed}, and the seed that failed is above",
-        target.name
+        "{name} fails; it began with --seed {seed}, and the seed that failed is above"
     );
     Ok(())
 }
 
-/// Runs each device's target from seed `seed` on, all in so many seconds.
-pub fn every_device(root: &Path, seconds: u64, seed: u64) -> Result<usize> {
-    let devices = devices(root)?;
-    let share = (seconds / devices.len().max(1) as u64).max(1);
-    devices.iter().try_for_each(|device| one_device(root, device, share, seed))?;
-    Ok(devices.len())
+/// Runs the target of each device and format from seed `seed` on, all in so many seconds.
+pub fn every_target(root: &Path, seconds: u64, seed: u64) -> Result<usize> {
+    let targets = all(root)?;
+    let share = (seconds / targets.len().max(1) as u64).max(1);
+    targets.iter().try_for_each(|(package, name)| one(root, package, name, share, seed))?;
+    Ok(targets.len())
 }
 
 /// A seed that nobody has chosen, small enough to be copied by hand.

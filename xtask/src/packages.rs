@@ -24,6 +24,8 @@ pub const FOR_TESTS: &[&str] = &[
     "gdb",
     // Firmware for UEFI.
     "ovmf",
+    // qemu-img and qemu-io, to make and check images.
+    "qemu-utils",
     // Systems that are started.
     "debian-installer-12-netboot-amd64",
     "gnumach-image-1.8-486",

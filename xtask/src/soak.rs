@@ -1,7 +1,8 @@
 //! `cargo xtask soak`: the long runs, before a release or after a change in the CPU.
 //!
 //! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
-//! seed; random machines, interpreted and translated; random accesses to devices, and guests that write garbage to them;
+//! seed; random machines, interpreted and translated; random accesses to devices, and damaged images; cuts of the power
+//! while images are written; guests that write garbage to them;
 //! guests that boot, run a command and end; small work in guests whose results must be the host's; tests with guests that
 //! take long; the tests with Debian in a guest, under torture; and [`workouts`], real programs that must come to the same
 //! in a guest as on the host. The first discrepancy ends it.
@@ -49,8 +50,10 @@ enum Part {
     Differential,
     /// Random machines, interpreted and translated
     Machines,
-    /// Random accesses to each device
+    /// Random accesses to each device, and damaged images
     Devices,
+    /// Cuts of the power while images are written
+    Power,
     /// Guests that write garbage to every port and every page of device memory
     Garbage,
     /// Guests that boot, run a command and end
@@ -69,6 +72,11 @@ enum Part {
 const CASES: u64 = 100;
 /// Blocks of each mode beside them.
 const BLOCKS: u64 = 20_000;
+
+/// Loads of an image in a round, cuts of the power in each, and processes that are killed beside them.
+const LOADS: u64 = 50;
+const CUTS: u64 = 60;
+const KILLS: u64 = 100;
 
 /// Guests of each kind that write garbage, in a round.
 const GARBAGE: u64 = 20;
@@ -109,8 +117,18 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
                 format!("random machines: {} s, no difference", share.as_secs())
             }
             Part::Devices => {
-                let devices = fuzz::every_device(root, share.as_secs(), fuzz::any_seed())?;
-                format!("random accesses to devices: {devices} devices in {} s, nothing found", share.as_secs())
+                let targets = fuzz::every_target(root, share.as_secs(), fuzz::any_seed())?;
+                format!("random accesses to devices, damaged images: {targets} targets in {} s, nothing found", share.as_secs())
+            }
+            Part::Power => {
+                let first = fuzz::any_seed();
+                let rounds = rounds(share, |round| power_cuts(root, first + round * LOADS))?;
+                format!(
+                    "power cuts: {} in {} loads, and {} processes killed, nothing lost",
+                    rounds * LOADS * CUTS,
+                    rounds * LOADS,
+                    rounds * KILLS
+                )
             }
             Part::Garbage => {
                 let first = fuzz::any_seed();
@@ -168,6 +186,22 @@ fn differential(root: &Path, seed: u64) -> Result<()> {
     };
     suite("testing::differential", [("VIV_DIFF_SEED", seed), ("VIV_DIFF_CASES", CASES)])?;
     suite("testing::blocks", [("VIV_DIFF_SEED", seed * BLOCKS), ("VIV_DIFF_BLOCKS", BLOCKS)])
+}
+
+/// Images that are written while the power fails, or the process is killed.
+fn power_cuts(root: &Path, seed: u64) -> Result<()> {
+    for test in ["qcow2::tests::power::", "qcow2::tests::killed::a_killed"] {
+        let mut tests = Command::new("cargo");
+        tests
+            .args(["test", "--quiet", "--locked", "--package", "viv-disk", "--lib", test])
+            .current_dir(root)
+            .env("VIV_QCOW2_SEED", seed.to_string())
+            .env("VIV_QCOW2_LOADS", LOADS.to_string())
+            .env("VIV_QCOW2_CUTS", CUTS.to_string())
+            .env("VIV_QCOW2_KILLS", KILLS.to_string());
+        ensure!(step::run(&mut tests)?, "an image is damaged or lost writes with VIV_QCOW2_SEED={seed}");
+    }
+    Ok(())
 }
 
 fn garbage(root: &Path, seed: u64) -> Result<()> {

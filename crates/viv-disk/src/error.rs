@@ -86,14 +86,6 @@ pub enum DiskError {
         /// How many.
         length: u64,
     },
-    /// The overlay file would be larger than files can be.
-    #[error("disk {} is too large for an overlay: {length} bytes", path.display())]
-    TooLarge {
-        /// The base.
-        path: PathBuf,
-        /// Its length.
-        length: u64,
-    },
     /// A range lies outside the disk.
     #[error("{length} bytes at offset {offset} lie outside the disk of {size} bytes")]
     OutOfRange {
@@ -110,19 +102,38 @@ pub enum DiskError {
         /// The file.
         path: PathBuf,
     },
-    /// A file that should be an overlay is none, or is damaged.
-    #[error("{} is no usable overlay: {reason}", path.display())]
-    BadOverlay {
-        /// The overlay's file.
+    /// An image is damaged, or of a kind that cannot be used.
+    #[error("image {} cannot be used: {reason}", path.display())]
+    BadImage {
+        /// The image's file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// The base of an overlay was opened for writing.
-    #[error("disk {} must be opened read-only to be the base of an overlay", base.display())]
-    BaseNotReadOnly {
-        /// The base.
-        base: PathBuf,
+    /// An image cannot be made or changed as it is asked for.
+    #[error("cannot make image {} so: {reason}", path.display())]
+    CannotCreate {
+        /// The image's file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A file's format is not stated and cannot be told safely.
+    #[error("the format of {} is not certain: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why it is not, and what to do.
+        reason: String,
+    },
+    /// A backing file cannot be used.
+    #[error("the backing file of {} cannot be used", path.display())]
+    Backing {
+        /// The image that names it.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<DiskError>,
     },
     /// The base is not the one the overlay was made for, or was changed since.
     #[error("disk {} changed since overlay {} was made on it: {what}", base.display(), path.display())]

@@ -24,6 +24,8 @@ pub(crate) struct DiskFile {
     file: File,
     path: PathBuf,
     is_block_device: bool,
+    /// Whether what is written has to outlive the process.
+    durable: bool,
     /// What is asked of transfers, if they go past the host's cache.
     direct: Option<Alignment>,
     /// Held alone while blocks are read, changed in part and written back, shared by all other writes. Only for direct
@@ -34,12 +36,17 @@ pub(crate) struct DiskFile {
 impl DiskFile {
     /// Opens and locks an existing file or block device.
     pub(crate) fn open(path: &Path, write: bool) -> Result<Self, DiskError> {
-        Self::open_with(path, write, OFlags::empty())
+        Self::from_file(Self::open_file(path, write, OFlags::empty())?, path, write)
+    }
+
+    /// Opens one to look at what it is, whoever has it open.
+    pub(crate) fn open_unlocked(path: &Path) -> Result<Self, DiskError> {
+        Self::unlocked(Self::open_file(path, false, OFlags::empty())?, path)
     }
 
     /// The same, past the host's cache.
     pub(crate) fn open_direct(path: &Path, write: bool) -> Result<Self, DiskError> {
-        let mut opened = Self::open_with(path, write, OFlags::DIRECT)?;
+        let mut opened = Self::from_file(Self::open_file(path, write, OFlags::DIRECT)?, path, write)?;
         let action = "find out about direct access (cache=none) to";
         let alignment = Alignment::of(&opened.file).map_err(DiskError::io(action, path))?;
         let length = opened.length()?;
@@ -50,35 +57,50 @@ impl DiskFile {
         Ok(opened)
     }
 
-    fn open_with(path: &Path, write: bool, flags: OFlags) -> Result<Self, DiskError> {
+    fn open_file(path: &Path, write: bool, flags: OFlags) -> Result<File, DiskError> {
         // Non-blocking, because opening a FIFO would wait for its other end.
-        let file = OpenOptions::new()
+        OpenOptions::new()
             .read(true)
             .write(write)
             .custom_flags((flags | OFlags::NONBLOCK).bits().cast_signed())
             .open(path)
-            .map_err(DiskError::io("open", path))?;
-        Self::from_file(file, path, write)
+            .map_err(DiskError::io("open", path))
     }
 
-    /// Takes over a file and locks it.
-    pub(crate) fn from_file(file: File, path: &Path, write: bool) -> Result<Self, DiskError> {
+    fn unlocked(file: File, path: &Path) -> Result<Self, DiskError> {
         let kind = file.metadata().map_err(DiskError::io("examine", path))?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(DiskError::NotADisk { path: path.to_owned() });
         }
+        let is_block_device = kind.is_block_device();
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            is_block_device,
+            durable: true,
+            direct: None,
+            blocks: RwLock::default(),
+        })
+    }
+
+    /// Takes over a file and locks it.
+    pub(crate) fn from_file(file: File, path: &Path, write: bool) -> Result<Self, DiskError> {
+        let file = Self::unlocked(file, path)?;
         let operation = if write {
             FlockOperation::NonBlockingLockExclusive
         } else {
             FlockOperation::NonBlockingLockShared
         };
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse { path: path.to_owned(), write }),
-            Err(errno) => return Err(DiskError::io("lock", path)(errno)),
+        match rustix::fs::flock(&file.file, operation) {
+            Ok(()) => Ok(file),
+            Err(Errno::WOULDBLOCK) => Err(DiskError::InUse { path: path.to_owned(), write }),
+            Err(errno) => Err(DiskError::io("lock", path)(errno)),
         }
-        let is_block_device = kind.is_block_device();
-        Ok(Self { file, path: path.to_owned(), is_block_device, direct: None, blocks: RwLock::default() })
+    }
+
+    /// One whose contents nobody needs once it is closed: it is never synced.
+    pub(crate) fn fleeting(self) -> Self {
+        Self { durable: false, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -120,6 +142,40 @@ impl DiskFile {
 
     pub(crate) fn set_length(&self, length: u64) -> Result<(), DiskError> {
         self.file.set_len(length).map_err(DiskError::io("resize", &self.path))
+    }
+
+    /// The first range at or behind `offset` that the file does not know to be zeroes.
+    pub(crate) fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
+        let fail = DiskError::io("look for data in", &self.path);
+        let start = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            // Not every file knows.
+            Err(Errno::INVAL) => return Ok(Some(offset..u64::MAX)),
+            Err(errno) => return Err(fail(errno)),
+        };
+        let end = rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(start)).map_err(fail)?;
+        Ok(Some(start..end))
+    }
+
+    /// Another handle of the same open and locked file.
+    pub(crate) fn try_clone(&self) -> Result<Self, DiskError> {
+        let file = self.file.try_clone().map_err(DiskError::io("open", &self.path))?;
+        Ok(Self { file, path: self.path.clone(), blocks: RwLock::default(), ..*self })
+    }
+
+    /// Fills `data` as far as the file reaches; how many bytes that were.
+    pub(crate) fn read_some(&self, offset: u64, data: &mut [u8]) -> Result<usize, DiskError> {
+        let mut have = 0_usize;
+        while let Some(rest) = data.get_mut(have..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset.saturating_add(have as u64)) {
+                Ok(0) => break,
+                Ok(read) => have = have.saturating_add(read),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(DiskError::io("read", &self.path)(error)),
+            }
+        }
+        Ok(have)
     }
 
     pub(crate) fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
@@ -189,6 +245,9 @@ impl DiskFile {
 
     /// `fdatasync`.
     pub(crate) fn sync(&self) -> Result<(), DiskError> {
+        if !self.durable {
+            return Ok(());
+        }
         rustix::fs::fdatasync(&self.file).map_err(DiskError::io("flush", &self.path))
     }
 

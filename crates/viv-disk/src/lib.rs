@@ -2,7 +2,8 @@
 //!
 //! - [`Disk`]: what a block device model asks of a back end.
 //! - [`RawDisk`]: a file or block device whose bytes are the disk's.
-//! - [`OverlayDisk`]: a base that is only read, with the changes in a sparse file of their own.
+//! - [`qcow2`]: images that grow with what is written, over a backing file or not.
+//! - [`Format`] and [`open`]: which of them a file is, which is stated and not guessed.
 //!
 //! - [`aio`]: requests to a disk that run beside each other, between its file and guest memory.
 //!
@@ -11,7 +12,7 @@
 //! [`SECTOR`] bytes; what a request may start at and span is the caller's business, as long as it lies within the disk.
 //!
 //! A file in use is locked (`flock`), shared by readers, held alone by a writer, so that no file has two
-//! writers and no overlay's base is written behind its back. The kernel lets go of the lock with the process.
+//! writers and no backing file is written behind its back. The kernel lets go of the lock with the process.
 //!
 //! The crate knows nothing of devices and machines, and of guests no more than that they have memory. Offsets come from guests and headers from files
 //! of unknown origin; whatever is in them, calls end in an error that says what was being done to which file,
@@ -29,17 +30,31 @@
 )]
 
 pub mod aio;
+mod bytes;
+mod chain;
 mod direct;
 mod error;
 mod file;
-mod overlay;
+mod format;
+mod kept;
+mod new_disk;
+mod new_file;
+pub mod qcow2;
 mod raw;
+mod storage;
+#[cfg(test)]
+mod testing;
 #[allow(unsafe_code)]
 mod uring;
 
+use std::ops::Range;
+
+pub use chain::{commit, rebase};
 pub use error::DiskError;
-pub use overlay::OverlayDisk;
-pub use raw::{Access, Caching, RawDisk};
+pub use format::{Format, backing_path, open};
+pub use kept::open_kept;
+pub use new_disk::NewDisk;
+pub use raw::{Access, Caching, RawDisk, resize_raw};
 
 /// The unit of a disk's size, in bytes.
 pub const SECTOR: u64 = 512;
@@ -68,6 +83,11 @@ pub trait Disk: Send + Sync {
 
     /// Fills `data` with what lies at `offset`.
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError>;
+
+    /// The first range at or behind `offset` that may hold something else than zeroes; none if there is none.
+    fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
+        Ok((offset < self.size()).then(|| offset..self.size()))
+    }
 
     /// Puts `data` at `offset`. Until a [`Disk::flush`] has succeeded, a crash may undo any part of it.
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError>;

@@ -1,5 +1,6 @@
 //! A file or block device as it is.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::file::DiskFile;
@@ -83,6 +84,26 @@ impl RawDisk {
     }
 }
 
+/// Makes the raw disk at `path` larger by zeroes, or smaller if `shrink` allows that.
+///
+/// # Errors
+/// When the file cannot be written, or would lose something.
+pub fn resize_raw(path: &Path, size: u64, shrink: bool) -> Result<(), DiskError> {
+    let file = DiskFile::open(path, true)?;
+    let length = file.length()?;
+    let refuse = |reason| Err(DiskError::CannotCreate { path: path.to_owned(), reason });
+    if size == 0 || !size.is_multiple_of(SECTOR) {
+        return refuse(format!("a disk has sectors of {SECTOR} bytes, which {size} bytes are not"));
+    }
+    if size < length && !shrink {
+        return refuse(format!(
+            "{size} bytes are less than its {length}; give --shrink if what is behind may go"
+        ));
+    }
+    file.set_length(size)?;
+    file.sync()
+}
+
 impl Disk for RawDisk {
     fn size(&self) -> u64 {
         self.size
@@ -103,6 +124,11 @@ impl Disk for RawDisk {
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         check_range(offset, length_of(data), self.size)?;
         self.file.read_at(offset, data)
+    }
+
+    fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
+        let Some(data) = self.file.data_from(offset)? else { return Ok(None) };
+        Ok((data.start < self.size).then(|| data.start..data.end.min(self.size)))
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {

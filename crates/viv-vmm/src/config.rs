@@ -214,6 +214,8 @@ pub enum BootProtocol {
 pub struct DiskConfig {
     /// The image or block device.
     pub path: PathBuf,
+    /// What format it has, which is never guessed: a guest writes what it likes to a raw disk.
+    pub format: DiskFormat,
     /// Whether the guest is refused writes.
     pub readonly: bool,
     /// Where writes go.
@@ -222,6 +224,17 @@ pub struct DiskConfig {
     pub bus: DiskBus,
     /// How it is used.
     pub tuning: DiskTuning,
+}
+
+/// The format of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The file's bytes are the disk's.
+    #[default]
+    Raw,
+    /// QEMU's, with the backing files that it names.
+    Qcow2,
 }
 
 /// What a disk is attached to.
@@ -596,6 +609,7 @@ pub(crate) mod tests {
         let mut config = plain();
         config.disks.push(DiskConfig {
             path: "/disk".into(),
+            format: DiskFormat::Qcow2,
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
             bus: DiskBus::Sata,

@@ -5,12 +5,17 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use viv_disk::Format;
 use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS};
 
-use crate::disk_options;
 use viv_vmm::keys::{KeysError, Keystrokes};
 
+use crate::disk_options;
 use crate::size::Size;
+
+mod disk;
+
+pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -43,6 +48,9 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
     /// List, build and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
+    /// Make, convert, check and change disk images
+    #[command(subcommand, arg_required_else_help = true)]
+    Disk(DiskCommand),
     /// Ask what this host offers
     #[command(subcommand, arg_required_else_help = true)]
     Host(HostCommand),
@@ -177,8 +185,8 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     #[arg(long, value_name = "FILE", help_heading = "Firmware")]
     pub screenshot_on_exit: Option<PathBuf>,
 
-    /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
-    /// writes, `sata` is for systems without virtio, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
+    /// Disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
+    /// writes, `sata` is for systems without virtio, `format=raw|qcow2` is what it is, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
     /// are the most requests and bytes in a second, `cache=MODE` says when writes are on the host's disk
     #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
     #[arg(value_parser = DiskArg::parse)]
@@ -340,7 +348,10 @@ impl fmt::Display for EngineArg {
 
 /// What `--help` says of `--disk`.
 const DISK_HELP: &str = "\
-Raw disk image or block device, the guest's next virtio disk. Options:
+Disk image or block device, the guest's next virtio disk. Options:
+  format=raw, format=qcow2   what it is; without it a qcow2 image if it is named *.qcow2 and begins like one, raw if neither,
+                             and refused if they differ: the guest of a raw disk can write what an image begins with, which
+                             names any file of the host as the one below it
   readonly                   the guest can only read it
   temporary                  what the guest writes is forgotten at the end
   sata                       on a SATA controller, for systems without virtio
@@ -356,8 +367,10 @@ Raw disk image or block device, the guest's next virtio disk. Options:
 /// One `--disk`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArg {
-    /// The raw image.
+    /// The image.
     pub path: PathBuf,
+    /// Its format, if it is given.
+    pub format: Option<Format>,
     /// Whether the guest may only read it.
     pub readonly: bool,
     /// Whether what the guest writes is forgotten at the end.
@@ -374,6 +387,7 @@ impl DiskArg {
     fn parse(text: &str) -> Result<Self, String> {
         let mut disk = Self {
             path: PathBuf::new(),
+            format: None,
             readonly: false,
             temporary: false,
             bus: DiskBus::Virtio,
@@ -387,6 +401,9 @@ impl DiskArg {
                 "temporary" => disk.temporary = true,
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
+                option if option.starts_with("format=") => {
+                    disk.format = Some(option.strip_prefix("format=").unwrap_or(option).parse()?);
+                }
                 _ => match disk_options::apply(&mut disk.tuning, option) {
                     Some(applied) => applied?,
                     // A part of the name, if an option is behind it.
@@ -394,7 +411,7 @@ impl DiskArg {
                     None => {
                         return Err(format!(
                             "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata', \
-                             'virtio', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are"
+                             'virtio', 'format=', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are"
                         ));
                     }
                 },
@@ -542,7 +559,14 @@ mod tests {
     #[test]
     fn a_disk_is_a_file_with_an_option() {
         let disk = |path: &str, readonly, bus| {
-            Ok(DiskArg { path: path.into(), readonly, temporary: false, bus, tuning: DiskTuning::default() })
+            Ok(DiskArg {
+                path: path.into(),
+                format: None,
+                readonly,
+                temporary: false,
+                bus,
+                tuning: DiskTuning::default(),
+            })
         };
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
@@ -550,10 +574,12 @@ mod tests {
         assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
         let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
         assert!(temporary.temporary && !temporary.readonly);
+        let image = DiskArg::parse("a.img,readonly,format=qcow2").expect("a disk");
+        assert_eq!((image.format, image.readonly), (Some(Format::Qcow2), true));
         let tuned = DiskArg::parse("a,b.img,iops=7,readonly").expect("a disk");
         assert_eq!((tuned.tuning.iops.map(std::num::NonZero::get), tuned.readonly), (Some(7), true));
         assert_eq!(tuned.path, PathBuf::from("a,b.img"));
-        for bad in ["a.img,ro", ",readonly", "", "a.img,cache=x,readonly"] {
+        for bad in ["a.img,ro", ",readonly", "", "a.img,cache=x,readonly", "a.img,format=vhd"] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");
         }
     }

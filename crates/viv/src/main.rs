@@ -8,7 +8,7 @@
 //! - [`session`]: one VM process with its streams and the user's, from start to end.
 //! - [`terminal`], [`escape`], [`signals`]: the user's side of a session.
 //! - [`stats`]: what `viv run --stats` says at the end.
-//! - [`image`], [`host`]: the other subcommands. They return what they print.
+//! - [`image`], [`disk`], [`host`]: the other subcommands. They return what they print.
 //!
 //! `viv` fails with exactly one line on standard error ([`failure`]) and a status that is not zero: 125 from
 //! `viv run`, whose other statuses are the guest's; elsewhere 2 for a command line that is not understood and
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod disk;
 mod disk_options;
 mod escape;
 mod failure;
@@ -62,6 +63,14 @@ fn main() -> ExitCode {
     let printed = match command {
         Command::Run(args) => match run::run(&args) {
             Ok(status) => return ExitCode::from(status),
+            Err(failure) => Err(failure),
+        },
+        Command::Disk(command) => match disk::command(command) {
+            Ok((text, 0)) => Ok((text, true)),
+            Ok((text, status)) => match print(&text) {
+                Ok(()) => return ExitCode::from(status),
+                Err(error) => Err(Failure::of("writing to standard output", &error)),
+            },
             Err(failure) => Err(failure),
         },
         Command::Host(HostCommand::Check { output }) => host::check(output.form),

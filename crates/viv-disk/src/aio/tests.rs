@@ -5,7 +5,8 @@ use viv_engine::GuestMemory;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::*;
-use crate::{Access, Caching, OverlayDisk, RawDisk, SECTOR};
+use crate::qcow2::Qcow2Disk;
+use crate::{Access, Caching, RawDisk, SECTOR};
 
 const SIZE: u64 = 1 << 20;
 const RAM: u64 = 4 << 20;
@@ -219,7 +220,7 @@ fn only_raw_disks_have_io_uring() {
     let bench = Bench::new();
     let overlay = || -> Arc<dyn Disk> {
         let base = RawDisk::open(&bench.path(), Access::ReadOnly).unwrap();
-        Arc::new(OverlayDisk::throw_away(base, bench.directory.path()).unwrap())
+        Arc::new(Qcow2Disk::throw_away(Box::new(base), bench.directory.path()).unwrap())
     };
     let Err(error) = open(overlay(), Choice::IoUring).map(drop) else { panic!("an overlay by io_uring") };
     assert_eq!(error.to_string(), "aio=io_uring is for raw disks that are written in place: use aio=threads");

@@ -121,10 +121,12 @@ fn validate_sata(path: &Path, tuning: &DiskTuning) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DiskFormat;
 
     fn refused(change: impl FnOnce(&mut DiskConfig)) -> Option<String> {
         let mut disk = DiskConfig {
             path: "disk".into(),
+            format: DiskFormat::Raw,
             readonly: false,
             overlay: Overlay::None,
             bus: DiskBus::Virtio,

@@ -2,31 +2,37 @@
 
 use std::path::{Path, PathBuf};
 
-use viv_disk::{Access, Caching, Disk, DiskError, OverlayDisk, RawDisk};
+use viv_disk::qcow2::Qcow2Disk;
+use viv_disk::{Access, Caching, Disk, DiskError, Format, RawDisk, open_kept};
 
-use crate::config::{CacheMode, DiskConfig, Overlay};
+use crate::config::{CacheMode, DiskConfig, DiskFormat, Overlay};
 
 /// Opens a disk as the config says.
 pub(crate) fn open(config: &DiskConfig) -> Result<Box<dyn Disk>, DiskError> {
-    let caching = if config.tuning.cache == CacheMode::None { Caching::Direct } else { Caching::Host };
-    let base = |access| RawDisk::open_with(&config.path, access, caching);
-    match &config.overlay {
-        Overlay::None if config.readonly => Ok(Box::new(base(Access::ReadOnly)?)),
-        Overlay::None => Ok(Box::new(base(Access::ReadWrite)?)),
-        Overlay::ThrowAway => {
-            Ok(Box::new(OverlayDisk::throw_away(base(Access::ReadOnly)?, &scratch_directory())?))
+    let format = match config.format {
+        DiskFormat::Raw => Format::Raw,
+        DiskFormat::Qcow2 => Format::Qcow2,
+    };
+    let direct = config.tuning.cache == CacheMode::None;
+    let disk = |access| -> Result<Box<dyn Disk>, DiskError> {
+        match format {
+            Format::Raw if direct => Ok(Box::new(RawDisk::open_with(&config.path, access, Caching::Direct)?)),
+            Format::Raw | Format::Qcow2 => viv_disk::open(&config.path, format, access),
         }
-        Overlay::Kept { path } => Ok(Box::new(open_or_create(base(Access::ReadOnly)?, path)?)),
+    };
+    match &config.overlay {
+        Overlay::None if config.readonly => disk(Access::ReadOnly),
+        Overlay::None => disk(Access::ReadWrite),
+        Overlay::ThrowAway => {
+            Ok(Box::new(Qcow2Disk::throw_away(disk(Access::ReadOnly)?, &scratch_directory())?))
+        }
+        Overlay::Kept { path } => Ok(Box::new(open_kept(&config.path, format, path)?)),
     }
 }
 
 /// Opens the image of a CD-ROM.
 pub(crate) fn open_cdrom(path: &Path) -> Result<Box<dyn Disk>, DiskError> {
     Ok(Box::new(RawDisk::open(path, Access::ReadOnly)?))
-}
-
-fn open_or_create(base: RawDisk, path: &Path) -> Result<OverlayDisk, DiskError> {
-    if path.exists() { OverlayDisk::open(base, path) } else { OverlayDisk::create(base, path) }
 }
 
 /// Where throw-away overlays take space: not `/tmp` by itself, which is often in memory.
@@ -46,6 +52,7 @@ mod tests {
         std::fs::write(&path, vec![1; 4096]).unwrap();
         let config = |readonly, overlay| DiskConfig {
             path: path.clone(),
+            format: DiskFormat::Raw,
             readonly,
             overlay,
             bus: DiskBus::Virtio,

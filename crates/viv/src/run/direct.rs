@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use viv_disk::{DiskError, Format};
 use viv_vmm::config::{
-    Boot, BootProtocol, DiskConfig, Fds, FileSource, InitrdConfig, KernelConfig, MachineConfig, Overlay,
-    Stream,
+    Boot, BootProtocol, DiskConfig, DiskFormat, Fds, FileSource, InitrdConfig, KernelConfig, MachineConfig,
+    Overlay, Stream,
 };
 
 use super::firmware;
-use crate::cli::{FirmwareArg, RunArgs};
+use crate::cli::{DiskArg, FirmwareArg, RunArgs};
 use crate::failure::Failure;
 use crate::session::{Plan, Sink};
 use crate::terminal;
@@ -51,13 +52,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
     };
     let screenshot = create("--screenshot-on-exit", &args.screenshot_on_exit)?;
     let debug_log = create("--debug-log", &args.debug_log)?;
-    let disks = args.disk.iter().map(|disk| DiskConfig {
-        path: disk.path.clone(),
-        readonly: disk.readonly,
-        overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },
-        bus: disk.bus,
-        tuning: disk.tuning.clone(),
-    });
+    let disks = args.disk.iter().map(disk).collect::<Result<_, _>>()?;
     let config = MachineConfig {
         name,
         memory_bytes: args.memory.size.0,
@@ -68,7 +63,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
         boot,
-        disks: disks.collect(),
+        disks,
         cdroms: args.cdrom.clone(),
         serial: Some(serial),
         console: None,
@@ -89,6 +84,32 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         serial: None,
         interactive: terminal::is_interactive(),
         keys: args.send_keys.clone(),
+    })
+}
+
+/// The disk of a `--disk`, whose format is what was stated, or else what its name and its contents agree on.
+fn disk(disk: &DiskArg) -> Result<DiskConfig, Failure> {
+    let format = match disk.format {
+        Some(format) => format,
+        None => Format::detect(&disk.path).map_err(|error| {
+            let failure = Failure::of("--disk", &error);
+            if matches!(error, DiskError::Format { .. }) {
+                failure.remedy(format!("give {},format=raw or ,format=qcow2", disk.path.display()))
+            } else {
+                failure
+            }
+        })?,
+    };
+    Ok(DiskConfig {
+        path: disk.path.clone(),
+        format: match format {
+            Format::Raw => DiskFormat::Raw,
+            Format::Qcow2 => DiskFormat::Qcow2,
+        },
+        readonly: disk.readonly,
+        overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },
+        bus: disk.bus,
+        tuning: disk.tuning.clone(),
     })
 }
 

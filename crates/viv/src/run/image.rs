@@ -6,8 +6,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
 use viv_vmm::config::{
-    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, DiskTuning, Fds, FileSource,
-    KernelConfig, MachineConfig, Overlay, Stream,
+    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, DiskFormat, DiskTuning, Fds,
+    FileSource, KernelConfig, MachineConfig, Overlay, Stream,
 };
 
 use crate::cli::RunArgs;
@@ -68,6 +68,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         }),
         disks: vec![DiskConfig {
             path: image.root(),
+            format: DiskFormat::Raw,
             readonly: false,
             overlay,
             bus: DiskBus::Virtio,

@@ -2,6 +2,7 @@
 
 mod debian;
 mod direct;
+mod disk;
 mod display;
 mod garbage;
 mod guest;

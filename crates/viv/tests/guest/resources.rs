@@ -7,8 +7,8 @@ use std::time::Duration;
 use viv_vmm::MachineConfig;
 use viv_vmm::client::{self, Launch, VmProcess};
 use viv_vmm::config::{
-    Boot, BootProtocol, DiskBus, DiskConfig, DiskTuning, EngineChoice, Fds, FileSource, KernelConfig,
-    Overlay, Stream,
+    Boot, BootProtocol, DiskBus, DiskConfig, DiskFormat, DiskTuning, EngineChoice, Fds, FileSource,
+    KernelConfig, Overlay, Stream,
 };
 use viv_vmm::protocol::{Message, Reply, Request, Resources};
 
@@ -59,6 +59,7 @@ fn config(machine: &Machine) -> MachineConfig {
         }),
         disks: vec![DiskConfig {
             path: machine.root().to_owned(),
+            format: DiskFormat::Raw,
             readonly: true,
             overlay: Overlay::None,
             bus: DiskBus::Virtio,

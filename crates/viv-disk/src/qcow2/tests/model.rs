@@ -1,0 +1,169 @@
+//! Random requests to an image, and to bytes in memory.
+
+use super::*;
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Write(u64, u64, u8),
+    Compressed(u64, u8),
+    Zero(u64, u64, bool),
+    Discard(u64, u64),
+    Flush,
+    Reopen,
+}
+
+pub(super) fn any_step(random: &mut Random, size: u64, cluster: u64) -> Step {
+    let (mut offset, mut length) = (random.below(size), random.below(random.0 % (6 * cluster) + 1) + 1);
+    if random.chance(2) {
+        (offset, length) = (offset / cluster * cluster, (length / cluster + 1) * cluster);
+    }
+    let length = length.min(size - offset);
+    let fill = random.next() as u8 | 1;
+    match random.below(16) {
+        0..8 => Step::Write(offset, length, fill),
+        8 => Step::Compressed(offset / cluster * cluster, fill),
+        9..11 => Step::Zero(offset, length, random.chance(2)),
+        11..14 => Step::Discard(offset, length),
+        14 => Step::Flush,
+        _ => Step::Reopen,
+    }
+}
+
+/// Bytes of no pattern that would show an error of one cluster.
+pub(super) fn pattern(offset: u64, length: u64, fill: u8) -> Vec<u8> {
+    (offset..offset + length).map(|at| fill.wrapping_add((at / 64).wrapping_mul(37) as u8)).collect()
+}
+
+/// Does a step to a disk and to the bytes that it should have.
+pub(super) fn apply(disk: &Qcow2Disk, bytes: &mut [u8], step: Step) {
+    let part = |offset: u64, length: u64| offset as usize..(offset + length) as usize;
+    match step {
+        Step::Write(offset, length, fill) => {
+            let data = pattern(offset, length, fill);
+            disk.write_at(offset, &data).unwrap();
+            bytes[part(offset, length)].copy_from_slice(&data);
+        }
+        Step::Compressed(offset, fill) => {
+            let length = disk.geometry.cluster_size().min(disk.size - offset);
+            let data = pattern(offset, length, fill);
+            disk.write_compressed(offset, &data).unwrap();
+            bytes[part(offset, length)].copy_from_slice(&data);
+        }
+        Step::Zero(offset, length, may_unmap) => {
+            disk.write_zeroes(offset, length, may_unmap).unwrap();
+            bytes[part(offset, length)].fill(0);
+        }
+        Step::Discard(offset, length) => {
+            disk.discard(offset, length).unwrap();
+            let mut now = vec![0; length as usize];
+            disk.read_at(offset, &mut now).unwrap();
+            for (now, then) in now.iter().zip(&mut bytes[part(offset, length)]) {
+                assert!(*now == 0 || now == then);
+                *then = *now;
+            }
+        }
+        Step::Flush => disk.flush().unwrap(),
+        Step::Reopen => {}
+    }
+}
+
+pub(super) fn read_all(disk: &dyn Disk) -> Vec<u8> {
+    let mut data = vec![0xee; disk.size() as usize];
+    disk.read_at(0, &mut data).unwrap();
+    data
+}
+
+/// Images under random requests: they read as they should, to us and to QEMU, and nothing leaks.
+#[test]
+fn an_image_is_a_disk() {
+    let qemu = tool::is_there();
+    for seed in 0..setting("VIV_QCOW2_CASES", 60) {
+        one(&mut Random::new(seed + 1), qemu, seed);
+    }
+}
+
+fn one(random: &mut Random, qemu: bool, seed: u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.qcow2");
+    let mut options = any_options(random);
+    let size = (20 * options.cluster_size + random.below(200_000)) / 512 * 512;
+    let mut bytes = vec![0; size as usize];
+    if random.chance(2) {
+        let base = directory.path().join("base.img");
+        let there = random.below(size + 50_000) / 512 * 512 + 512;
+        let below = pattern(0, there, 3);
+        let shown = below.len().min(bytes.len());
+        bytes[..shown].copy_from_slice(&below[..shown]);
+        std::fs::write(&base, below).unwrap();
+        options.backing = Some(("base.img".into(), Format::Raw));
+    }
+    create(&path, size, &options).unwrap();
+    let open = || reopen(&path);
+    let mut disk = open();
+    for _ in 0..random.below(120) {
+        let step = any_step(random, size, options.cluster_size);
+        if matches!(step, Step::Reopen) {
+            drop(disk);
+            disk = open();
+        }
+        apply(&disk, &mut bytes, step);
+        let (offset, length) = (random.below(size), random.below(40_000));
+        let mut data = vec![0xee; length.min(size - offset) as usize];
+        disk.read_at(offset, &mut data).unwrap();
+        let wanted = &bytes[offset as usize..][..data.len()];
+        assert!(data == wanted, "seed {seed}, {options:?}: {step:?}, then {} bytes at {offset}", data.len());
+    }
+    assert!(read_all(&disk) == bytes, "seed {seed}, {options:?}");
+    drop(disk);
+    let found = findings(&path);
+    assert_eq!((found.errors, found.leaks), (0, 0), "seed {seed}, {options:?}: {:?}", found.notes);
+    if qemu {
+        assert_eq!(tool::check(&path), tool::Found::Nothing, "seed {seed}, {options:?}");
+        assert!(tool::contents(&path) == bytes, "seed {seed}, {options:?}: QEMU reads something else");
+    }
+}
+
+/// Several threads, each in its own part of the disk.
+#[test]
+fn threads_do_not_disturb_each_other() {
+    const PART: u64 = 300_000 / 512 * 512;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.qcow2");
+    let options = CreateOptions { cluster_size: 4096, ..CreateOptions::default() };
+    create(&path, 4 * PART, &options).unwrap();
+    let disk = reopen(&path);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let disk = &disk;
+            scope.spawn(move || {
+                let mut random = Random::new(thread + 77);
+                let mut bytes = vec![0; PART as usize];
+                for _ in 0..200 {
+                    let offset = random.below(PART);
+                    let length = (random.below(20_000) + 1).min(PART - offset);
+                    let at = thread * PART + offset;
+                    let part = offset as usize..(offset + length) as usize;
+                    match random.below(8) {
+                        0 => disk.flush().unwrap(),
+                        1 => {
+                            disk.write_zeroes(at, length, true).unwrap();
+                            bytes[part.clone()].fill(0);
+                        }
+                        _ => {
+                            let data = pattern(at, length, random.next() as u8);
+                            disk.write_at(at, &data).unwrap();
+                            bytes[part.clone()].copy_from_slice(&data);
+                        }
+                    }
+                    let mut data = vec![0; length as usize];
+                    disk.read_at(at, &mut data).unwrap();
+                    assert!(data == bytes[part]);
+                }
+            });
+        }
+    });
+    drop(disk);
+    let found = findings(&path);
+    assert_eq!((found.errors, found.leaks), (0, 0), "{:?}", found.notes);
+}
