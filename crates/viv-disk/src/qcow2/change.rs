@@ -121,7 +121,7 @@ pub fn set_backing(path: &Path, backing: Option<(&Path, Format)>) -> Result<(), 
     let file = DiskFile::open(path, true)?;
     let mut header = read_header(&file)?;
     header.refuse(true).map_err(|reason| super::bad(&file, reason))?;
-    let used = header.encode().map(|bytes| used(&bytes)).unwrap_or(index(header.geometry.cluster_size()));
+    let used = header.encode().map_or(index(header.geometry.cluster_size()), |bytes| used(&bytes));
     header.set_backing(backing);
     let bytes =
         header.encode().map_err(|reason| DiskError::CannotCreate { path: path.to_owned(), reason })?;

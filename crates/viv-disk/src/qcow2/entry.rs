@@ -176,7 +176,7 @@ mod tests {
             for (offset, length) in [(0x5_0000, 1), (0x5_01ff, 2), (0x5_0123, 512), (1 << 40, 700)] {
                 let packed = Entry::packed(geometry, offset, length).compressed(geometry).unwrap();
                 assert_eq!(packed.offset, offset);
-                assert!(packed.length >= length && (packed.offset + packed.length) % 512 == 0);
+                assert!(packed.length >= length && (packed.offset + packed.length).is_multiple_of(512));
                 assert!(packed.length < length + 512);
             }
         }
