@@ -60,24 +60,25 @@ fn any_options(random: &mut Random) -> CreateOptions {
     options
 }
 
-/// Opens an image for writing. While another thread starts a program, that one holds our locks for a moment.
-fn reopen(path: &Path) -> Qcow2Disk {
+/// Does something to an image that nobody else has open. While another thread starts a program, that one holds our locks
+/// for a moment.
+fn patiently<T>(mut action: impl FnMut() -> Result<T, DiskError>) -> T {
     loop {
-        match Qcow2Disk::open(path, Access::ReadWrite) {
+        match action() {
             Err(DiskError::InUse { .. }) => std::thread::yield_now(),
-            opened => return opened.unwrap(),
+            done => return done.unwrap(),
         }
     }
 }
 
-/// What our own check finds, likewise.
+/// Opens an image for writing.
+fn reopen(path: &Path) -> Qcow2Disk {
+    patiently(|| Qcow2Disk::open(path, Access::ReadWrite))
+}
+
+/// What our own check finds.
 fn findings(path: &Path) -> Check {
-    loop {
-        match check(path, Repair::No) {
-            Err(DiskError::InUse { .. }) => std::thread::yield_now(),
-            found => return found.unwrap(),
-        }
-    }
+    patiently(|| check(path, Repair::No))
 }
 
 /// The number in the environment, or another.
