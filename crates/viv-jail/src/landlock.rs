@@ -3,32 +3,33 @@
 use std::io;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus,
-    Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError,
+    RulesetStatus, Scope,
 };
 
 /// The newest version whose rights are known here. An older kernel gives what it has.
 const NEWEST: ABI = ABI::V6;
 
-/// Takes from the process all rights that Landlock knows. Descriptors that are open keep theirs.
+/// Takes from the process all rights that Landlock knows, those to ports only without `network`. Descriptors that are open
+/// keep theirs.
 ///
 /// # Errors
 /// When the kernel has no Landlock, or an older one than that of [`NEWEST`]; then as much as it has is in force.
-pub(crate) fn restrict() -> io::Result<()> {
-    match apply().map_err(io::Error::other)? {
+pub(crate) fn restrict(network: bool) -> io::Result<()> {
+    match apply(network).map_err(io::Error::other)? {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced => Err(io::Error::other("this kernel has an older version of it")),
         RulesetStatus::NotEnforced => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-fn apply() -> Result<RulesetStatus, RulesetError> {
-    let status = Ruleset::default()
+fn apply(network: bool) -> Result<RulesetStatus, RulesetError> {
+    let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
-        .create()?
-        .restrict_self()?;
-    Ok(status.ruleset)
+        .scope(Scope::from_all(NEWEST))?;
+    if !network {
+        rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
+    }
+    Ok(rules.create()?.restrict_self()?.ruleset)
 }

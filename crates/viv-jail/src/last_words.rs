@@ -76,7 +76,8 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, _context: *mut c_void)
 pub(crate) fn read(mut from: PipeReader) -> Option<LastWords> {
     let mut words = [0; LENGTH];
     from.read_exact(&mut words).ok()?;
-    let mut numbers = words.chunks_exact(4).map(|bytes| i32::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+    let mut numbers =
+        words.chunks_exact(4).map(|bytes| i32::from_ne_bytes(bytes.try_into().unwrap_or_default()));
     let (signal, code, call) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let name = words.get(LENGTH - NAME..)?.split(|byte| *byte == 0).next().unwrap_or_default();
     let thread = String::from_utf8_lossy(name).into_owned();

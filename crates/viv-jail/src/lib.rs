@@ -25,6 +25,6 @@ mod system;
 mod threads;
 
 pub use filter::ThreadKind;
-pub use process::{Fate, Forked, Inmate, Supervisor, fork};
+pub use process::{Fate, Forked, Inmate, Supervisor, close_others, fork};
 pub use stage::{Inside, Jail, JailError};
 pub use threads::spawn;

@@ -22,15 +22,16 @@ const NAMESPACES: [(UnshareFlags, &str); 5] = [
     (UnshareFlags::NEWCGROUP, "a cgroup namespace"),
 ];
 
-/// Enters namespaces of its own, as far as the host permits, and an empty root.
-pub(crate) fn enter(own_user_namespace: bool, missing: &mut Missing) {
+/// Enters namespaces of its own, as far as the host permits, and an empty root. With `network` it stays on the host's.
+pub(crate) fn enter(own_user_namespace: bool, network: bool, missing: &mut Missing) {
     if !own_user_namespace {
         missing.note("a user namespace", own_users(UnshareFlags::empty()));
     }
     let mut mounts = true;
-    if system::unshare(NAMESPACES.iter().map(|(flag, _)| *flag).collect()).is_err() {
+    let wanted = NAMESPACES.into_iter().filter(|(flag, _)| !network || *flag != UnshareFlags::NEWNET);
+    if system::unshare(wanted.clone().map(|(flag, _)| flag).collect()).is_err() {
         // One that is refused is no reason to go without the others.
-        for (flag, name) in NAMESPACES {
+        for (flag, name) in wanted {
             let entered = missing.note(name, system::unshare(flag)).is_some();
             mounts &= entered || flag != UnshareFlags::NEWNS;
         }

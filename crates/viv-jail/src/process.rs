@@ -47,14 +47,19 @@ pub enum Fate {
     Died(String),
 }
 
-/// Splits the process. The child is alone in a process-id namespace where the host permits that, dies with its parent, and
-/// keeps of the open descriptors the standard ones and `kept`.
+/// Closes all descriptors but the standard ones and `kept`: what the starter let through is nobody's here.
+///
+/// To be called before this process has opened anything else that it means to keep.
+pub fn close_others(kept: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    system::close_all_but(&mut kept);
+}
+
+/// Splits the process. The child is alone in a process-id namespace where the host permits that, and dies with its parent.
 ///
 /// # Errors
 /// When there is more than one thread, or the host gives no process.
-pub fn fork(kept: &[BorrowedFd<'_>]) -> io::Result<Forked> {
-    let mut kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
-    system::close_all_but(&mut kept);
+pub fn fork() -> io::Result<Forked> {
     let (words, out) = io::pipe()?;
     let mut missing = Missing::default();
     let own_user_namespace = own_process_ids(&mut missing);
@@ -112,9 +117,9 @@ struct Killed(i32);
 impl fmt::Display for Killed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            libc::SIGKILL => {
-                f.write_str("it was killed (SIGKILL), by somebody or because the host ran out of memory; dmesg tells")
-            }
+            libc::SIGKILL => f.write_str(
+                "it was killed (SIGKILL), by somebody or because the host ran out of memory; dmesg tells",
+            ),
             libc::SIGSEGV => f.write_str("it used memory that is not there (SIGSEGV)"),
             libc::SIGBUS => f.write_str("memory of a file was gone that it used (SIGBUS)"),
             libc::SIGILL => f.write_str("it executed an instruction that the processor lacks (SIGILL)"),

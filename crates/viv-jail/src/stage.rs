@@ -16,6 +16,8 @@ static FILTERS: OnceLock<Filters> = OnceLock::new();
 pub struct Inside {
     /// Whether its threads make calls to KVM.
     pub kvm: bool,
+    /// Whether it speaks on the host's network: otherwise it has one of its own, with nothing in it.
+    pub network: bool,
     /// The size in bytes beyond which no file needs to grow.
     pub largest_file: u64,
 }
@@ -49,10 +51,10 @@ impl Inmate {
     /// To be called while there is one thread.
     pub fn enter(self, inside: Inside) -> Jail {
         let Self { own_user_namespace, mut missing } = self;
-        namespaces::enter(own_user_namespace, &mut missing);
+        namespaces::enter(own_user_namespace, inside.network, &mut missing);
         limits::set(inside.largest_file, &mut missing);
         privileges::drop_all(&mut missing);
-        missing.note("Landlock", landlock::restrict());
+        missing.note("Landlock", landlock::restrict(inside.network));
         if let Some(filters) = missing.note("filters of system calls", Filters::compile(inside.kvm)) {
             let installed = filters.install_base();
             if missing.note("filters of system calls", installed).is_some() {

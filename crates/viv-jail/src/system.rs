@@ -30,9 +30,7 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(Into::into)
 }
 
-/// Closes all descriptors but the standard ones and `kept`: what the starter let through is nobody's here.
-///
-/// To be called before the process has opened anything that it means to keep.
+/// Closes all descriptors but the standard ones and `kept`.
 pub(crate) fn close_all_but(kept: &mut [RawFd]) {
     kept.sort_unstable();
     let mut first = 3;

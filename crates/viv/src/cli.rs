@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use viv_vmm::config::{DiskBus, MAX_VCPUS};
 use viv_vmm::keys::{KeysError, Keystrokes};
+use viv_vmm::process::Confinement;
 
 use crate::size::Size;
 
@@ -48,7 +49,11 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
     Version,
     /// The process behind one virtual machine, started by `viv run`
     #[command(hide = true)]
-    Vmm,
+    Vmm {
+        /// Whether it goes to jail
+        #[arg(long, value_enum, default_value_t = JailArg::On)]
+        jail: JailArg,
+    },
 }
 
 /// What `viv run` takes.
@@ -124,6 +129,10 @@ The soft engine has:
 A number is a TCP port of localhost, 0 any that is free; all else is the path of a Unix socket. The command to attach \
 with is printed on standard error.")]
     pub gdb: Option<GdbArg>,
+
+    /// Whether the VM process is confined; off is for debugging viv itself
+    #[arg(long, value_enum, value_name = "on|off", default_value_t = JailArg::On, hide_possible_values = true)]
+    pub jail: JailArg,
 
     /// Say on standard error at the end what the machine did: time, translated code, ways out of it
     ///
@@ -379,6 +388,24 @@ pub struct OutputArg {
     /// Form of the output
     #[arg(long = "output", short = 'o', value_enum, value_name = "FORM", default_value_t = Output::Table)]
     pub form: Output,
+}
+
+/// Whether VM processes go to jail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum JailArg {
+    /// They do
+    On,
+    /// They do not: a guest that takes its process over has all that you have
+    Off,
+}
+
+impl From<JailArg> for Confinement {
+    fn from(jail: JailArg) -> Self {
+        match jail {
+            JailArg::On => Self::Jail,
+            JailArg::Off => Self::None,
+        }
+    }
 }
 
 /// Forms of output.

@@ -104,7 +104,11 @@ impl Filters {
             base.push(lists::KVM_BUILDING);
         }
         Ok(Self {
-            looks: compile(&[lists::ANSWERED], SeccompAction::Allow, SeccompAction::Errno(libc::ENOENT as u32))?,
+            looks: compile(
+                &[lists::ANSWERED],
+                SeccompAction::Allow,
+                SeccompAction::Errno(libc::ENOENT as u32),
+            )?,
             base: allow(&base)?,
             kinds: ThreadKind::ALL.into_iter().map(kind).collect::<io::Result<_>>()?,
         })
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn rings_are_for_disks_and_sockets_for_networks() {
-        let allows = |kind: ThreadKind, call| kind.lists().iter().copied().flatten().any(|rule| rule.call == call);
+        let allows =
+            |kind: ThreadKind, call| kind.lists().iter().copied().flatten().any(|rule| rule.call == call);
         for kind in ThreadKind::ALL {
             for ring in [libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
                 assert_eq!(allows(kind, ring), kind == ThreadKind::Disk, "{kind:?}");

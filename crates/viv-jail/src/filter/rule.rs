@@ -54,7 +54,11 @@ impl Test {
 }
 
 /// A filter that does `found` with what the lists have, and `other` with all else.
-pub(super) fn compile(lists: &[&[Rule]], other: SeccompAction, found: SeccompAction) -> io::Result<BpfProgram> {
+pub(super) fn compile(
+    lists: &[&[Rule]],
+    other: SeccompAction,
+    found: SeccompAction,
+) -> io::Result<BpfProgram> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     let mut always = Vec::new();
     for Rule { call, tests } in lists.iter().copied().flatten() {

@@ -13,16 +13,15 @@ use viv_engine::{Engine, VmParameters, memory};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
-use super::boot::{BootSource, open};
+use super::boot::BootSource;
 use super::core::Core;
-use super::disks;
+use super::opened::Opened;
 use super::reactor::Reactor;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
-use crate::config::{Boot, ConfigError, DiskBus, Fds, FirmwareConfig, MachineConfig};
+use crate::config::{Boot, DiskBus, Fds, MachineConfig};
 use crate::error::MachineError;
-use crate::host::host_memory;
 use crate::protocol::MachineState;
 use crate::snapshot::PageSet;
 
@@ -37,19 +36,21 @@ impl Machine {
         engine: &dyn Engine,
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
-        config.validate()?;
-        check_host_memory(config.memory_bytes)?;
-        let boot = BootSource::open(&config.boot, fds)?;
-        let vga_bios = match &config.boot {
-            Boot::Firmware(FirmwareConfig { vga_bios: Some(source), .. }) => {
-                Some(open("VGA BIOS", source, fds)?)
-            }
-            Boot::Firmware(_) | Boot::Kernel(_) => None,
-        };
-        let disks = config.disks.iter().map(disks::open).collect::<Result<Vec<_>, _>>()?;
-        let cdroms =
-            config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
+        Self::assemble(config, fds, Opened::open(config, fds)?, engine, engine_reason)
+    }
 
+    /// Builds a machine that is not started yet, of files that are open.
+    ///
+    /// # Errors
+    /// When the host does not give what it takes.
+    pub(crate) fn assemble(
+        config: &MachineConfig,
+        fds: &Fds,
+        opened: Opened,
+        engine: &dyn Engine,
+        engine_reason: &str,
+    ) -> Result<Self, MachineError> {
+        let Opened { boot, vga_bios, variables, disks, cdroms, .. } = opened;
         let memory = memory::allocate(config.memory_bytes)
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
         let clock = Arc::new(HostClock::stopped_at(0));
@@ -122,7 +123,7 @@ impl Machine {
             None => None,
         };
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, config.vcpus, config.display)?;
+            assembly.add_firmware(firmware, told, variables, config.vcpus, config.display)?;
         }
         let Assembly { board, sources, streams, drained, .. } = assembly;
 
@@ -172,11 +173,4 @@ impl Machine {
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
 fn physical_bits(ram_end: u64) -> u8 {
     if layout::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
-}
-
-/// Refuses more memory than the host has with its swap: such a guest would be killed, at some time of the
-/// host's choice.
-fn check_host_memory(bytes: u64) -> Result<(), ConfigError> {
-    let host = host_memory();
-    if host != 0 && bytes > host { Err(ConfigError::HostMemory { bytes, host }) } else { Ok(()) }
 }

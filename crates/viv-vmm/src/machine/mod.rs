@@ -32,6 +32,7 @@ mod disks;
 mod firmware;
 mod gate;
 pub(crate) mod notify;
+mod opened;
 mod reactor;
 mod saving;
 mod seat;
@@ -54,6 +55,7 @@ use viv_engine::{Clock, EngineKind, GuestMemory, Vm};
 use vm_memory::{Bytes, GuestAddress};
 
 pub use self::core::Notice;
+pub(crate) use self::opened::Opened;
 
 use self::board::Board;
 use self::boot::BootSource;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::event::epoll;
+use viv_jail::ThreadKind;
 
 use super::core::{Core, Notice};
 use super::notify::Notify;
@@ -38,7 +39,7 @@ impl Reactor {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&epoll, source.fd(), data, epoll::EventFlags::IN)?;
         }
-        let thread = std::thread::Builder::new().name("devices".into()).spawn({
+        let thread = viv_jail::spawn(ThreadKind::Devices, "devices", {
             // The thread keeps the stop flag's descriptor alive as long as its epoll.
             let stop = Arc::clone(&stop);
             move || {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use rustix::time::{ClockId, clock_gettime};
 use viv_arch::VcpuState;
 use viv_engine::{EngineError, Exit, Vcpu};
+use viv_jail::ThreadKind;
 
 use super::core::{Core, Notice};
 use crate::error::chain;
@@ -50,7 +51,7 @@ impl VcpuThread {
         let vcpu = Arc::new(Mutex::new(vcpu));
         let spent = Arc::new(AtomicU64::new(0));
         let frozen = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new().name(format!("vcpu{index}")).spawn({
+        let thread = viv_jail::spawn(ThreadKind::Vcpu, format!("vcpu{index}"), {
             let (vcpu, spent, frozen) = (Arc::clone(&vcpu), Arc::clone(&spent), Arc::clone(&frozen));
             move || run(index, &vcpu, &frozen, &spent, &core)
         })?;

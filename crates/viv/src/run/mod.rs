@@ -10,7 +10,7 @@ use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
 use viv_vmm::engine::{check_options, choose};
 use viv_vmm::host::HostFacts;
 
-use crate::cli::{EngineArg, RunArgs};
+use crate::cli::{EngineArg, JailArg, RunArgs};
 use crate::failure::{self, Failure};
 use crate::image as images;
 use crate::session;
@@ -28,6 +28,11 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(warning) = decision.warning {
         failure::warn(&format!("--engine {}: {warning}", args.engine));
     }
+    if args.jail == JailArg::Off {
+        failure::warn(
+            "--jail off: a guest that takes its VM process over has all that you have; for debugging alone",
+        );
+    }
     check_options(decision.engine, &args.engine_opt).map_err(|error| Failure::of("--engine-opt", &error))?;
     let least = if args.image.is_some() { image::MIN_MEMORY } else { MIN_MEMORY };
     check_memory(args.memory, least, host.memory)
@@ -44,7 +49,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     };
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.stats)
+    session::run(plan, args.jail.into(), args.stats)
 }
 
 /// Runs a machine from an image, which stays in use until its end.
@@ -59,7 +64,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.stats)
+    session::run(plan, args.jail.into(), args.stats)
 }
 
 impl From<EngineArg> for EngineChoice {
