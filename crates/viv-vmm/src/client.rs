@@ -24,7 +24,8 @@ use crate::protocol::{Message, Request, RequestLine, VERSION};
 pub struct Launch {
     /// The program.
     pub program: PathBuf,
-    /// Its arguments: those that make it call [`process::main`](crate::process::main) with its standard input.
+    /// Its arguments: those that make it call [`process::main`](crate::process::main) with its standard input, or
+    /// [`process::check_jail`](crate::process::check_jail).
     pub arguments: Vec<OsString>,
 }
 
@@ -40,6 +41,12 @@ impl Launch {
             Confinement::None => "--jail=off",
         };
         Self { program: "/proc/self/exe".into(), arguments: vec!["vmm".into(), jail.into()] }
+    }
+
+    /// This very program, with the arguments `vmm --check-jail`.
+    #[must_use]
+    pub fn check_jail() -> Self {
+        Self { program: "/proc/self/exe".into(), arguments: vec!["vmm".into(), "--check-jail".into()] }
     }
 }
 

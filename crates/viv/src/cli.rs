@@ -53,6 +53,9 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
         /// Whether it goes to jail
         #[arg(long, value_enum, default_value_t = JailArg::On)]
         jail: JailArg,
+        /// Go to jail, say what it lacks, and end
+        #[arg(long)]
+        check_jail: bool,
     },
 }
 

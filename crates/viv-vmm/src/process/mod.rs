@@ -6,6 +6,7 @@
 //! It is two processes: the one with the machine is in a jail before the guest's first instruction, and the one that was
 //! started waits for it and tells if it died. What the config names is opened before ([`Opened`](crate::machine::Opened)).
 
+mod check;
 mod files;
 mod outgoing;
 mod server;
@@ -21,6 +22,8 @@ use std::process::ExitCode;
 use rustix::net::SendFlags;
 use signal_hook::consts::SIGTERM;
 use viv_jail::{Fate, Forked, Supervisor};
+
+pub use self::check::{check_jail, jail_lacks};
 
 use self::server::Server;
 use crate::channel;

@@ -7,6 +7,7 @@ mod garbage;
 mod guest;
 mod help;
 mod host;
+mod jail;
 mod screen;
 mod terminal;
 mod usage;
