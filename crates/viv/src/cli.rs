@@ -118,7 +118,7 @@ The soft engine has:
 - tier=auto:      translate code once it has turned out to be hot; the default
 - torture=SEED:   show the engine's own mistakes: drop caches and links at random moments
 - code-memory=KIB: memory of each vCPU for translated code, 131072 unless given
-- perf-map=on:    write /tmp/perf-PID.map, so that perf names translated code")]
+- perf-map=on:    write /tmp/perf-PID.map, so that perf names translated code; with --jail off")]
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run

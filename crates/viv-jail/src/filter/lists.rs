@@ -35,6 +35,8 @@ pub(super) const EVERY_THREAD: &[Rule] = &[
     any(SYS_read),
     any(SYS_write),
     any(SYS_close),
+    // Rust's own check, in development builds, of what it closes.
+    when(SYS_fcntl, &[Is(1, F_GETFD as u32)]),
     // The seeds of hash maps.
     any(SYS_getrandom),
     // Where the host's time is not in the vDSO.
@@ -61,28 +63,18 @@ pub(super) const EVERY_THREAD: &[Rule] = &[
 ];
 
 /// Waiting for descriptors.
-pub(super) const WAIT: &[Rule] = &[any(SYS_poll), any(SYS_epoll_wait), any(SYS_epoll_pwait)];
+pub(super) const WAIT: &[Rule] = &[any(SYS_ppoll), any(SYS_epoll_pwait)];
 
-/// Files that are open: disks, kernels, flash memory, logs.
-pub(super) const FILES: &[Rule] = &[
-    any(SYS_lseek),
-    any(SYS_pread64),
-    any(SYS_pwrite64),
-    any(SYS_preadv),
-    any(SYS_pwritev),
-    any(SYS_readv),
-    any(SYS_writev),
-    any(SYS_fsync),
-    any(SYS_fdatasync),
-    any(SYS_fallocate),
-    any(SYS_ftruncate),
-    any(SYS_timerfd_settime),
-];
+/// Files that are open: disks, kernels, flash memory.
+pub(super) const FILES: &[Rule] = &[any(SYS_lseek), any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync)];
+
+/// Devices arm timers for what is due later.
+pub(super) const TIMERS: &[Rule] = &[any(SYS_timerfd_settime)];
 
 /// Making vCPUs of KVM look up, by real-time signals to their threads.
 pub(super) const SIGNALS: &[Rule] = &[when(SYS_tgkill, &[OwnProcess(0)])];
 
-/// Requests, debuggers, the last of the machine.
+/// Requests, debuggers, files that are complete.
 pub(super) const CONTROL: &[Rule] = &[
     any(SYS_recvmsg),
     any(SYS_sendmsg),
@@ -90,19 +82,17 @@ pub(super) const CONTROL: &[Rule] = &[
     any(SYS_accept4),
     when(SYS_setsockopt, &[Is(1, SOL_SOCKET as u32), Is(2, SO_SNDTIMEO as u32)]),
     when(SYS_setsockopt, &[Is(1, IPPROTO_TCP as u32), Is(2, TCP_NODELAY as u32)]),
+    any(SYS_fsync),
 ];
 
-/// What a vCPU's thread does beside running code.
-pub(super) const VCPU: &[Rule] = &[];
-
-/// What the thread for devices does beside reading and writing.
-pub(super) const DEVICES: &[Rule] = &[];
+/// Disks: their space is given back.
+pub(super) const DEVICES: &[Rule] = &[any(SYS_fallocate)];
 
 /// What the alarm's thread does.
 pub(super) const ALARM: &[Rule] = &[when(SYS_prctl, &[Is(0, PR_SET_TIMERSLACK as u32)])];
 
 /// Rings that are set up already.
-pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter), any(SYS_io_uring_register)];
+pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter), any(SYS_io_uring_register), any(SYS_fallocate)];
 
 /// Sockets of the Internet's protocols, and nothing to be called by.
 pub(super) const NETWORK: &[Rule] = &[
@@ -134,7 +124,7 @@ pub(super) const BUILDING: &[Rule] = &[
     any(SYS_mprotect),
     any(SYS_memfd_create),
     any(SYS_fcntl),
-    any(SYS_fstat),
+    any(SYS_ftruncate),
     any(SYS_eventfd2),
     any(SYS_timerfd_create),
     any(SYS_epoll_create1),
@@ -171,15 +161,14 @@ pub(super) const KVM_BUILDING: &[Rule] = &[kvm(&[Masked(1, 0xff00, KVM_TYPE)])];
 
 /// Interrupts, memory, state: what is asked of KVM while a machine runs and when it is saved.
 pub(super) const KVM: &[Rule] = &[
-    // KVM_CHECK_EXTENSION
-    kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x03)]),
     // KVM_GET_DIRTY_LOG, KVM_SET_USER_MEMORY_REGION, KVM_RESET_DIRTY_RINGS
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x42)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x46)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xc7)]),
-    // KVM_SET_GSI_ROUTING, KVM_IRQFD
+    // KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_IOEVENTFD
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x6a)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x76)]),
+    kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x79)]),
     // KVM_SET_CLOCK, KVM_GET_CLOCK
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x7b)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x7c)]),
@@ -188,7 +177,8 @@ pub(super) const KVM: &[Rule] = &[
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x82)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x83)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x84)]),
-    // KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_LAPIC, KVM_SET_LAPIC
+    // KVM_TRANSLATE, KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_LAPIC, KVM_SET_LAPIC
+    kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x85)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x88)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x89)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0x8e)]),
@@ -202,8 +192,7 @@ pub(super) const KVM: &[Rule] = &[
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa0)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa1)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa2)]),
-    // KVM_GET_TSC_KHZ, KVM_GET_XSAVE, KVM_SET_XSAVE and KVM_SIGNAL_MSI, KVM_GET_XCRS, KVM_SET_XCRS
-    kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa3)]),
+    // KVM_GET_XSAVE, KVM_SET_XSAVE and KVM_SIGNAL_MSI, KVM_GET_XCRS, KVM_SET_XCRS
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa4)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa5)]),
     kvm(&[Masked(1, REQUEST, KVM_TYPE | 0xa6)]),

@@ -53,9 +53,9 @@ impl ThreadKind {
     fn lists(self) -> &'static [&'static [Rule]] {
         match self {
             Self::Supervisor => &[lists::SUPERVISOR],
-            Self::Control => &[lists::WAIT, lists::FILES, lists::SIGNALS, lists::CONTROL],
-            Self::Vcpu => &[lists::FILES, lists::SIGNALS, lists::VCPU],
-            Self::Devices => &[lists::WAIT, lists::FILES, lists::SIGNALS, lists::DEVICES],
+            Self::Control => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::CONTROL],
+            Self::Vcpu => &[lists::FILES, lists::TIMERS, lists::SIGNALS],
+            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DEVICES],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::DISK],

@@ -28,6 +28,11 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(warning) = decision.warning {
         failure::warn(&format!("--engine {}: {warning}", args.engine));
     }
+    // In a jail the process has another number than the one that perf knows.
+    if args.jail == JailArg::On && args.engine_opt.iter().any(|option| option == "perf-map=on") {
+        let failure = Failure::new("--engine-opt perf-map=on", "perf does not find the process in its jail");
+        return Err(failure.remedy("add --jail off"));
+    }
     if args.jail == JailArg::Off {
         failure::warn(
             "--jail off: a guest that takes its VM process over has all that you have; for debugging alone",
