@@ -80,7 +80,7 @@ pub(super) const CONTROL: &[Rule] = &[
     any(SYS_sendmsg),
     any(SYS_recvfrom),
     any(SYS_accept4),
-    when(SYS_setsockopt, &[Is(1, SOL_SOCKET as u32), Is(2, SO_SNDTIMEO as u32)]),
+    when(SYS_setsockopt, &[Is(1, SOL_SOCKET as u32), Is(2, SO_SNDTIMEO_NEW as u32)]),
     when(SYS_setsockopt, &[Is(1, IPPROTO_TCP as u32), Is(2, TCP_NODELAY as u32)]),
     any(SYS_fsync),
 ];
