@@ -129,7 +129,7 @@ impl Filters {
     /// When the kernel takes no filters.
     pub(crate) fn install(&self, kind: ThreadKind) -> io::Result<()> {
         let index = ThreadKind::ALL.iter().position(|known| *known == kind);
-        index.and_then(|index| self.kinds.get(index)).map_or(Ok(()), |filter| apply(filter))
+        index.and_then(|index| self.kinds.get(index)).map_or(Ok(()), apply)
     }
 }
 

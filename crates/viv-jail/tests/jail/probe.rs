@@ -30,13 +30,13 @@ pub fn run(kind: &str, attempt: &str) -> ExitCode {
             if kind == ThreadKind::Control {
                 rustix::thread::set_name(c"control").expect("a name");
                 jail.lock().expect("locked");
-                end(attempts::run(attempt, &open));
+                end(&attempts::run(attempt, &open));
             }
             let (locked, lock) = mpsc::channel();
             let attempt = attempt.to_owned();
             let thread = viv_jail::spawn(kind, name, move || {
                 lock.recv().expect("locked");
-                end(attempts::run(&attempt, &open));
+                end(&attempts::run(&attempt, &open));
             });
             jail.lock().expect("locked");
             locked.send(()).expect("it waits");
@@ -46,6 +46,6 @@ pub fn run(kind: &str, attempt: &str) -> ExitCode {
     }
 }
 
-fn end(attempted: std::io::Result<()>) -> ! {
+fn end(attempted: &std::io::Result<()>) -> ! {
     std::process::exit(if attempted.is_ok() { 0 } else { REFUSED })
 }
