@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -152,7 +152,7 @@ fn an_ordinary_user_runs_a_guest() {
 
 #[test]
 fn no_jail_is_loud() {
-    let (mut child, _said) = started(Guest::new().run(&["--jail", "off"]).stderr(Stdio::piped()));
+    let (mut child, _said) = started(Guest::new().run(&["--jail", "off"]));
     let process = vm_process(&child).as_raw_nonzero();
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a status");
     assert_eq!(value(&status, "Seccomp"), "0");
