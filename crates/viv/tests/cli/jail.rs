@@ -152,7 +152,7 @@ fn an_ordinary_user_runs_a_guest() {
 
 #[test]
 fn no_jail_is_loud() {
-    let (mut child, _said) = started(Guest::new().run(&["--jail", "off"]));
+    let (mut child, _said) = started(&mut Guest::new().run(&["--jail", "off"]));
     let process = vm_process(&child).as_raw_nonzero();
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a status");
     assert_eq!(value(&status, "Seccomp"), "0");
