@@ -70,6 +70,8 @@ pub enum Outcome {
     /// It cannot be finished now. It stays in the ring, and its buffers may be looked at again as if for the
     /// first time; more requests would not help.
     Later,
+    /// It runs by itself now, and the device gives it back by [`Virtqueue::complete`].
+    Started,
 }
 
 /// A queue that runs.
@@ -118,6 +120,11 @@ impl Virtqueue {
         &self.interrupt
     }
 
+    /// Asks for another turn.
+    pub fn ring(&self) {
+        self.doorbell.ring(self.index);
+    }
+
     /// Gives the waiting requests to `handle`, in order, until there are no more, one is to wait, or it is another
     /// device's turn; then tells the driver. A bad ring, or an error of `handle`, breaks the device: none of its queues is
     /// served until it is reset.
@@ -126,6 +133,11 @@ impl Virtqueue {
             return;
         }
         let served = self.serve_turn(handle).and_then(|used| if used { self.notify() } else { Ok(()) });
+        self.check(served);
+    }
+
+    /// A bad ring breaks the device.
+    fn check(&self, served: Result<(), RingError>) {
         if let Err(error) = served {
             tracing::debug!(
                 queue = self.index,
@@ -134,6 +146,20 @@ impl Virtqueue {
             );
             self.interrupt.needs_reset();
         }
+    }
+
+    /// Gives requests back that were [`Outcome::Started`]: the head of each, and how many bytes were written into its
+    /// writable buffers. Then tells the driver.
+    pub fn complete(&mut self, ended: impl IntoIterator<Item = (u16, u32)>) {
+        if self.interrupt.is_broken() {
+            return;
+        }
+        let mut given = ended.into_iter().map(|(head, written)| {
+            self.queue.add_used(&*self.memory, head, written).map_err(ring("update", self.index))
+        });
+        let given = given.try_fold(false, |_, given| given.map(|()| true));
+        let told = given.and_then(|given| if given { self.notify() } else { Ok(()) });
+        self.check(told);
     }
 
     /// Returns whether anything was finished.
@@ -161,6 +187,7 @@ impl Virtqueue {
                         self.queue.go_to_previous_position();
                         return Ok(used);
                     }
+                    Outcome::Started => {}
                 }
             }
             if turns == 0 {

@@ -58,14 +58,14 @@ impl ThreadKind {
             Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DEVICES],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
-            Self::Disk => &[lists::WAIT, lists::FILES, lists::DISK],
+            Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
             Self::Network => &[lists::WAIT, lists::NETWORK],
         }
     }
 
     /// Whether it makes calls to KVM, where that is the engine.
     const fn uses_kvm(self) -> bool {
-        matches!(self, Self::Control | Self::Vcpu | Self::Devices)
+        matches!(self, Self::Control | Self::Vcpu | Self::Devices | Self::Disk)
     }
 }
 

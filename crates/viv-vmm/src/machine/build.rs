@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
-use viv_devices::layout;
+use viv_devices::layout as places;
+use viv_engine::memory::{self, Extensible};
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, VmParameters, memory};
+use viv_engine::{Engine, VmParameters};
+use viv_jail::ThreadKind;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
+use super::block;
 use super::boot::BootSource;
 use super::core::Core;
 use super::opened::Opened;
 use super::reactor::Reactor;
+use super::resources::parked;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
@@ -51,11 +57,17 @@ impl Machine {
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
         let Opened { boot, vga_bios, variables, disks, cdroms, .. } = opened;
-        let memory = memory::allocate(config.memory_bytes)
+
+        let room = config.max_memory_bytes - config.memory_bytes;
+        let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let layout = (!room.is_empty()).then(|| MemoryLayout {
+            ram: ram.iter().map(|part| part.start_addr().0..part.start_addr().0 + part.len()).collect(),
+            room: room.clone(),
+        });
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
-        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.max_vcpus, tsc_khz });
         model.set_physical_bits(physical_bits(ram_end(&memory)));
         let cpuid = engine.offered(&model);
         let rom = match &boot {
@@ -66,7 +78,7 @@ impl Machine {
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
             rom,
-            vcpus: config.vcpus,
+            vcpus: config.max_vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
         })?;
@@ -77,6 +89,7 @@ impl Machine {
             Surroundings {
                 vm: vm.clone(),
                 memory: memory.clone(),
+                ram: ram.clone(),
                 clock: clock.clone(),
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
@@ -86,6 +99,7 @@ impl Machine {
             fds,
         )?;
         let power = assembly.add_chipset(profile)?;
+        let processors = assembly.add_processors(config.vcpus, config.max_vcpus)?;
         let typist = if config.display {
             Some(assembly.add_keyboard()?)
         } else {
@@ -102,8 +116,10 @@ impl Machine {
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
             match told.bus {
-                DiskBus::Virtio => assembly.add_disk(index, disk)?,
-                DiskBus::Sata => sata.push(Drive::Disk(AtaDisk::new(disk, &format!("viv-disk{index}")))),
+                DiskBus::Virtio => assembly.add_disk(index, disk, &told.tuning, config.vcpus)?,
+                DiskBus::Sata => {
+                    sata.push(Drive::Disk(AtaDisk::new(disk, &block::serial(index, &told.tuning))));
+                }
             }
         }
         sata.extend(
@@ -122,26 +138,38 @@ impl Machine {
             }
             None => None,
         };
+        let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
+        let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, variables, config.vcpus, config.display)?;
+            assembly.add_firmware(firmware, told, variables, &processors, layout.as_ref(), config.display)?;
         }
-        let Assembly { board, sources, streams, drained, .. } = assembly;
+        let Assembly { board, sources, disks: disk_threads, streams, drained, .. } = assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
-        for index in 0..config.vcpus {
+        for index in 0..config.max_vcpus {
             let vcpu = vm.create_vcpu(index, board.platform())?;
             kickers.push(vcpu.kicker());
             let thread = VcpuThread::start(index, vcpu, Arc::clone(&core));
             vcpus.push(thread.map_err(MachineError::host("start a vCPU's thread"))?);
         }
         core.set_kickers(kickers);
-        let reactor = Reactor::start(sources, Arc::clone(&core))
-            .map_err(MachineError::host("start the thread for devices"))?;
+        let thread = |kind, name: &str, sources| {
+            Reactor::start(kind, name, sources, Arc::clone(&core))
+                .map_err(MachineError::host("start a thread for devices"))
+        };
+        let mut reactors = vec![thread(ThreadKind::Devices, "devices", sources)?];
+        let mut disks = Vec::new();
+        for (index, disk) in disk_threads.into_iter().enumerate() {
+            reactors.push(thread(ThreadKind::Disk, &format!("disk {index}"), disk.sources)?);
+            disks.push(disk.block);
+        }
         Ok(Self {
             name: config.name.clone(),
             memory,
+            ram,
             memory_bytes: config.memory_bytes,
+            layout,
             cpuid,
             engine: engine.kind(),
             engine_reason: engine_reason.to_owned(),
@@ -149,16 +177,21 @@ impl Machine {
             clock,
             vm,
             vcpus,
+            processors,
+            parked: parked(Vec::new()),
             board,
             timers,
             core,
-            reactor: Some(reactor),
+            reactors,
+            disks,
             boot,
             profile,
             streams,
             drained,
             power,
             console,
+            balloon,
+            pluggable,
             seat,
             state: MachineState::Created,
             held: false,
@@ -172,5 +205,5 @@ impl Machine {
 /// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
 fn physical_bits(ram_end: u64) -> u8 {
-    if layout::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
+    if places::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
 }

@@ -32,7 +32,7 @@ impl Opened {
     /// When the config describes no machine, or something cannot be opened.
     pub(crate) fn open(config: &MachineConfig, fds: &Fds) -> Result<Self, MachineError> {
         config.validate()?;
-        check_host_memory(config.memory_bytes)?;
+        check_host_memory(config.max_memory_bytes)?;
         let (mut vga_bios, mut variables) = (None, None);
         if let Boot::Firmware(firmware) = &config.boot {
             vga_bios = firmware.vga_bios.as_ref().map(|source| open("VGA BIOS", source, fds)).transpose()?;
@@ -55,7 +55,7 @@ impl Opened {
             variables,
             disks: config.disks.iter().map(disks::open).collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
-            memory_bytes: config.memory_bytes,
+            memory_bytes: config.max_memory_bytes,
         })
     }
 

@@ -1,4 +1,4 @@
-//! The device thread: waits for descriptors and serves devices, one thing at a time.
+//! A thread for devices: waits for descriptors and serves devices, one thing at a time. Each disk has one of its own.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ pub(crate) trait Source: Send {
     fn ready(&mut self);
 }
 
-/// The device thread. Its sources are served only while the machine's gate is open.
+/// A thread for devices. Its sources are served only while the machine's gate is open.
 pub(crate) struct Reactor {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -30,8 +30,13 @@ pub(crate) struct Reactor {
 const STOP: u64 = u64::MAX;
 
 impl Reactor {
-    /// Starts the thread. It ends with the gate, or when this is dropped.
-    pub(crate) fn start(sources: Vec<Box<dyn Source>>, core: Arc<Core>) -> io::Result<Self> {
+    /// Starts the thread, of this kind and with this name. It ends with the gate, or when this is dropped.
+    pub(crate) fn start(
+        kind: ThreadKind,
+        name: &str,
+        sources: Vec<Box<dyn Source>>,
+        core: Arc<Core>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(Notify::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
@@ -39,7 +44,7 @@ impl Reactor {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&epoll, source.fd(), data, epoll::EventFlags::IN)?;
         }
-        let thread = viv_jail::spawn(ThreadKind::Devices, "devices", {
+        let thread = viv_jail::spawn(kind, name, {
             // The thread keeps the stop flag's descriptor alive as long as its epoll.
             let stop = Arc::clone(&stop);
             move || {
