@@ -65,8 +65,9 @@ pub(super) const EVERY_THREAD: &[Rule] = &[
 /// Waiting for descriptors.
 pub(super) const WAIT: &[Rule] = &[any(SYS_ppoll), any(SYS_epoll_pwait)];
 
-/// Files that are open: disks, kernels, flash memory.
-pub(super) const FILES: &[Rule] = &[any(SYS_lseek), any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync)];
+/// Files that are open: disks, kernels, flash memory, guest memory; and their space, given back.
+pub(super) const FILES: &[Rule] =
+    &[any(SYS_lseek), any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync), any(SYS_fallocate)];
 
 /// Devices arm timers for what is due later.
 pub(super) const TIMERS: &[Rule] = &[any(SYS_timerfd_settime)];
@@ -85,14 +86,11 @@ pub(super) const CONTROL: &[Rule] = &[
     any(SYS_fsync),
 ];
 
-/// Disks: their space is given back.
-pub(super) const DEVICES: &[Rule] = &[any(SYS_fallocate)];
-
 /// What the alarm's thread does.
 pub(super) const ALARM: &[Rule] = &[when(SYS_prctl, &[Is(0, PR_SET_TIMERSLACK as u32)])];
 
 /// Rings that are set up already.
-pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter), any(SYS_io_uring_register), any(SYS_fallocate)];
+pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter), any(SYS_io_uring_register)];
 
 /// Sockets of the Internet's protocols, and nothing to be called by.
 pub(super) const NETWORK: &[Rule] = &[
@@ -132,6 +130,8 @@ pub(super) const BUILDING: &[Rule] = &[
     any(SYS_pipe2),
     any(SYS_dup),
     any(SYS_io_uring_setup),
+    // BLKPBSZGET: the sectors of a host's disk.
+    when(SYS_ioctl, &[Is(1, 0x127b)]),
     any(SYS_clone),
     any(SYS_clone3),
     any(SYS_set_robust_list),

@@ -55,7 +55,7 @@ impl ThreadKind {
             Self::Supervisor => &[lists::SUPERVISOR],
             Self::Control => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::CONTROL],
             Self::Vcpu => &[lists::FILES, lists::TIMERS, lists::SIGNALS],
-            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DEVICES],
+            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
