@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, FlockOperation, access};
 
 use crate::image::{self, ImageHandle, Metadata};
 use crate::lock::{self, Lock};
@@ -129,7 +129,10 @@ impl Store {
         if found != LAYOUT {
             return Err(Error::Layout { path: store.root, found: found.trim_end().into() });
         }
-        if let Some(_lock) = lock::attempt(&store.build_lock(), FlockOperation::NonBlockingLockExclusive)? {
+        // A store that somebody else keeps is as good to run from; what is left over there is theirs to clear away.
+        if access(&store.root, Access::WRITE_OK).is_ok()
+            && let Some(_lock) = lock::attempt(&store.build_lock(), FlockOperation::NonBlockingLockExclusive)?
+        {
             store.sweep()?;
         }
         Ok(store)

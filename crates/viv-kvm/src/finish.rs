@@ -23,9 +23,7 @@ const MAX_KINDS: usize = 64;
 
 /// What finishes a vCPU's instructions.
 pub(crate) struct Finisher {
-    index: u32,
-    /// Made when it is first needed.
-    stepper: Option<Stepper>,
+    stepper: Stepper,
     /// The kinds that were logged.
     seen: BTreeSet<(u32, [u8; 3])>,
     /// How many times in a row nothing changed.
@@ -33,8 +31,11 @@ pub(crate) struct Finisher {
 }
 
 impl Finisher {
-    pub(crate) const fn new(index: u32) -> Self {
-        Self { index, stepper: None, seen: BTreeSet::new(), idle: 0 }
+    /// One for vCPU `index`. It takes memory for code and a thread, so it is made with its vCPU: once a machine runs, there
+    /// are neither.
+    pub(crate) fn new(index: u32, vm: &KvmVm, platform: &Arc<dyn Platform>) -> Result<Self, EngineError> {
+        let stepper = Stepper::new(index, vm.parameters(), Arc::clone(platform))?;
+        Ok(Self { stepper, seen: BTreeSet::new(), idle: 0 })
     }
 
     /// Whether `error`, the kind of an internal error of KVM's, is about an instruction or an event's delivery.
@@ -51,17 +52,12 @@ impl Finisher {
         &mut self,
         vm: &KvmVm,
         vcpu: &VcpuFd,
-        platform: &Arc<dyn Platform>,
         error: u32,
         before: &VcpuState,
     ) -> Result<(VcpuState, Option<Exit>), EngineError> {
         self.log(error, code(vm, vcpu, before), before.rip);
         let state = startable(before, error);
-        let stepper = match &mut self.stepper {
-            Some(stepper) => stepper,
-            None => self.stepper.insert(Stepper::new(self.index, vm.parameters(), Arc::clone(platform))?),
-        };
-        let (after, exit) = stepper.step(&state)?;
+        let (after, exit) = self.stepper.step(&state)?;
         self.idle = if progressed(&state, &after) { 0 } else { self.idle.saturating_add(1) };
         if exit.is_none() && self.idle > PATIENCE {
             let text = format!("KVM's internal error {error} comes again and again at RIP {:#x}", state.rip);

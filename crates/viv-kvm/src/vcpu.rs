@@ -46,16 +46,9 @@ impl KvmVcpu {
             .ok_or_else(|| error::invalid("tell KVM what CPUID answers", "there are too many rows"))?;
         fd.set_cpuid2(&entries).map_err(error::host("tell KVM what CPUID answers"))?;
         let kicker = Arc::new(Kicker::new(RunPage::new(&fd)?));
-        let mut vcpu = Self {
-            fd,
-            index,
-            vm,
-            platform,
-            kicker,
-            page_is_current: false,
-            finisher: Finisher::new(index),
-            is_stepping: false,
-        };
+        let finisher = Finisher::new(index, &vm, &platform)?;
+        let mut vcpu =
+            Self { fd, index, vm, platform, kicker, page_is_current: false, finisher, is_stepping: false };
         let run_state = if index == 0 { RunState::Running } else { RunState::WaitForSipi };
         state::load(&vcpu.vm, &vcpu.fd, index, &VcpuState { run_state, ..VcpuState::reset() })?;
         vcpu.page_is_current = false;
@@ -127,7 +120,7 @@ impl KvmVcpu {
             let text = format!("KVM cannot go on (internal error {error}) at RIP {:#x}", state.rip);
             return Ok(Some(Exit::Unsupported(text)));
         }
-        let (after, exit) = self.finisher.finish(&self.vm, &self.fd, &self.platform, error, &state)?;
+        let (after, exit) = self.finisher.finish(&self.vm, &self.fd, error, &state)?;
         state::load_changes(&self.fd, &state, &after)?;
         self.page_is_current = false;
         Ok(exit.or(self.is_stepping.then_some(Exit::Debug(DebugStop::Step))))

@@ -13,6 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use viv_jail::ThreadKind;
+
 use crate::inbox::Inbox;
 
 /// Deadline of a vCPU that has none, and what the thread sleeps for if nobody has.
@@ -63,7 +65,7 @@ impl Alarm {
             lock: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let thread = std::thread::Builder::new().name("alarm".into()).spawn({
+        let thread = viv_jail::spawn(ThreadKind::Alarm, "alarm", {
             let shared = Arc::clone(&shared);
             move || {
                 // The default slack is 50 µs, of the order of a guest's shorter timers. Late alarms are what

@@ -27,7 +27,7 @@ impl Stepper {
         parameters: VmParameters,
         platform: Arc<dyn Platform>,
     ) -> Result<Self, EngineError> {
-        let vm = SoftVm::new(parameters, Options::with_tier(Tier::Interpret))?;
+        let vm = SoftVm::of_one(index, parameters, Options::with_tier(Tier::Interpret))?;
         Ok(Self { vcpu: vm.vcpu(index, platform)? })
     }
 

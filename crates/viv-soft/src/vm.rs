@@ -1,8 +1,8 @@
 //! The engine and its virtual machine: what the vCPUs share.
 
 use std::num::NonZero;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use viv_arch::CpuidTable;
 use viv_engine::{
@@ -25,14 +25,30 @@ use crate::vcpu::SoftVcpu;
 #[derive(Debug, Default)]
 pub struct SoftEngine {
     options: Options,
+    perf_map: Option<Arc<PerfMap>>,
 }
 
 impl SoftEngine {
-    /// An engine that runs guest code as these options say.
-    #[must_use]
-    pub const fn with_options(options: Options) -> Self {
-        Self { options }
+    /// An engine that runs guest code as these options say. All that it reads and writes of the host's files is read and
+    /// opened here.
+    ///
+    /// # Errors
+    /// When a file that the options ask for cannot be written.
+    pub fn with_options(options: Options) -> Result<Self, EngineError> {
+        host_cores();
+        let perf_map = options
+            .perf_map
+            .then(PerfMap::create)
+            .transpose()
+            .map_err(|source| EngineError::Host { action: "write /tmp/perf-PID.map", source })?;
+        Ok(Self { options, perf_map: perf_map.map(Arc::new) })
     }
+}
+
+/// How many cores the host has for this process, as it was when this was first asked.
+fn host_cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
 
 impl Engine for SoftEngine {
@@ -45,7 +61,7 @@ impl Engine for SoftEngine {
     }
 
     fn create_vm(&self, parameters: VmParameters) -> Result<Arc<dyn Vm>, EngineError> {
-        Ok(Arc::new(SoftVm::new(parameters, self.options)?))
+        Ok(Arc::new(SoftVm::new(parameters, self.options, self.perf_map.clone())?))
     }
 }
 
@@ -54,7 +70,7 @@ pub struct Shared {
     /// How guest code is to be run.
     pub options: Options,
     /// Where translated code is named, if it is.
-    pub perf_map: Option<PerfMap>,
+    pub perf_map: Option<Arc<PerfMap>>,
     pub ram: Arc<Ram>,
     /// Whether address line 20 is held low.
     a20_closed: AtomicBool,
@@ -173,6 +189,13 @@ struct Progress {
     flushed: AtomicU64,
 }
 
+fn inbox() -> Result<Arc<Inbox>, EngineError> {
+    let inbox = Inbox::new();
+    inbox
+        .map(Arc::new)
+        .map_err(|source| EngineError::Host { action: "map memory for a vCPU's events", source })
+}
+
 /// A virtual machine on the software engine.
 pub struct SoftVm {
     memory: GuestMemory,
@@ -181,22 +204,35 @@ pub struct SoftVm {
 }
 
 impl SoftVm {
-    /// A machine with no vCPU yet.
-    pub fn new(parameters: VmParameters, options: Options) -> Result<Self, EngineError> {
-        let inboxes: Box<[Arc<Inbox>]> = (0..parameters.vcpus)
-            .map(|_| Inbox::new().map(Arc::new))
-            .collect::<Result<_, _>>()
-            .map_err(|source| EngineError::Host { action: "map memory for a vCPU's events", source })?;
+    /// A machine with no vCPU yet, whose translated code is named in `perf_map`.
+    pub fn new(
+        parameters: VmParameters,
+        options: Options,
+        perf_map: Option<Arc<PerfMap>>,
+    ) -> Result<Self, EngineError> {
+        let inboxes = (0..parameters.vcpus).map(|_| inbox()).collect::<Result<_, _>>()?;
+        Self::with_inboxes(parameters, options, perf_map, inboxes)
+    }
+
+    /// A machine of which vCPU `index` alone is made, and nothing reaches it but what it does itself.
+    pub fn of_one(index: u32, parameters: VmParameters, options: Options) -> Result<Self, EngineError> {
+        let (own, others) = (inbox()?, inbox()?);
+        let inboxes = (0..parameters.vcpus).map(|number| if number == index { &own } else { &others });
+        let inboxes = inboxes.map(Arc::clone).collect();
+        Self::with_inboxes(parameters, options, None, inboxes)
+    }
+
+    fn with_inboxes(
+        parameters: VmParameters,
+        options: Options,
+        perf_map: Option<Arc<PerfMap>>,
+        inboxes: Box<[Arc<Inbox>]>,
+    ) -> Result<Self, EngineError> {
         let addresses: Box<[Arc<ApicAddress>]> = (0..parameters.vcpus).map(|_| Arc::default()).collect();
         let ports = addresses.iter().cloned().zip(inboxes.iter().cloned());
         let interconnect = Interconnect::new(ports);
         let alarm = Alarm::new(inboxes.iter().cloned())
             .map_err(|source| EngineError::Host { action: "start the timer thread", source })?;
-        let perf_map = options
-            .perf_map
-            .then(PerfMap::create)
-            .transpose()
-            .map_err(|source| EngineError::Host { action: "write /tmp/perf-PID.map", source })?;
         let ram = Arc::new(Ram::new(&parameters.memory, parameters.rom.as_ref()));
         let code_writes = Arc::new(AtomicU64::new(0));
         let tell: memory::CodeWrites = {
@@ -226,7 +262,7 @@ impl SoftVm {
                 cpuid: parameters.cpuid,
                 clock: parameters.clock,
                 timebase,
-                cores: std::thread::available_parallelism().map_or(1, NonZero::get),
+                cores: host_cores(),
                 tsc: CommonTsc::new(timebase),
             }),
         })

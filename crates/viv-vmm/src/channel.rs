@@ -175,6 +175,11 @@ impl LineReader {
         }
     }
 
+    /// The descriptor that has come first and was not taken yet.
+    pub(crate) fn take_fd(&mut self) -> Option<OwnedFd> {
+        (!self.fds.is_empty()).then(|| self.fds.remove(0))
+    }
+
     /// The descriptors that have come so far.
     pub(crate) fn take_fds(&mut self) -> Fds {
         std::mem::take(&mut self.fds).into()

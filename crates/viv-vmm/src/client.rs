@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::channel::{self, ChannelError, LineReader};
 use crate::config::{Fds, MachineConfig};
+use crate::process::Confinement;
 use crate::protocol::{Message, Request, RequestLine, VERSION};
 
 /// How a VM process is started.
@@ -23,18 +24,29 @@ use crate::protocol::{Message, Request, RequestLine, VERSION};
 pub struct Launch {
     /// The program.
     pub program: PathBuf,
-    /// Its arguments: those that make it call [`process::main`](crate::process::main) with its standard input.
+    /// Its arguments: those that make it call [`process::main`](crate::process::main) with its standard input, or
+    /// [`process::check_jail`](crate::process::check_jail).
     pub arguments: Vec<OsString>,
 }
 
 impl Launch {
-    /// This very program, with `vmm` as its only argument.
+    /// This very program, with the arguments `vmm --jail=on` or `off`.
     ///
     /// The path is the kernel's link to the running program, so that one replaced on disk meanwhile still
     /// starts its own version.
     #[must_use]
-    pub fn this_program() -> Self {
-        Self { program: "/proc/self/exe".into(), arguments: vec!["vmm".into()] }
+    pub fn this_program(confinement: Confinement) -> Self {
+        let jail = match confinement {
+            Confinement::Jail => "--jail=on",
+            Confinement::None => "--jail=off",
+        };
+        Self { program: "/proc/self/exe".into(), arguments: vec!["vmm".into(), jail.into()] }
+    }
+
+    /// This very program, with the arguments `vmm --check-jail`.
+    #[must_use]
+    pub fn check_jail() -> Self {
+        Self { program: "/proc/self/exe".into(), arguments: vec!["vmm".into(), "--check-jail".into()] }
     }
 }
 
@@ -88,6 +100,14 @@ impl Controller {
     /// When the VM process is gone.
     pub fn send(&self, request: Request) -> Result<u64, ClientError> {
         self.send_with(request, &[])
+    }
+
+    /// Sends a request for which the VM process needs an open file.
+    ///
+    /// # Errors
+    /// When the VM process is gone.
+    pub fn send_with_file(&self, request: Request, file: impl Into<OwnedFd>) -> Result<u64, ClientError> {
+        self.send_with(request, &[file.into()])
     }
 
     fn send_with(&self, request: Request, fds: &[OwnedFd]) -> Result<u64, ClientError> {

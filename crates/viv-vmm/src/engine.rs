@@ -50,6 +50,9 @@ pub enum ChoiceError {
     /// The software engine does not take an option.
     #[error(transparent)]
     SoftOption(#[from] OptionError),
+    /// The software engine cannot begin.
+    #[error("the soft engine cannot run here: {0}")]
+    SoftFailed(String),
 }
 
 const ASKED_FOR: &str = "it was asked for";
@@ -107,7 +110,8 @@ pub fn make(choice: EngineChoice, options: &[String]) -> Result<(Box<dyn Engine>
     let decision = choose(choice, &HostFacts::read())?;
     check_options(decision.engine, options)?;
     let soft = |decision| -> Result<(Box<dyn Engine>, Decision), ChoiceError> {
-        Ok((Box::new(SoftEngine::with_options(soft_options(options)?)), decision))
+        let engine = SoftEngine::with_options(soft_options(options)?);
+        Ok((Box::new(engine.map_err(|error| ChoiceError::SoftFailed(chain(&error)))?), decision))
     };
     match decision.engine {
         EngineKind::Soft => soft(decision),

@@ -99,6 +99,15 @@ pub enum MachineError {
     /// A snapshot is of another machine.
     #[error("the snapshot does not fit this machine: {0}")]
     Misfit(String),
+    /// A request came without the file that it is about.
+    #[error("the {what} did not come with the request: send it open, beside the request")]
+    NoFile {
+        /// What the file is.
+        what: &'static str,
+    },
+    /// The jail cannot be locked.
+    #[error(transparent)]
+    Jail(#[from] viv_jail::JailError),
     /// Nothing was created yet.
     #[error("there is no machine yet: the first request must create one")]
     NoMachine,

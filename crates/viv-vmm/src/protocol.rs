@@ -7,10 +7,12 @@
 //! with an [`Event::Figures`] before it if there was a machine; after it the VM process closes the socket and
 //! exits.
 //!
+//! The VM process opens nothing by its path once it has built the machine. A request for which a file is needed carries it
+//! open, as ancillary data of its first byte; such requests are sent after the reply to the first.
+//!
 //! A socket closed by the starter is the starter's death: the VM process stops the guest and ends.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use viv_devices::virtio::MemoryStatistics;
@@ -19,7 +21,7 @@ use viv_engine::{EngineKind, Translations};
 use crate::config::{MachineConfig, WindowSize};
 
 /// The version of the protocol. A VM process refuses another.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The longest line, newline included.
 pub const MAX_LINE: usize = 1 << 20;
 
@@ -46,11 +48,8 @@ pub enum Request {
     },
     /// Boots the machine that was built.
     Start,
-    /// Continues a saved machine, in place of [`Request::Start`].
-    Restore {
-        /// What [`Request::Save`] wrote.
-        path: PathBuf,
-    },
+    /// Continues a saved machine, in place of [`Request::Start`]. With it comes the file that [`Request::Save`] wrote.
+    Restore,
     /// Stops the vCPUs and guest time.
     Pause,
     /// Undoes [`Request::Pause`].
@@ -82,11 +81,8 @@ pub enum Request {
         /// How many, from 1 to [`MachineConfig::max_vcpus`].
         count: u32,
     },
-    /// Writes a picture of the display to a file, as PNG, in place of what that held.
-    Screenshot {
-        /// That file.
-        path: PathBuf,
-    },
+    /// Writes a picture of the display, as PNG, to the file that comes with it.
+    Screenshot,
     /// Asks for the text on the display.
     ScreenText,
     /// Types on the keyboard; done before it is typed.
@@ -94,11 +90,9 @@ pub enum Request {
         /// What [`Keystrokes`](crate::keys::Keystrokes) are made of.
         keys: String,
     },
-    /// Writes the machine to a file that must not exist. The machine is paused meanwhile.
-    Save {
-        /// That file.
-        path: PathBuf,
-    },
+    /// Writes the machine to the file that comes with it, which is complete once the reply is there. The machine is paused
+    /// meanwhile.
+    Save,
 }
 
 /// What the VM process says.

@@ -9,6 +9,7 @@ use viv_disk::Format;
 use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS};
 
 use viv_vmm::keys::{KeysError, Keystrokes};
+use viv_vmm::process::Confinement;
 
 use crate::disk_options;
 use crate::size::Size;
@@ -58,7 +59,14 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
     Version,
     /// The process behind one virtual machine, started by `viv run`
     #[command(hide = true)]
-    Vmm,
+    Vmm {
+        /// Whether it goes to jail
+        #[arg(long, value_enum, default_value_t = JailArg::On)]
+        jail: JailArg,
+        /// Go to jail, say what it lacks, and end
+        #[arg(long)]
+        check_jail: bool,
+    },
 }
 
 /// What `viv run` takes.
@@ -121,7 +129,7 @@ The soft engine has:
 - tier=auto:      translate code once it has turned out to be hot; the default
 - torture=SEED:   show the engine's own mistakes: drop caches and links at random moments
 - code-memory=KIB: memory of each vCPU for translated code, 131072 unless given
-- perf-map=on:    write /tmp/perf-PID.map, so that perf names translated code")]
+- perf-map=on:    write /tmp/perf-PID.map, so that perf names translated code; with --jail off")]
     pub engine_opt: Vec<String>,
 
     /// Keep the guest's disk under this name, and take it up again in the next run
@@ -135,6 +143,10 @@ The soft engine has:
 A number is a TCP port of localhost, 0 any that is free; all else is the path of a Unix socket. The command to attach \
 with is printed on standard error.")]
     pub gdb: Option<GdbArg>,
+
+    /// Whether the VM process is confined; off is for debugging viv itself
+    #[arg(long, value_enum, value_name = "on|off", default_value_t = JailArg::On, hide_possible_values = true)]
+    pub jail: JailArg,
 
     /// Say on standard error at the end what the machine did: time, translated code, ways out of it
     ///
@@ -469,6 +481,24 @@ pub struct OutputArg {
     /// Form of the output
     #[arg(long = "output", short = 'o', value_enum, value_name = "FORM", default_value_t = Output::Table)]
     pub form: Output,
+}
+
+/// Whether VM processes go to jail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum JailArg {
+    /// They do
+    On,
+    /// They do not: a guest that takes its process over has all that you have
+    Off,
+}
+
+impl From<JailArg> for Confinement {
+    fn from(jail: JailArg) -> Self {
+        match jail {
+            JailArg::On => Self::Jail,
+            JailArg::Off => Self::None,
+        }
+    }
 }
 
 /// Forms of output.

@@ -8,9 +8,11 @@ use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 use viv_engine::EngineKind;
 use viv_image::Store;
+use viv_vmm::Launch;
 use viv_vmm::config::EngineChoice;
 use viv_vmm::engine;
 use viv_vmm::host::{Finding, FindingStatus, HostFacts, KernelFacts};
+use viv_vmm::process::jail_lacks;
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -36,6 +38,7 @@ pub fn check(form: Output) -> Result<(String, bool), Failure> {
         engine::make(EngineChoice::Auto, &[]).map_err(|error| Failure::of("choosing an engine", &error))?;
     let mut findings = HostFacts::read().findings();
     findings.extend(KernelFacts::read().findings());
+    findings.push(jail_finding());
     findings.push(store_finding());
     findings.extend([firmware_finding("seabios", BIOS), firmware_finding("ovmf", UEFI)]);
     let report = Report { engine: decision.engine, reason: decision.reason, findings };
@@ -46,6 +49,20 @@ pub fn check(form: Output) -> Result<(String, bool), Failure> {
             let json = serde_json::to_string_pretty(&report);
             json.map(|json| (json + "\n", fits)).map_err(|error| Failure::of("writing the report", &error))
         }
+    }
+}
+
+/// Whether VM processes can be jailed, as one finds that tries.
+fn jail_finding() -> Finding {
+    let advice = "allow this user namespaces: kernel.unprivileged_userns_clone=1, \
+                  kernel.apparmor_restrict_unprivileged_userns=0, or in a container CAP_SYS_ADMIN; \
+                  guests run all the same, with less around them";
+    match jail_lacks(&Launch::check_jail()) {
+        Ok(lacks) if lacks.is_empty() => Finding::new("jail", FindingStatus::Pass, "complete", None),
+        Ok(lacks) => {
+            Finding::new("jail", FindingStatus::Warn, format!("without {}", lacks.join(", ")), Some(advice))
+        }
+        Err(error) => Finding::new("jail", FindingStatus::Fail, error.to_string(), Some("look into dmesg")),
     }
 }
 

@@ -76,8 +76,9 @@ fn main() -> ExitCode {
         Command::Host(HostCommand::Check { output }) => host::check(output.form),
         Command::Image(command) => image::command(command).map(|text| (text, true)),
         Command::Version => Ok((format!("viv {}\n", env!("CARGO_PKG_VERSION")), true)),
-        Command::Vmm => match io::stdin().as_fd().try_clone_to_owned() {
-            Ok(control) => return viv_vmm::process::main(control),
+        Command::Vmm { check_jail: true, .. } => return viv_vmm::process::check_jail(),
+        Command::Vmm { jail, .. } => match io::stdin().as_fd().try_clone_to_owned() {
+            Ok(control) => return viv_vmm::process::main(control, jail.into()),
             Err(error) => Err(Failure::of("taking over the control socket", &error)),
         },
     };

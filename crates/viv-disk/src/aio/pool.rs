@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 use rustix::event::EventfdFlags;
 
 use super::{Aio, Completion, Operation, Request};
+use viv_jail::ThreadKind;
+
 use crate::direct::Aligned;
 use crate::{Disk, DiskError};
 
@@ -50,8 +52,7 @@ impl Pool {
         let mut pool = Self { shared, started: Vec::new(), threads: Vec::new() };
         for _ in 0..THREADS {
             let shared = Arc::clone(&pool.shared);
-            pool.threads
-                .push(std::thread::Builder::new().name("disk-io".into()).spawn(move || shared.work())?);
+            pool.threads.push(viv_jail::spawn(ThreadKind::Disk, "disk-io", move || shared.work())?);
         }
         Ok(pool)
     }

@@ -119,7 +119,7 @@ impl Machine {
             cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
             clock: Arc::new(HostClock::stopped_at(0)),
         };
-        let vm = SoftVm::new(parameters, options).expect("the host has threads");
+        let vm = SoftVm::new(parameters, options, None).expect("the host has threads");
         let platform = Arc::new(Stopper::default());
         let vcpu = vm.vcpu(0, Arc::clone(&platform) as Arc<dyn Platform>).expect("the host has memory");
         platform.kick.get_or_init(|| vcpu.kicker());

@@ -12,22 +12,22 @@ use viv_devices::layout as places;
 use viv_engine::memory::{self, Extensible};
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, VmParameters};
+use viv_jail::ThreadKind;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
 use super::block;
-use super::boot::{BootSource, open};
+use super::boot::BootSource;
 use super::core::Core;
-use super::disks;
+use super::opened::Opened;
 use super::reactor::Reactor;
 use super::resources::parked;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
-use crate::config::{Boot, ConfigError, DiskBus, Fds, FirmwareConfig, MachineConfig};
+use crate::config::{Boot, DiskBus, Fds, MachineConfig};
 use crate::error::MachineError;
-use crate::host::host_memory;
 use crate::protocol::MachineState;
 use crate::snapshot::PageSet;
 
@@ -42,18 +42,21 @@ impl Machine {
         engine: &dyn Engine,
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
-        config.validate()?;
-        check_host_memory(config.max_memory_bytes)?;
-        let boot = BootSource::open(&config.boot, fds)?;
-        let vga_bios = match &config.boot {
-            Boot::Firmware(FirmwareConfig { vga_bios: Some(source), .. }) => {
-                Some(open("VGA BIOS", source, fds)?)
-            }
-            Boot::Firmware(_) | Boot::Kernel(_) => None,
-        };
-        let disks = config.disks.iter().map(disks::open).collect::<Result<Vec<_>, _>>()?;
-        let cdroms =
-            config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
+        Self::assemble(config, fds, Opened::open(config, fds)?, engine, engine_reason)
+    }
+
+    /// Builds a machine that is not started yet, of files that are open.
+    ///
+    /// # Errors
+    /// When the host does not give what it takes.
+    pub(crate) fn assemble(
+        config: &MachineConfig,
+        fds: &Fds,
+        opened: Opened,
+        engine: &dyn Engine,
+        engine_reason: &str,
+    ) -> Result<Self, MachineError> {
+        let Opened { boot, vga_bios, variables, disks, cdroms, .. } = opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
         let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
@@ -138,7 +141,7 @@ impl Machine {
         let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
         let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, &processors, layout.as_ref(), config.display)?;
+            assembly.add_firmware(firmware, told, variables, &processors, layout.as_ref(), config.display)?;
         }
         let Assembly { board, sources, disks: disk_threads, streams, drained, .. } = assembly;
 
@@ -151,14 +154,14 @@ impl Machine {
             vcpus.push(thread.map_err(MachineError::host("start a vCPU's thread"))?);
         }
         core.set_kickers(kickers);
-        let thread = |name: &str, sources| {
-            Reactor::start(name, sources, Arc::clone(&core))
+        let thread = |kind, name: &str, sources| {
+            Reactor::start(kind, name, sources, Arc::clone(&core))
                 .map_err(MachineError::host("start a thread for devices"))
         };
-        let mut reactors = vec![thread("devices", sources)?];
+        let mut reactors = vec![thread(ThreadKind::Devices, "devices", sources)?];
         let mut disks = Vec::new();
         for (index, disk) in disk_threads.into_iter().enumerate() {
-            reactors.push(thread(&format!("disk {index}"), disk.sources)?);
+            reactors.push(thread(ThreadKind::Disk, &format!("disk {index}"), disk.sources)?);
             disks.push(disk.block);
         }
         Ok(Self {
@@ -203,11 +206,4 @@ impl Machine {
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
 fn physical_bits(ram_end: u64) -> u8 {
     if places::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
-}
-
-/// Refuses more memory than the host has with its swap: such a guest would be killed, at some time of the
-/// host's choice.
-fn check_host_memory(bytes: u64) -> Result<(), ConfigError> {
-    let host = host_memory();
-    if host != 0 && bytes > host { Err(ConfigError::HostMemory { bytes, host }) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
 //! Machines that start with firmware.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -103,6 +103,7 @@ impl Assembly<'_> {
         &mut self,
         firmware: &Firmware,
         config: &FirmwareConfig,
+        variables: Option<File>,
         processors: &Processors,
         plan: Option<&MemoryLayout>,
         display: bool,
@@ -131,18 +132,17 @@ impl Assembly<'_> {
         let tables = smbios::build(&parameters).map_err(BootError::from)?;
         device.add_file(smbios::ANCHOR_FILE, Content::Bytes(tables.anchor_64(0).to_vec()))?;
         device.add_file(smbios::STRUCTURES_FILE, Content::Bytes(tables.structures().to_vec()))?;
-        if let Some(variables) = &config.variables {
-            self.add_variables(variables, firmware.place.start)?;
+        if let (Some(told), Some(file)) = (&config.variables, variables) {
+            self.add_variables(told, file, firmware.place.start)?;
         }
         self.board.add(Arc::new(Mutex::new(device)), &FwCfg::PORTS)?;
         self.board.add(Arc::new(Mutex::new(firmware.clone())), &[])
     }
 
-    /// Flash memory for variables, which ends at `end`.
-    fn add_variables(&mut self, config: &VariablesConfig, end: u64) -> Result<(), MachineError> {
+    /// Flash memory for variables in `file`, which ends at `end`.
+    fn add_variables(&mut self, config: &VariablesConfig, file: File, end: u64) -> Result<(), MachineError> {
         let path = &config.path;
         let failed = |source| MachineError::Open { what: "firmware's variables", path: path.clone(), source };
-        let file = OpenOptions::new().read(true).write(config.keep).open(path).map_err(failed)?;
         let mut store: Box<dyn FlashStore> = Box::new(FileStore::new(file));
         if !config.keep {
             store = Box::new(MemoryStore::new(store.load().map_err(failed)?));

@@ -33,6 +33,7 @@ mod disks;
 mod firmware;
 mod gate;
 pub(crate) mod notify;
+mod opened;
 mod reactor;
 mod resources;
 mod saving;
@@ -56,6 +57,7 @@ use viv_engine::time::HostClock;
 use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 
 pub use self::core::Notice;
+pub(crate) use self::opened::Opened;
 
 use self::board::Board;
 use self::boot::BootSource;

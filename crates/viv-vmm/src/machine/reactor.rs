@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::event::epoll;
+use viv_jail::ThreadKind;
 
 use super::core::{Core, Notice};
 use super::notify::Notify;
@@ -29,8 +30,13 @@ pub(crate) struct Reactor {
 const STOP: u64 = u64::MAX;
 
 impl Reactor {
-    /// Starts the thread, with this name. It ends with the gate, or when this is dropped.
-    pub(crate) fn start(name: &str, sources: Vec<Box<dyn Source>>, core: Arc<Core>) -> io::Result<Self> {
+    /// Starts the thread, of this kind and with this name. It ends with the gate, or when this is dropped.
+    pub(crate) fn start(
+        kind: ThreadKind,
+        name: &str,
+        sources: Vec<Box<dyn Source>>,
+        core: Arc<Core>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(Notify::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
@@ -38,7 +44,7 @@ impl Reactor {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&epoll, source.fd(), data, epoll::EventFlags::IN)?;
         }
-        let thread = std::thread::Builder::new().name(name.into()).spawn({
+        let thread = viv_jail::spawn(kind, name, {
             // The thread keeps the stop flag's descriptor alive as long as its epoll.
             let stop = Arc::clone(&stop);
             move || {

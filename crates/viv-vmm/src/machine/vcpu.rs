@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use rustix::time::{ClockId, clock_gettime};
 use viv_arch::VcpuState;
 use viv_engine::{EngineError, Exit, Vcpu};
+use viv_jail::ThreadKind;
 
 use super::core::{Core, Notice};
 use crate::error::chain;
@@ -53,7 +54,7 @@ impl VcpuThread {
         let spent = Arc::new(AtomicU64::new(0));
         let frozen = Arc::new(AtomicBool::new(false));
         let absent = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new().name(format!("vcpu{index}")).spawn({
+        let thread = viv_jail::spawn(ThreadKind::Vcpu, format!("vcpu{index}"), {
             let (vcpu, spent) = (Arc::clone(&vcpu), Arc::clone(&spent));
             let stays_out = [Arc::clone(&frozen), Arc::clone(&absent)];
             move || run(index, &vcpu, &stays_out, &spent, &core)

@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags};
-use viv_engine::Engine;
+use viv_engine::{Engine, EngineKind};
+use viv_jail::{Inmate, Inside};
 
 use super::files::{restore, save, screenshot};
 use super::outgoing::Outgoing;
@@ -16,7 +17,7 @@ use crate::debugger::{Debugger, Wish};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
 use crate::keys::Keystrokes;
-use crate::machine::{Machine, Notice};
+use crate::machine::{Machine, Notice, Opened};
 use crate::protocol::{End, Event, MachineState, Message, Reply, Request, RequestLine, VERSION};
 
 /// Makes the engine for a choice and options.
@@ -30,6 +31,8 @@ pub(super) struct Server<'a> {
     make_engine: MakeEngine<'a>,
     incoming: LineReader,
     outgoing: Outgoing,
+    /// This process before it goes to jail, if it is to.
+    inmate: Option<Inmate>,
     machine: Option<Machine>,
     debugger: Option<Debugger>,
     decision: Option<Decision>,
@@ -49,13 +52,19 @@ struct Ready {
 }
 
 impl<'a> Server<'a> {
-    pub(super) fn new(control: OwnedFd, terminate: UnixStream, make_engine: MakeEngine<'a>) -> Self {
+    pub(super) fn new(
+        control: OwnedFd,
+        terminate: UnixStream,
+        make_engine: MakeEngine<'a>,
+        inmate: Option<Inmate>,
+    ) -> Self {
         Self {
             control,
             terminate,
             make_engine,
             incoming: LineReader::default(),
             outgoing: Outgoing::default(),
+            inmate,
             machine: None,
             debugger: None,
             decision: None,
@@ -226,8 +235,9 @@ impl<'a> Server<'a> {
                 self.started();
                 Ok(Reply::Done)
             }
-            Request::Restore { path } => {
-                let restored = self.machine().and_then(|machine| restore(machine, &path));
+            Request::Restore => {
+                let file = self.incoming.take_fd();
+                let restored = self.machine().and_then(|machine| restore(machine, file));
                 self.end_unless_ok(restored)?;
                 self.started();
                 Ok(Reply::Done)
@@ -254,15 +264,19 @@ impl<'a> Server<'a> {
             Request::Balloon { bytes } => self.machine()?.set_balloon(bytes).map(done),
             Request::Memory { bytes } => self.machine()?.set_memory(bytes).map(done),
             Request::Vcpus { count } => self.machine()?.set_vcpus(count).map(done),
-            Request::Screenshot { path } => {
-                self.machine().and_then(|machine| screenshot(machine, &path)).map(done)
+            Request::Screenshot => {
+                let file = self.incoming.take_fd();
+                self.machine().and_then(|machine| screenshot(machine, file)).map(done)
             }
             Request::ScreenText => self.machine().and_then(|machine| machine.screen_text()).map(Reply::Text),
             Request::SendKeys { keys } => {
                 let keys: Keystrokes = keys.parse()?;
                 self.machine().and_then(|machine| machine.send_keys(&keys)).map(done)
             }
-            Request::Save { path } => self.machine().and_then(|machine| save(machine, &path)).map(done),
+            Request::Save => {
+                let file = self.incoming.take_fd();
+                self.machine().and_then(|machine| save(machine, file)).map(done)
+            }
         }
     }
 
@@ -275,9 +289,22 @@ impl<'a> Server<'a> {
         }
         let fds: Fds = self.incoming.take_fds();
         let (engine, decision) = (self.make_engine)(config.engine, &config.engine_options)?;
-        let mut machine = Machine::build(config, &fds, &*engine, &decision.reason)?;
+        let opened = Opened::open(config, &fds)?;
+        let inside = Inside {
+            kvm: engine.kind() == EngineKind::Kvm,
+            network: false,
+            largest_file: opened.largest_file(),
+        };
+        let jail = self.inmate.take().map(|inmate| inmate.enter(inside));
+        let mut machine = Machine::assemble(config, &fds, opened, &*engine, &decision.reason)?;
         if let Some(slot) = config.gdb {
             self.debugger = Some(Debugger::new(fds.get(slot)?, &mut machine));
+        }
+        // Closed before it is counted what is open.
+        drop(fds);
+        if let Some(jail) = jail {
+            tracing::debug!(missing = ?jail.missing(), "the machine is in its jail");
+            jail.lock()?;
         }
         self.machine = Some(machine);
         self.decision = Some(decision);

@@ -36,7 +36,7 @@ impl Process {
         let (socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
         let (terminate, terminated) = UnixStream::pair().unwrap();
-        let thread = std::thread::spawn(move || Server::new(theirs.into(), terminated, &fake).run());
+        let thread = std::thread::spawn(move || Server::new(theirs.into(), terminated, &fake, None).run());
         Self { socket, terminate, reader: LineReader::default(), next_id: 0, thread }
     }
 
@@ -181,23 +181,26 @@ fn power_off_waits_for_the_output() {
 }
 
 #[test]
-fn a_machine_is_saved_and_restored_by_path() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("snapshot");
+fn a_machine_is_saved_to_a_file_and_restored_from_it() {
+    let snapshot = tempfile::tempfile().unwrap();
+    let with = || {
+        let mut file = snapshot.try_clone().unwrap();
+        file.rewind().unwrap();
+        Fds::from(vec![file.into()])
+    };
     let mut process = Process::start();
     let _serial = process.create(&[HALT], |_| ());
-    let save = Request::Save { path: path.clone() };
-    assert!(process.ask(save.clone()).unwrap_err().contains("cannot save a machine that is created"));
-    assert!(!path.exists());
+    let refused = process.ask_with(Request::Save, &with()).unwrap_err();
+    assert!(refused.contains("cannot save a machine that is created"));
     process.ask(Request::Start).unwrap();
-    process.ask(save.clone()).unwrap();
-    assert!(process.ask(save).unwrap_err().contains("File exists"));
+    assert!(process.ask(Request::Save).unwrap_err().contains("did not come with the request"));
+    process.ask_with(Request::Save, &with()).unwrap();
     process.ask(Request::Stop).unwrap();
     assert_eq!(process.ended(), End::Stopped);
 
     let mut process = Process::start();
     let _serial = process.create(&[HALT], |_| ());
-    process.ask(Request::Restore { path }).unwrap();
+    process.ask_with(Request::Restore, &with()).unwrap();
     assert_eq!(process.status().state, crate::protocol::MachineState::Running);
 }
 
@@ -247,12 +250,15 @@ fn a_machine_without_a_balloon_says_so() {
 
 #[test]
 fn a_machine_can_be_looked_at_and_typed_on() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("picture");
+    let mut picture = tempfile::tempfile().unwrap();
+    let with = Fds::from(vec![picture.try_clone().unwrap().into()]);
     let mut process = Process::start();
     let _serial = process.create(&[HALT], |config| config.display = true);
-    assert_eq!(process.ask(Request::Screenshot { path: path.clone() }), Ok(Reply::Done));
-    assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(process.ask_with(Request::Screenshot, &with), Ok(Reply::Done));
+    let mut png = Vec::new();
+    picture.rewind().unwrap();
+    picture.read_to_end(&mut png).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
     assert_eq!(process.ask(Request::ScreenText), Ok(Reply::Text(None)), "it is blank");
     assert_eq!(process.ask(Request::SendKeys { keys: "a<ctrl-c>".into() }), Ok(Reply::Done));
     let refused = process.ask(Request::SendKeys { keys: "<hello>".into() }).unwrap_err();

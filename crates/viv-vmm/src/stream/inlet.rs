@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::PollFlags;
+use viv_jail::ThreadKind;
 
 use super::{CAPACITY, wait_ready};
 use crate::machine::notify::Notify;
@@ -50,7 +51,7 @@ impl Inlet {
     pub(crate) fn start(fd: OwnedFd, wake: Arc<Notify>) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), stop: Notify::new()?, wake });
-        let thread = std::thread::Builder::new().name("stream-in".into()).spawn({
+        let thread = viv_jail::spawn(ThreadKind::Stream, "stream-in", {
             let shared = Arc::clone(&shared);
             move || shared.run(&fd)
         })?;

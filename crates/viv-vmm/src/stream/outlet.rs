@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::PollFlags;
+use viv_jail::ThreadKind;
 
 use super::{CAPACITY, wait_ready};
 use crate::machine::notify::Notify;
@@ -58,7 +59,7 @@ impl Outlet {
             wake,
             drained,
         });
-        let thread = std::thread::Builder::new().name("stream-out".into()).spawn({
+        let thread = viv_jail::spawn(ThreadKind::Stream, "stream-out", {
             let shared = Arc::clone(&shared);
             move || shared.run(&fd)
         })?;

@@ -10,7 +10,7 @@ use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
 use viv_vmm::engine::{check_options, choose};
 use viv_vmm::host::HostFacts;
 
-use crate::cli::{EngineArg, RunArgs};
+use crate::cli::{EngineArg, JailArg, RunArgs};
 use crate::failure::{self, Failure};
 use crate::image as images;
 use crate::session;
@@ -27,6 +27,16 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         .map_err(|error| Failure::of(format!("--engine {}", args.engine), &error))?;
     if let Some(warning) = decision.warning {
         failure::warn(&format!("--engine {}: {warning}", args.engine));
+    }
+    // In a jail the process has another number than the one that perf knows.
+    if args.jail == JailArg::On && args.engine_opt.iter().any(|option| option == "perf-map=on") {
+        let failure = Failure::new("--engine-opt perf-map=on", "perf does not find the process in its jail");
+        return Err(failure.remedy("add --jail off"));
+    }
+    if args.jail == JailArg::Off {
+        failure::warn(
+            "--jail off: a guest that takes its VM process over has all that you have; for debugging alone",
+        );
     }
     check_options(decision.engine, &args.engine_opt).map_err(|error| Failure::of("--engine-opt", &error))?;
     let least = if args.image.is_some() { image::MIN_MEMORY } else { MIN_MEMORY };
@@ -46,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     };
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.stats)
+    session::run(plan, args.jail.into(), args.stats)
 }
 
 /// Runs a machine from an image, which stays in use until its end.
@@ -61,7 +71,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.stats)
+    session::run(plan, args.jail.into(), args.stats)
 }
 
 impl From<EngineArg> for EngineChoice {

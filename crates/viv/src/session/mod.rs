@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use viv_vmm::config::WindowSize;
+use viv_vmm::process::Confinement;
 use viv_vmm::protocol::{self, End, Figures, Message, Request};
 use viv_vmm::{Controller, Fds, Launch, MachineConfig, VmProcess};
 
@@ -110,12 +111,12 @@ struct Session {
 ///
 /// # Errors
 /// When it cannot be started, or ends in a way that the guest did not choose.
-pub fn run(plan: Plan, stats: Option<Output>) -> Result<u8, Failure> {
+pub fn run(plan: Plan, confinement: Confinement, stats: Option<Output>) -> Result<u8, Failure> {
     let (events, received) = mpsc::channel();
     signals::forward(events.clone())?;
     let agent = plan.config.agent.is_some();
     let name = plan.config.name.clone();
-    let vm = viv_vmm::spawn(&Launch::this_program(), plan.config, plan.fds)
+    let vm = viv_vmm::spawn(&Launch::this_program(confinement), plan.config, plan.fds)
         .map_err(|error| Failure::of("starting the virtual machine", &error))?;
     let spinner = agent.then(|| Spinner::new(&format!("booting {name}")));
 

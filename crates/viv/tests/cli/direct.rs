@@ -9,7 +9,7 @@ use crate::guest::{self, Guest};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Runs `viv` to its end with this input.
-fn feed(viv: &mut Command, input: &[u8]) -> Output {
+pub fn feed(viv: &mut Command, input: &[u8]) -> Output {
     let mut child =
         viv.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
     // One that fails at once may be gone before it reads.
@@ -18,7 +18,7 @@ fn feed(viv: &mut Command, input: &[u8]) -> Output {
 }
 
 /// A guest that said `ready`, with what it says next.
-fn started(viv: &mut Command) -> (Child, BufReader<ChildStdout>) {
+pub fn started(viv: &mut Command) -> (Child, BufReader<ChildStdout>) {
     let mut child =
         viv.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("viv");
     let mut said = BufReader::new(child.stdout.take().expect("piped"));
@@ -33,14 +33,14 @@ fn pid(child: &Child) -> Pid {
 }
 
 /// The VM process that a `viv run` started: its only child.
-fn vm_process(viv: &Child) -> Pid {
+pub fn vm_process(viv: &Child) -> Pid {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", viv.id())).expect("children");
     let child = children.trim().parse().expect("one child");
     Pid::from_raw(child).expect("a process")
 }
 
 /// The status and the complaint of a `viv` that ended.
-fn ended(child: Child) -> (i32, String) {
+pub fn ended(child: Child) -> (i32, String) {
     let output = child.wait_with_output().expect("ends");
     (output.status.code().expect("no signal"), String::from_utf8(output.stderr).expect("text"))
 }

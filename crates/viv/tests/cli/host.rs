@@ -18,9 +18,18 @@ fn every_finding_has_a_status_and_advice_unless_it_passes() {
         assert_eq!(finding["advice"].is_null(), status == "pass", "{finding}");
         fails |= status == "fail";
     }
-    for name in
-        ["virtualization", "kvm", "cgroups", "seccomp", "landlock", "tun", "overlayfs", "store", "ovmf"]
-    {
+    for name in [
+        "virtualization",
+        "kvm",
+        "cgroups",
+        "seccomp",
+        "landlock",
+        "jail",
+        "tun",
+        "overlayfs",
+        "store",
+        "ovmf",
+    ] {
         assert!(findings.iter().any(|finding| finding["name"] == name), "{name}");
     }
     assert_eq!(output.status.code(), Some(i32::from(fails)));

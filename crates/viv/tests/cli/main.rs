@@ -8,6 +8,7 @@ mod garbage;
 mod guest;
 mod help;
 mod host;
+mod jail;
 mod screen;
 mod terminal;
 mod usage;

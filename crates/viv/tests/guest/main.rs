@@ -23,6 +23,7 @@ mod kvm;
 mod mach;
 mod memory;
 mod memtest;
+mod ordinary;
 mod power;
 mod programs;
 mod resources;

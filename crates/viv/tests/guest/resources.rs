@@ -107,6 +107,10 @@ impl Guest {
 
     fn try_ask(&mut self, request: Request) -> Result<Reply, String> {
         let sent = self.process.controller().send(request).expect("sent");
+        self.reply_to(sent)
+    }
+
+    fn reply_to(&mut self, sent: u64) -> Result<Reply, String> {
         loop {
             match self.process.next_message().expect("a message") {
                 Some(Message::Reply { id, result }) if id == sent => return result,
@@ -308,11 +312,15 @@ impl Guest {
     /// Saves it, and goes on with it in another process.
     fn move_by(mut self, path: &Path) -> Self {
         self.ask(Request::Pause);
-        self.ask(Request::Save { path: path.to_owned() });
+        let file = std::fs::File::create_new(path).expect("a file");
+        let sent = self.process.controller().send_with_file(Request::Save, file).expect("sent");
+        self.reply_to(sent).expect("saved");
         self.ask(Request::Stop);
         let Self { machine, config, .. } = self;
         let mut guest = Self::make(machine, config);
-        guest.ask(Request::Restore { path: path.to_owned() });
+        let file = std::fs::File::open(path).expect("the file");
+        let sent = guest.process.controller().send_with_file(Request::Restore, file).expect("sent");
+        guest.reply_to(sent).expect("restored");
         guest
     }
 }

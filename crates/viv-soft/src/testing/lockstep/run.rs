@@ -113,7 +113,7 @@ impl Runner {
             cpuid: CpuidTable::x86_64_v3(ModelParameters { vcpus: 1, tsc_khz }),
             clock: Arc::new(HostClock::stopped_at(0)),
         };
-        let vm = Arc::new(SoftVm::new(parameters, options).expect("the host has threads"));
+        let vm = Arc::new(SoftVm::new(parameters, options, None).expect("the host has threads"));
         let platform = Arc::new(Recorder::default());
         let mut vcpu = vm.vcpu(0, Arc::clone(&platform) as Arc<dyn Platform>).expect("the host has memory");
         platform.machine.get_or_init(|| (Arc::downgrade(&vm), vcpu.kicker()));

@@ -38,7 +38,7 @@ pub fn engine() -> impl Engine {
 /// The same with options, between which there is white space.
 fn engine_with(options: &str) -> impl Engine + use<> {
     let options = viv_soft::Options::parse(options.split_whitespace()).unwrap();
-    viv_soft::SoftEngine::with_options(options)
+    viv_soft::SoftEngine::with_options(options).unwrap()
 }
 
 /// What a run came to.

@@ -101,7 +101,7 @@ fn a_running_machine_is_saved_dropped_and_finishes_in_a_new_one() {
 fn a_machine_that_is_over_tells_what_it_did() {
     const TIMES: u32 = 1_000_000;
     // The interpreter counts what it executes.
-    let engine = SoftEngine::with_options(Options { tier: Tier::Interpret, ..Options::default() });
+    let engine = SoftEngine::with_options(Options { tier: Tier::Interpret, ..Options::default() }).unwrap();
     let mut bench = bench_of(&engine, &program(&[&count(TIMES), &power_off(), &REST]));
     bench.machine.start().unwrap();
     assert_eq!(bench.notice(), Notice::PowerOff);

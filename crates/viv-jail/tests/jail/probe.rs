@@ -1,0 +1,51 @@
+//! One attempt: into the jail, and on.
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use viv_jail::{Fate, Forked, Inside, ThreadKind};
+
+use crate::KINDS;
+use crate::attempts::{self, Open};
+
+/// Exit status for an attempt that was refused.
+const REFUSED: i32 = 3;
+
+pub fn run(kind: &str, attempt: &str) -> ExitCode {
+    let (name, kind) = *KINDS.iter().find(|(name, _)| *name == kind).expect("a kind");
+    viv_jail::close_others(&[]);
+    match viv_jail::fork().expect("a process") {
+        Forked::Supervisor(supervisor) => {
+            match supervisor.wait().expect("waits") {
+                Fate::Exited(code) => println!("exited {code}"),
+                Fate::Died(why) => println!("died: {why}"),
+            }
+            ExitCode::SUCCESS
+        }
+        Forked::Inmate(inmate) => {
+            let open = Open { file: File::open("/proc/self/exe").expect("this program") };
+            let network = kind == ThreadKind::Network;
+            let jail = inmate.enter(Inside { kvm: false, network, largest_file: 1 << 30 });
+            if kind == ThreadKind::Control {
+                rustix::thread::set_name(c"control").expect("a name");
+                jail.lock().expect("locked");
+                end(&attempts::run(attempt, &open));
+            }
+            let (locked, lock) = mpsc::channel();
+            let attempt = attempt.to_owned();
+            let thread = viv_jail::spawn(kind, name, move || {
+                lock.recv().expect("locked");
+                end(&attempts::run(&attempt, &open));
+            });
+            jail.lock().expect("locked");
+            locked.send(()).expect("it waits");
+            let _ = thread.expect("a thread").join();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn end(attempted: &std::io::Result<()>) -> ! {
+    std::process::exit(if attempted.is_ok() { 0 } else { REFUSED })
+}
