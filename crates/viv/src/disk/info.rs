@@ -151,7 +151,7 @@ impl Report {
             }
         }
         let mut table = Table::new();
-        table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         for (name, value) in rows {
             table.add_row([name.to_owned(), one_line(&value)]);
         }
