@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
+pub use viv_guest_proto::Interface;
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -19,6 +20,12 @@ pub const MAX_MEMORY: u64 = 1 << 40;
 pub const MAX_VCPUS: u32 = 254;
 /// The most disks: PCI slots that are left over on bus 0.
 pub const MAX_DISKS: usize = 24;
+/// The most network interfaces.
+pub const MAX_NETWORKS: usize = 8;
+/// The most pairs of queues of a network interface.
+pub const MAX_NETWORK_QUEUES: usize = 8;
+/// The least MTU: what IPv4 hosts must take (RFC 791, 3.2, as RFC 8200 has 1280 for IPv6).
+pub const MIN_MTU: u16 = 576;
 /// The longest kernel command line, as Linux on x86 takes it (COMMAND_LINE_SIZE less the final zero).
 pub const MAX_CMDLINE: usize = 2047;
 
@@ -42,6 +49,8 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// CD-ROM drives, each with the image of its medium.
     pub cdroms: Vec<PathBuf>,
+    /// Network interfaces, in the order in which the guest finds them.
+    pub networks: Vec<NetworkConfig>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
@@ -236,6 +245,29 @@ pub enum Overlay {
     },
 }
 
+/// One network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Its address: a single host's.
+    pub mac: [u8; 6],
+    /// The longest packet in bytes that the guest should send, from [`MIN_MTU`] on; `None`: the guest decides.
+    pub mtu: Option<u16>,
+    /// What it is connected to.
+    pub backend: NetworkBackend,
+}
+
+/// What a network interface is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkBackend {
+    /// A tap interface of the host's, by its queues, from 1 to [`MAX_NETWORK_QUEUES`].
+    Tap {
+        /// Descriptors as `viv_tap::open` gives them.
+        queues: Vec<FdSlot>,
+    },
+}
+
 /// The host's end of a byte stream, in one or both directions. Any kind of descriptor will do: pipe, socket,
 /// terminal, file. Its flags are left as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -279,6 +311,8 @@ pub struct AgentConfig {
     pub directory: Option<String>,
     /// The guest's host name; `None` for the image's own.
     pub hostname: Option<String>,
+    /// Network interfaces that the agent sets up first.
+    pub interfaces: Vec<Interface>,
     /// Where its input and output go.
     pub stdio: AgentStdio,
 }
@@ -391,6 +425,21 @@ pub enum ConfigError {
         /// What was asked for.
         drives: usize,
     },
+    /// Too many network interfaces.
+    #[error("a machine cannot have {networks} network interfaces: give at most {MAX_NETWORKS}")]
+    Networks {
+        /// What was asked for.
+        networks: usize,
+    },
+    /// A network interface that cannot be.
+    #[error(
+        "network interface {index} cannot be: its address must be a single host's, its MTU at least {MIN_MTU}, \
+         its queues from 1 to {MAX_NETWORK_QUEUES}"
+    )]
+    Network {
+        /// Which one, from 0.
+        index: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -417,6 +466,16 @@ pub enum ConfigError {
     },
 }
 
+impl NetworkConfig {
+    fn is_valid(&self) -> bool {
+        let [first, ..] = self.mac;
+        let queues = match &self.backend {
+            NetworkBackend::Tap { queues } => (1..=MAX_NETWORK_QUEUES).contains(&queues.len()),
+        };
+        queues && first & 1 == 0 && self.mac != [0; 6] && self.mtu.is_none_or(|mtu| mtu >= MIN_MTU)
+    }
+}
+
 impl MachineConfig {
     /// Checks everything that can be told from the config alone.
     ///
@@ -439,6 +498,12 @@ impl MachineConfig {
         }
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
+        }
+        if self.networks.len() > MAX_NETWORKS {
+            return Err(ConfigError::Networks { networks: self.networks.len() });
+        }
+        if let Some(index) = self.networks.iter().position(|network| !network.is_valid()) {
+            return Err(ConfigError::Network { index });
         }
         if let Boot::Kernel(kernel) = &self.boot {
             let cmdline = kernel.cmdline.as_bytes();
@@ -478,6 +543,7 @@ pub(crate) mod tests {
             }),
             disks: Vec::new(),
             cdroms: Vec::new(),
+            networks: Vec::new(),
             serial: None,
             console: None,
             display: false,
@@ -517,10 +583,28 @@ pub(crate) mod tests {
             environment: Vec::new(),
             directory: None,
             hostname: None,
+            interfaces: Vec::new(),
             stdio: AgentStdio::Console { term: "linux".into() },
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoConsole));
+        let network = NetworkConfig {
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: Some(MIN_MTU),
+            backend: NetworkBackend::Tap { queues: vec![FdSlot(0)] },
+        };
+        let with = |networks| MachineConfig { networks, ..plain() }.validate();
+        assert_eq!(with(vec![network.clone(); MAX_NETWORKS]), Ok(()));
+        let networks = MAX_NETWORKS + 1;
+        assert_eq!(with(vec![network.clone(); networks]), Err(ConfigError::Networks { networks }));
+        for wrong in [
+            NetworkConfig { mac: [3, 0, 0, 0, 0, 1], ..network.clone() },
+            NetworkConfig { mac: [0; 6], ..network.clone() },
+            NetworkConfig { mtu: Some(MIN_MTU - 1), ..network.clone() },
+            NetworkConfig { backend: NetworkBackend::Tap { queues: Vec::new() }, ..network.clone() },
+        ] {
+            assert_eq!(with(vec![network.clone(), wrong]), Err(ConfigError::Network { index: 1 }));
+        }
         let config = MachineConfig { screenshot: Some(FdSlot(0)), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoDisplay));
     }

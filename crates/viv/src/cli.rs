@@ -1,5 +1,7 @@
 //! The command line: every subcommand, its options and its help.
 
+mod network;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use viv_vmm::config::{DiskBus, MAX_VCPUS};
 use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
+
+pub use network::{NetArg, NetKind};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -116,6 +120,21 @@ The soft engine has:
     /// Keep the guest's disk under this name, and take it up again in the next run
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
+
+    /// Network interface: `tap=NAME` of the host, `bridge=NAME` of the host, or `none`; may be given again
+    #[arg(long, value_name = "none|tap=NAME|bridge=NAME[,OPTION]…", value_parser = NetArg::parse)]
+    #[arg(long_help = "Network interface; may be given again
+
+- none:        no interface; the default
+- tap=NAME:    the other end of a tap interface of the host, which is made if it is not there
+- bridge=NAME: a port of a bridge of the host, for as long as the machine runs
+
+Options follow with commas between:
+- mac=02:00:00:00:00:01: its address; otherwise one that stays the same from run to run
+- mtu=BYTES:   the longest packet the guest should send
+- queues=N:    as many pairs of queues, 1 unless given
+- address=IP/BITS, gateway=IP, dns=IP: what a guest from an image sets up before its command; may be given again")]
+    pub net: Vec<NetArg>,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
     #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]

@@ -1,6 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
-//! - [`VirtioDevice`]: what a kind of device does: [`Block`], [`Console`], [`Entropy`].
+//! - [`VirtioDevice`]: what a kind of device does: [`Block`], [`Console`], [`Entropy`],
+//!   [`Net`].
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -38,7 +39,9 @@ mod blk;
 mod chain;
 mod console;
 mod device;
+mod gather;
 mod interrupt;
+mod net;
 pub mod queue;
 mod regs;
 mod rng;
@@ -54,7 +57,9 @@ pub use blk::Block;
 pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
+pub use gather::{Filled, Gather};
 pub use interrupt::Interrupt;
+pub use net::{MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;

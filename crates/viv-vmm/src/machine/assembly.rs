@@ -29,11 +29,12 @@ use super::agent::Agent;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
+use super::network::{self, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, Profile, Stream};
+use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, NetworkConfig, Profile, Stream};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 
@@ -53,6 +54,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) fds: &'a Fds,
     pub(crate) board: Board,
     pub(crate) sources: Vec<Box<dyn Source>>,
+    /// The same for the thread for network interfaces.
+    pub(crate) network_sources: Vec<Box<dyn Source>>,
     pub(crate) streams: Vec<Arc<HostStream>>,
     /// What firmware can start from, by its path.
     pub(crate) boot_paths: Vec<(BootDevice, String)>,
@@ -66,7 +69,16 @@ impl<'a> Assembly<'a> {
         let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
-        Ok(Self { around, fds, board, sources, streams: Vec::new(), boot_paths: Vec::new(), drained })
+        Ok(Self {
+            around,
+            fds,
+            board,
+            sources,
+            network_sources: Vec::new(),
+            streams: Vec::new(),
+            boot_paths: Vec::new(),
+            drained,
+        })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
@@ -186,6 +198,24 @@ impl<'a> Assembly<'a> {
         Ok(Some(console))
     }
 
+    /// Adds network interface `index`.
+    pub(crate) fn add_network(
+        &mut self,
+        index: usize,
+        config: &NetworkConfig,
+    ) -> Result<NetworkHandle, MachineError> {
+        let (network, sources) = network::connect(config, self.fds)?;
+        let name = format!("virtio-net{index}");
+        let (_, worker) = self.make_function(|connections| {
+            let function = VirtioPci::new(&name, network.device(), connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        self.network_sources.push(Box::new(WorkerSource(worker)));
+        self.network_sources.extend(sources);
+        Ok(network)
+    }
+
     /// The streams of the agent's command: input, output, errors.
     fn agent_streams(&mut self, stdio: &AgentStdio) -> Result<[Arc<HostStream>; 3], MachineError> {
         let (stdin, stdout, stderr) = match *stdio {
@@ -234,21 +264,26 @@ impl<'a> Assembly<'a> {
         &mut self,
         make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
     ) -> Result<u8, MachineError> {
+        let (slot, worker) = self.make_function(make)?;
+        self.sources.push(Box::new(WorkerSource(worker)));
+        Ok(slot)
+    }
+
+    /// Adds a PCI function, and gives its slot and its work.
+    fn make_function<D: PciDevice + 'static>(
+        &mut self,
+        make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
+    ) -> Result<(u8, Worker), MachineError> {
         let Surroundings { vm, memory, .. } = &self.around;
-        let mut worker = None;
-        let slot = self.board.add_pci(|slot, line| {
+        self.board.add_pci(|slot, line| {
             let connections = Connections {
                 memory: memory.clone(),
                 msi: vm.clone(),
                 line,
                 line_number: layout::slot_gsi(slot),
             };
-            let (function, work) = make(connections)?;
-            worker = Some(work);
-            Ok(function)
-        })?;
-        self.sources.extend(worker.map(|worker| Box::new(WorkerSource(worker)) as Box<dyn Source>));
-        Ok(slot)
+            Ok(make(connections)?)
+        })
     }
 
     fn stream(

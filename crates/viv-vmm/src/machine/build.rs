@@ -113,6 +113,9 @@ impl Machine {
         assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
+        let networks = config.networks.iter().enumerate();
+        let networks =
+            networks.map(|(index, network)| assembly.add_network(index, network)).collect::<Result<_, _>>()?;
         let seat = match typist {
             Some(typist) => {
                 let display = assembly.add_display(vga_bios)?;
@@ -124,7 +127,7 @@ impl Machine {
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
             assembly.add_firmware(firmware, told, config.vcpus, config.display)?;
         }
-        let Assembly { board, sources, streams, drained, .. } = assembly;
+        let Assembly { board, sources, network_sources, streams, drained, .. } = assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
@@ -135,8 +138,13 @@ impl Machine {
             vcpus.push(thread.map_err(MachineError::host("start a vCPU's thread"))?);
         }
         core.set_kickers(kickers);
-        let reactor = Reactor::start(sources, Arc::clone(&core))
-            .map_err(MachineError::host("start the thread for devices"))?;
+        // A busy network must not keep disks and timers waiting.
+        let reactors = [("devices", sources), ("network", network_sources)]
+            .into_iter()
+            .filter(|(_, sources)| !sources.is_empty())
+            .map(|(name, sources)| Reactor::start(name, sources, Arc::clone(&core)))
+            .collect::<Result<_, _>>()
+            .map_err(MachineError::host("start a thread for devices"))?;
         Ok(Self {
             name: config.name.clone(),
             memory,
@@ -151,7 +159,8 @@ impl Machine {
             board,
             timers,
             core,
-            reactor: Some(reactor),
+            reactors,
+            networks,
             boot,
             profile,
             streams,

@@ -2,9 +2,9 @@
 //!
 //! # Threads
 //!
-//! Each vCPU has a thread, all devices share one ([`reactor`]), each stream of the host has one for each
+//! Each vCPU has a thread, network interfaces share one and all other devices another ([`reactor`]), each stream of the host has one for each
 //! direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s methods from its own. vCPU
-//! threads and the device thread work only while the [`gate`] is open. The owner closes it, by which they
+//! threads and the device threads work only while the [`gate`] is open. The owner closes it, by which they
 //! come to a stop between two instructions and between two events; then memory, vCPUs and devices are the
 //! owner's, to save, to restore, to reset.
 //!
@@ -31,6 +31,7 @@ mod debugging;
 mod disks;
 mod firmware;
 mod gate;
+mod network;
 pub(crate) mod notify;
 mod reactor;
 mod saving;
@@ -59,6 +60,7 @@ use self::board::Board;
 use self::boot::BootSource;
 use self::console::ConsoleHandle;
 use self::core::Core;
+use self::network::NetworkHandle;
 use self::notify::Notify;
 use self::reactor::Reactor;
 use self::seat::Seat;
@@ -86,8 +88,9 @@ pub struct Machine {
     board: Board,
     timers: Arc<Timers>,
     core: Arc<Core>,
-    /// Dropped to stop the device thread.
-    reactor: Option<Reactor>,
+    /// Dropped to stop the device threads.
+    reactors: Vec<Reactor>,
+    networks: Vec<NetworkHandle>,
     boot: BootSource,
     profile: Profile,
     streams: Vec<Arc<HostStream>>,
@@ -171,7 +174,7 @@ impl Machine {
             vcpu_nanoseconds: self.vcpus.iter().map(VcpuThread::spent).sum(),
             guest_nanoseconds: self.clock.now(),
         });
-        self.reactor = None;
+        self.reactors.clear();
         self.vcpus.clear();
         self.state = MachineState::Stopped;
     }

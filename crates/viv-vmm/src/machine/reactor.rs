@@ -1,4 +1,4 @@
-//! The device thread: waits for descriptors and serves devices, one thing at a time.
+//! Threads for devices: each waits for descriptors and serves devices, one thing at a time.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,11 +15,16 @@ pub(crate) trait Source: Send {
     /// Readable when there is something to do.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Does it. The descriptor must not stay readable for what was done.
+    /// When to be called: by default while the descriptor is readable.
+    fn events(&self) -> epoll::EventFlags {
+        epoll::EventFlags::IN
+    }
+
+    /// Does it. The descriptor must not stay readable for what was done, unless [`Source::events`] are edges.
     fn ready(&mut self);
 }
 
-/// The device thread. Its sources are served only while the machine's gate is open.
+/// A thread for devices. Its sources are served only while the machine's gate is open.
 pub(crate) struct Reactor {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -29,16 +34,16 @@ pub(crate) struct Reactor {
 const STOP: u64 = u64::MAX;
 
 impl Reactor {
-    /// Starts the thread. It ends with the gate, or when this is dropped.
-    pub(crate) fn start(sources: Vec<Box<dyn Source>>, core: Arc<Core>) -> io::Result<Self> {
+    /// Starts the thread, named `name`. It ends with the gate, or when this is dropped.
+    pub(crate) fn start(name: &str, sources: Vec<Box<dyn Source>>, core: Arc<Core>) -> io::Result<Self> {
         let stop = Arc::new(Notify::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         for (index, source) in sources.iter().enumerate() {
             let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&epoll, source.fd(), data, epoll::EventFlags::IN)?;
+            epoll::add(&epoll, source.fd(), data, source.events())?;
         }
-        let thread = std::thread::Builder::new().name("devices".into()).spawn({
+        let thread = std::thread::Builder::new().name(name.into()).spawn({
             // The thread keeps the stop flag's descriptor alive as long as its epoll.
             let stop = Arc::clone(&stop);
             move || {

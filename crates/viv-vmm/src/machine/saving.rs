@@ -70,6 +70,8 @@ impl Machine {
             vcpu.vcpu().load(state)?;
         }
         self.board.restore(&saved.devices)?;
+        // It may be elsewhere now.
+        self.networks.iter().for_each(super::NetworkHandle::announce);
         self.resets = saved.resets;
         Ok(())
     }

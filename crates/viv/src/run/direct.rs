@@ -66,6 +66,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         boot,
         disks: disks.collect(),
         cdroms: args.cdrom.clone(),
+        networks: Vec::new(),
         serial: Some(serial),
         console: None,
         display,

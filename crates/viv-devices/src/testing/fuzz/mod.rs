@@ -81,6 +81,7 @@ targets! {
     vga: functions::VGA,
     virtio_blk: functions::VIRTIO_BLK,
     virtio_console: functions::VIRTIO_CONSOLE,
+    virtio_net: functions::VIRTIO_NET,
     virtio_rng: functions::VIRTIO_RNG,
 }
 

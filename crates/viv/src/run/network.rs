@@ -1,0 +1,113 @@
+//! Network interfaces: opened before the VM process starts, which gets descriptors alone.
+
+use viv_tap::OpenError;
+use viv_vmm::config::{Fds, FdSlot, Interface, NetworkBackend, NetworkConfig};
+
+use crate::cli::{NetArg, NetKind, RunArgs};
+use crate::failure::Failure;
+use crate::session::Plan;
+
+/// Names of the interfaces that are made for bridges.
+const BRIDGE_PORT: &str = "viv%d";
+
+/// Gives the machine the interfaces that are asked for.
+pub fn connect(args: &RunArgs, plan: &mut Plan) -> Result<(), Failure> {
+    for (index, arg) in args.net.iter().enumerate() {
+        let option = format!("--net {}", arg.kind);
+        let (name, queues) = match &arg.kind {
+            NetKind::None if args.net.len() > 1 => {
+                return Err(Failure::new(option, "another --net is given").remedy("give one or the other"));
+            }
+            NetKind::None => return Ok(()),
+            NetKind::Tap(name) => open(&option, name, arg.queues, None, &mut plan.fds)?,
+            NetKind::Bridge(bridge) => open(&option, BRIDGE_PORT, arg.queues, Some(bridge), &mut plan.fds)?,
+        };
+        let name = args.keep.as_ref().unwrap_or(&name);
+        let mac = arg.mac.unwrap_or_else(|| stable_mac(name, index));
+        plan.config.networks.push(NetworkConfig {
+            mac,
+            mtu: arg.mtu,
+            backend: NetworkBackend::Tap { queues },
+        });
+        set_up(&option, arg, mac, plan)?;
+    }
+    Ok(())
+}
+
+/// Opens a tap interface. Returns its name and its queues.
+fn open(
+    option: &str,
+    name: &str,
+    queues: usize,
+    bridge: Option<&String>,
+    fds: &mut Fds,
+) -> Result<(String, Vec<FdSlot>), Failure> {
+    let opened = viv_tap::open(name, queues, bridge.map(String::as_str));
+    let (name, queues) = opened.map_err(|error| refused(option, name, bridge, &error))?;
+    Ok((name, queues.into_iter().map(|queue| fds.add(queue)).collect()))
+}
+
+fn refused(option: &str, name: &str, bridge: Option<&String>, error: &OpenError) -> Failure {
+    let failure = Failure::of(option, error);
+    match (error, bridge) {
+        (OpenError::NoBridge { .. }, Some(bridge)) => {
+            failure.remedy(format!("make it with 'ip link add {bridge} type bridge'"))
+        }
+        (OpenError::Device(_), _) if !error.is_privilege() => {
+            failure.remedy("load the driver with 'modprobe tun', or make /dev/net/tun")
+        }
+        (_, None) if error.is_privilege() => failure.remedy(format!(
+            "it takes CAP_NET_ADMIN: run this as root, or let root make the interface once with 'ip tuntap add {name} mode tap vnet_hdr user USER'"
+        )),
+        (_, Some(_)) if error.is_privilege() => failure.remedy(
+            "it takes CAP_NET_ADMIN: run this as root, or let root make a tap interface on the bridge once and give --net tap=NAME",
+        ),
+        _ => failure,
+    }
+}
+
+/// Has the guest's agent set up an interface. A machine that has no agent does that by itself.
+fn set_up(option: &str, arg: &NetArg, mac: [u8; 6], plan: &mut Plan) -> Result<(), Failure> {
+    let interface = Interface {
+        mac,
+        addresses: arg.addresses.clone(),
+        gateways: arg.gateways.clone(),
+        name_servers: arg.name_servers.clone(),
+    };
+    match &mut plan.config.agent {
+        Some(agent) => agent.interfaces.push(interface),
+        None if interface == (Interface { mac, ..Interface::default() }) => {}
+        None => {
+            let why = "addresses are set up in guests from images alone";
+            return Err(Failure::new(option, why).remedy("leave them out, and set up the system itself"));
+        }
+    }
+    Ok(())
+}
+
+/// An address that is the same in every run, and not that of another interface of this host or of its networks: it is
+/// made from this host's id, and from what this interface is called.
+fn stable_mac(name: &str, index: usize) -> [u8; 6] {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let text = format!("{}/{name}/{index}", machine.trim());
+    // FNV-1a, 64 bits.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
+    // Assigned by whoever runs the network, and a single host's.
+    [0x02, b, c, d, e, f]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_stay_the_same_and_differ() {
+        assert_eq!(stable_mac("viv0", 0), stable_mac("viv0", 0));
+        assert_ne!(stable_mac("viv0", 0), stable_mac("viv0", 1));
+        assert_ne!(stable_mac("viv0", 0), stable_mac("viv1", 0));
+        assert_eq!(stable_mac("viv0", 0)[0], 2);
+    }
+}
