@@ -59,7 +59,7 @@ pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
 pub use gather::{Filled, Gather};
 pub use interrupt::Interrupt;
-pub use net::{MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
+pub use net::{MAX_FRAME, MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;

@@ -235,6 +235,11 @@ impl Virtqueue {
         self.queue.enable_notification(&*self.memory).map_err(ring("update", self.index))
     }
 
+    /// Asks for another turn.
+    pub(super) fn come_again(&self) {
+        self.doorbell.ring(self.index);
+    }
+
     /// How many requests the ring holds at most.
     pub(super) fn size(&self) -> u16 {
         self.queue.size()

@@ -23,6 +23,7 @@ mod kvm;
 mod mach;
 mod memory;
 mod memtest;
+mod network;
 mod power;
 mod programs;
 mod screen;

@@ -137,11 +137,12 @@ impl NetBackend for Moody {
         }
         self.heard.bytes(&header.to_bytes(0));
         self.heard.bytes(frame);
-        Sent::Done
+        if self.below(2) == 0 { Sent::Done } else { Sent::Answered }
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> Option<(VnetHeader, usize)> {
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<(VnetHeader, usize)> {
         self.heard.count();
+        buffer.resize(3000, 0);
         let length = match self.below(16) {
             0..4 => return None,
             // One that lies about how much it gave.

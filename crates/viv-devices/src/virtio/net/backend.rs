@@ -50,12 +50,18 @@ impl Offloads {
     }
 }
 
+/// The longest frame: an IP packet of 65,535 bytes behind Ethernet's header with two tags for VLANs.
+pub const MAX_FRAME: usize = 65_535 + 22;
+
 /// What became of a frame of the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// It is on its way, or lost as frames may be.
     Done,
-    /// There is no room now. [`Net::process_pair`](super::Net::process_pair) is to be called once there is.
+    /// The same, and because of it there may be frames for the guest.
+    Answered,
+    /// There is no room now. It is tried again when the guest has taken a frame, and when
+    /// [`Net::process_pair`](super::Net::process_pair) is called because there is room.
     Full,
 }
 
@@ -73,8 +79,8 @@ pub trait NetBackend: Send {
     /// Takes a frame from the guest.
     fn send(&mut self, header: &VnetHeader, frame: &[u8]) -> Sent;
 
-    /// Gives a frame for the guest, which it puts at the beginning of `buffer`, with its length. When there is none,
-    /// [`Net::process_pair`](super::Net::process_pair) is to be called once there is. It is not asked while the guest has
-    /// no buffers.
-    fn receive(&mut self, buffer: &mut [u8]) -> Option<(VnetHeader, usize)>;
+    /// Gives a frame for the guest, which it puts at the beginning of `buffer`, with its length. The buffer may be
+    /// resized; it is the same each time. When there is no frame, [`Net::process_pair`](super::Net::process_pair) is to be
+    /// called once there is. It is not asked while the guest has no buffers.
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<(VnetHeader, usize)>;
 }

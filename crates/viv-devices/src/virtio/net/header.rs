@@ -37,6 +37,8 @@ impl VnetHeader {
     pub const GSO_TCPV4: u8 = 1;
     /// It is to become TCP segments over IPv6.
     pub const GSO_TCPV6: u8 = 4;
+    /// It is to become UDP datagrams.
+    pub const GSO_UDP_L4: u8 = 5;
 
     /// The structure for a frame in `buffers` buffers.
     #[must_use]

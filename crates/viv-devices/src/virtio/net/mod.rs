@@ -24,7 +24,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{NetBackend, Offloads, Sent};
+pub use backend::{MAX_FRAME, NetBackend, Offloads, Sent};
 pub use filter::MacAddress;
 pub use header::VnetHeader;
 
@@ -130,6 +130,21 @@ impl Net {
     pub fn process_pair(&mut self, index: usize) {
         self.transmit(index);
         self.receive(index);
+        self.follow(index);
+    }
+
+    /// Does what one direction calls for in the other.
+    fn follow(&mut self, index: usize) {
+        let Some(pair) = self.pairs.get_mut(index) else { return };
+        let mut calls = pair.take_calls();
+        if calls.receiving {
+            self.receive(index);
+            calls.sending |= self.pairs.get_mut(index).is_some_and(|pair| pair.take_calls().sending);
+        }
+        let queue = index.saturating_mul(2).saturating_add(1);
+        if calls.sending && let Some(queue) = self.queues.get(queue).and_then(Option::as_ref) {
+            queue.come_again();
+        }
     }
 
     /// What all back ends can do.
@@ -285,8 +300,14 @@ impl VirtioDevice for Net {
 
     fn process_queue(&mut self, index: u16) {
         match self.role(index) {
-            Role::Receive(pair) => self.receive(pair),
-            Role::Transmit(pair) => self.transmit(pair),
+            Role::Receive(pair) => {
+                self.receive(pair);
+                self.follow(pair);
+            }
+            Role::Transmit(pair) => {
+                self.transmit(pair);
+                self.follow(pair);
+            }
             Role::Control => self.receive_control(),
         }
     }
@@ -298,7 +319,7 @@ impl VirtioDevice for Net {
         self.guest_offloads = None;
         self.filter = Filter::default();
         for pair in &mut self.pairs {
-            pair.set_waiting(None);
+            pair.reset();
         }
         self.set_active(1);
         self.apply_offloads();

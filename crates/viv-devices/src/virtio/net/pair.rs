@@ -3,23 +3,36 @@
 use serde::{Deserialize, Serialize};
 
 use super::filter::{Filter, MacAddress};
-use super::{NetBackend, Offloads, Sent, VnetHeader};
+use super::{MAX_FRAME, NetBackend, Offloads, Sent, VnetHeader};
 use crate::virtio::chain::Chain;
 use crate::virtio::gather::{Filled, Gather};
 use crate::virtio::queue::{Outcome, RingError};
 
-/// The longest frame: an IP packet of 65,535 bytes behind Ethernet's header with two tags for VLANs.
-pub(super) const MAX_FRAME: usize = 65_535 + 22;
 /// The shortest frame: Ethernet's header.
 const MIN_FRAME: usize = 14;
 
 /// A pair of queues with its back end.
 pub(super) struct Pair {
     pub(super) backend: Box<dyn NetBackend>,
-    /// A frame on its way.
-    buffer: Vec<u8>,
+    /// A frame on its way from the guest.
+    outgoing: Vec<u8>,
+    /// One on its way to it.
+    incoming: Vec<u8>,
     /// One for which the guest had no room.
     waiting: Option<Waiting>,
+    /// The back end had no room for a frame.
+    stalled: bool,
+    /// What a turn calls for in the other direction.
+    calls_for: CallsFor,
+}
+
+/// What is to be done after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct CallsFor {
+    /// There may be frames for the guest.
+    pub(super) receiving: bool,
+    /// There may be room for the guest's.
+    pub(super) sending: bool,
 }
 
 /// A frame for which the guest has too few buffers. One is all that a pair holds.
@@ -54,7 +67,14 @@ impl Rules<'_> {
 
 impl Pair {
     pub(super) fn new(backend: Box<dyn NetBackend>) -> Self {
-        Self { backend, buffer: vec![0; MAX_FRAME], waiting: None }
+        Self {
+            backend,
+            outgoing: vec![0; MAX_FRAME],
+            incoming: Vec::new(),
+            waiting: None,
+            stalled: false,
+            calls_for: CallsFor::default(),
+        }
     }
 
     pub(super) fn waiting(&self) -> Option<&Waiting> {
@@ -65,6 +85,18 @@ impl Pair {
         self.waiting = waiting;
     }
 
+    /// Forgets what is under way.
+    pub(super) fn reset(&mut self) {
+        self.waiting = None;
+        self.stalled = false;
+        self.calls_for = CallsFor::default();
+    }
+
+    /// What the last turns call for.
+    pub(super) fn take_calls(&mut self) -> CallsFor {
+        std::mem::take(&mut self.calls_for)
+    }
+
     /// Gives one frame of the guest's to the back end. What is no frame, or asks for what was not negotiated
     /// (`offloads`), is dropped.
     pub(super) fn send(&mut self, chain: &mut Chain, offloads: Offloads) -> Result<Outcome, RingError> {
@@ -73,17 +105,17 @@ impl Pair {
         let header = VnetHeader::from_bytes(header);
         let is_allowed = header.needs().is_some_and(|needs| offloads.contains(needs));
         let length = usize::try_from(chain.readable.remaining()).unwrap_or(usize::MAX);
-        let Some(frame) = self.buffer.get_mut(..length).filter(|frame| frame.len() >= MIN_FRAME) else {
+        let Some(frame) = self.outgoing.get_mut(..length).filter(|frame| frame.len() >= MIN_FRAME) else {
             return Ok(Outcome::Done(0));
         };
         if !is_whole || !is_allowed {
             return Ok(Outcome::Done(0));
         }
         chain.readable.read(frame)?;
-        match self.backend.send(&header, frame) {
-            Sent::Done => Ok(Outcome::Done(0)),
-            Sent::Full => Ok(Outcome::Later),
-        }
+        let sent = self.backend.send(&header, frame);
+        self.calls_for.receiving |= sent == Sent::Answered;
+        self.stalled = sent == Sent::Full;
+        Ok(if self.stalled { Outcome::Later } else { Outcome::Done(0) })
     }
 
     /// Writes one frame for the guest into its buffers, the one that waits or the back end's next.
@@ -95,9 +127,12 @@ impl Pair {
         let waiting = self.waiting.take();
         let (header, frame) = match &waiting {
             Some(Waiting { header, frame }) => (*header, frame.as_slice()),
-            None => match self.backend.receive(&mut self.buffer) {
+            None => match self.backend.receive(&mut self.incoming) {
                 // A back end that gives more than fits gives nothing.
-                Some((header, length)) => (header, self.buffer.get(..length).unwrap_or_default()),
+                Some((header, length)) => {
+                    self.calls_for.sending |= self.stalled;
+                    (header, self.incoming.get(..length).unwrap_or_default())
+                }
                 None => return Ok(Filled::Later),
             },
         };

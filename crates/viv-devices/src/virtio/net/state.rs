@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::filter::{Filter, MacAddress};
-use super::pair::{MAX_FRAME, Waiting};
-use super::Net;
+use super::pair::Waiting;
+use super::{MAX_FRAME, Net};
 use super::regs::status;
 use crate::{DeviceError, SavedState};
 

@@ -19,6 +19,8 @@ struct State {
     to_receive: VecDeque<(VnetHeader, Vec<u8>)>,
     reads: u32,
     full: bool,
+    /// What comes back for the next frame.
+    echo: Option<Vec<u8>>,
     active: bool,
     offloads: Option<Offloads>,
 }
@@ -49,14 +51,20 @@ impl NetBackend for Fake {
             return Sent::Full;
         }
         state.sent.push((*header, frame.to_vec()));
-        Sent::Done
+        match state.echo.take() {
+            Some(frame) => {
+                state.to_receive.push_back((VnetHeader::default(), frame));
+                Sent::Answered
+            }
+            None => Sent::Done,
+        }
     }
-    fn receive(&mut self, buffer: &mut [u8]) -> Option<(VnetHeader, usize)> {
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<(VnetHeader, usize)> {
         let mut state = self.state();
         state.reads += 1;
         let (header, frame) = state.to_receive.pop_front()?;
-        buffer[..frame.len()].copy_from_slice(&frame);
-        Some((header, frame.len()))
+        *buffer = frame;
+        Some((header, buffer.len()))
     }
 }
 
@@ -173,12 +181,30 @@ fn what_the_host_has_no_room_for_stays_in_the_ring() {
 }
 
 #[test]
+fn an_answer_comes_at_once_and_makes_room() {
+    let mut bench = Bench::new(1);
+    bench.offer(0, 100);
+    bench.hosts[0].state().echo = Some(frame(MAC, 60));
+    bench.send(1, VnetHeader::default(), &frame(MAC, 100));
+    assert_eq!(bench.driver.used(0).len(), 1);
+
+    bench.hosts[0].state().full = true;
+    bench.send(1, VnetHeader::default(), &frame(MAC, 200));
+    bench.hosts[0].state().full = false;
+    bench.hosts[0].push(VnetHeader::default(), frame(MAC, 60));
+    bench.offer(0, 100);
+    bench.driver.kick(0);
+    bench.driver.worker.process();
+    assert_eq!((bench.driver.used(0).len(), bench.hosts[0].state().sent.len()), (1, 2));
+}
+
+#[test]
 fn what_is_no_frame_is_dropped() {
     let mut bench = Bench::new(1);
     let segments = VnetHeader { gso_type: 3, ..VnetHeader::default() };
     bench.send(1, segments, &frame(MAC, 100));
     bench.send(1, VnetHeader::default(), &frame(MAC, 13));
-    bench.send(1, VnetHeader::default(), &frame(MAC, pair::MAX_FRAME + 1));
+    bench.send(1, VnetHeader::default(), &frame(MAC, MAX_FRAME + 1));
     let short = bench.driver.data(&[0; 5]);
     bench.driver.add(1, &[(short, 5, false)]);
     bench.driver.kick(1);

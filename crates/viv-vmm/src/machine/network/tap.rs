@@ -1,38 +1,23 @@
-//! Network interfaces and what they lead to on the host.
+//! Tap interfaces of the host.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::event::epoll;
-use viv_devices::virtio::{Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
+use viv_devices::virtio::{MAX_FRAME, Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_tap::{HEADER, Tap};
 
-use super::reactor::Source;
-use crate::config::{Fds, NetworkBackend, NetworkConfig};
+use super::{NetworkHandle, Source, lock, make};
+use crate::config::{FdSlot, Fds, NetworkConfig};
 use crate::error::MachineError;
 
-/// A network interface.
-pub(crate) struct NetworkHandle(Arc<Mutex<Net>>);
-
-impl NetworkHandle {
-    /// The device, for its function.
-    pub(crate) fn device(&self) -> Arc<Mutex<Net>> {
-        Arc::clone(&self.0)
-    }
-
-    /// Asks the guest to tell the network where it is.
-    pub(crate) fn announce(&self) {
-        lock(&self.0).announce();
-    }
-}
-
-/// Makes an interface, with what its back end wants to be told of.
-pub(crate) fn connect(
+/// Makes an interface with a pair of queues for each of a tap interface's queues.
+pub(super) fn connect(
     config: &NetworkConfig,
+    queues: &[FdSlot],
     fds: &Fds,
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
-    let NetworkBackend::Tap { queues } = &config.backend;
     let open = |slot: &_| {
         let tap = Tap::new(fds.get(*slot)?).map_err(MachineError::host("use a tap interface"))?;
         Ok::<_, MachineError>(Arc::new(tap))
@@ -42,14 +27,12 @@ pub(crate) fn connect(
     let backend = |tap: &Arc<Tap>| -> Box<dyn NetBackend> {
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })
     };
-    let backends = taps.iter().map(backend).collect();
-    let net = Net::new(NetConfig { mac: config.mac, mtu: config.mtu, backends });
-    let device = Arc::new(Mutex::new(net));
+    let network = make(config, taps.iter().map(backend).collect());
     let source = |(pair, tap)| -> Box<dyn Source> {
-        Box::new(TapSource { device: Arc::clone(&device), pair, tap })
+        Box::new(TapSource { device: network.device(), pair, tap })
     };
     let sources = taps.into_iter().enumerate().map(source).collect();
-    Ok((NetworkHandle(device), sources))
+    Ok((network, sources))
 }
 
 /// A queue of a tap interface, as its pair of queues sees it.
@@ -96,7 +79,8 @@ impl NetBackend for TapBackend {
         }
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> Option<(VnetHeader, usize)> {
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<(VnetHeader, usize)> {
+        buffer.resize(MAX_FRAME, 0);
         let mut header = [0; HEADER];
         let length = self.tap.receive(&mut header, buffer).ok()?;
         Some((VnetHeader::from_bytes(header), length))
@@ -123,10 +107,6 @@ impl Source for TapSource {
     fn ready(&mut self) {
         lock(&self.device).process_pair(self.pair);
     }
-}
-
-fn lock(device: &Mutex<Net>) -> MutexGuard<'_, Net> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn note(action: &str, done: io::Result<()>) {
