@@ -1,0 +1,81 @@
+//! A question to a name server, which is put to the next one if there is no answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Flows, Socket, build};
+use crate::core::{Core, Token};
+use crate::dns;
+use crate::host;
+use crate::slots::Id;
+
+/// How long an answer is waited for, and how long a flow lives that has it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What a flow to a name server is about.
+#[derive(Debug)]
+pub(super) struct Query {
+    /// Whom it was put to.
+    server: SocketAddr,
+    /// How many others it was put to before.
+    tried: usize,
+    /// The last message, while it is not answered.
+    open: Vec<u8>,
+}
+
+impl Query {
+    pub(super) fn new(server: SocketAddr) -> Self {
+        Self { server, tried: 0, open: Vec::new() }
+    }
+
+    /// The guest asks. What is too long is not asked again.
+    pub(super) fn asked(&mut self, message: &[u8]) {
+        self.open.clear();
+        if message.len() <= dns::MAX_QUERY {
+            self.open.extend(message);
+        }
+        self.tried = 0;
+    }
+
+    /// The server answers.
+    pub(super) fn answered(&mut self, message: &[u8]) {
+        if dns::identifier(message) == dns::identifier(&self.open) {
+            self.open.clear();
+        }
+    }
+
+    /// Whether an answer is missing.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+}
+
+impl Flows {
+    /// Puts a question to the next name server; when all were asked, the guest is told that it failed.
+    pub(super) fn ask_next(&mut self, core: &mut Core, id: Id) {
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        let Some(query) = flow.query.as_mut().filter(|query| query.is_open()) else { return };
+        core.resolvers.failed(query.server);
+        query.tried = query.tried.saturating_add(1);
+        let next = core.resolvers.current().filter(|_| query.tried < core.resolvers.len());
+        let socket = next.and_then(|server| Some((server, host::connect_datagram(server).ok()?)));
+        let Some((server, socket)) = socket else {
+            let answer = dns::failure(&query.open);
+            query.open.clear();
+            let key = flow.key;
+            let mut bytes = Vec::new();
+            if let Some(answer) = answer
+                && build::frame(core, key, &answer, &mut bytes).is_some()
+            {
+                core.reply(bytes);
+            }
+            self.remove(id);
+            return;
+        };
+        query.server = server;
+        let _ = core.host.watch(&socket, Token::Flow(id));
+        let _ = host::send(&socket, &query.open);
+        flow.socket = Socket::Own(socket);
+        core.set_alarm(&mut flow.alarm, Token::Flow(id), PATIENCE);
+    }
+}
