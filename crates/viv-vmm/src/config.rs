@@ -4,6 +4,8 @@
 //! stay reachable are named by path; streams and files that the starter has open already are named by their
 //! [`FdSlot`] in the list of descriptors that travels beside the config.
 
+mod network;
+
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,6 +13,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
 pub use viv_guest_proto::Interface;
+
+pub use network::{
+    MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
+};
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -20,12 +26,6 @@ pub const MAX_MEMORY: u64 = 1 << 40;
 pub const MAX_VCPUS: u32 = 254;
 /// The most disks: PCI slots that are left over on bus 0.
 pub const MAX_DISKS: usize = 24;
-/// The most network interfaces.
-pub const MAX_NETWORKS: usize = 8;
-/// The most pairs of queues of a network interface.
-pub const MAX_NETWORK_QUEUES: usize = 8;
-/// The least MTU: what IPv4 hosts must take (RFC 791, 3.2, as RFC 8200 has 1280 for IPv6).
-pub const MIN_MTU: u16 = 576;
 /// The longest kernel command line, as Linux on x86 takes it (COMMAND_LINE_SIZE less the final zero).
 pub const MAX_CMDLINE: usize = 2047;
 
@@ -245,29 +245,6 @@ pub enum Overlay {
     },
 }
 
-/// One network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkConfig {
-    /// Its address: a single host's.
-    pub mac: [u8; 6],
-    /// The longest packet in bytes that the guest should send, from [`MIN_MTU`] on; `None`: the guest decides.
-    pub mtu: Option<u16>,
-    /// What it is connected to.
-    pub backend: NetworkBackend,
-}
-
-/// What a network interface is connected to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NetworkBackend {
-    /// A tap interface of the host's, by its queues, from 1 to [`MAX_NETWORK_QUEUES`].
-    Tap {
-        /// Descriptors as `viv_tap::open` gives them.
-        queues: Vec<FdSlot>,
-    },
-}
-
 /// The host's end of a byte stream, in one or both directions. Any kind of descriptor will do: pipe, socket,
 /// terminal, file. Its flags are left as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -464,16 +441,6 @@ pub enum ConfigError {
         /// The slot.
         slot: u32,
     },
-}
-
-impl NetworkConfig {
-    fn is_valid(&self) -> bool {
-        let [first, ..] = self.mac;
-        let queues = match &self.backend {
-            NetworkBackend::Tap { queues } => (1..=MAX_NETWORK_QUEUES).contains(&queues.len()),
-        };
-        queues && first & 1 == 0 && self.mac != [0; 6] && self.mtu.is_none_or(|mtu| mtu >= MIN_MTU)
-    }
 }
 
 impl MachineConfig {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_vmm::config::{DiskBus, MAX_VCPUS};
+use viv_vmm::config::{DiskBus, MAX_VCPUS, Publish};
 use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
@@ -121,11 +121,12 @@ The soft engine has:
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
-    /// Network interface: `tap=NAME` of the host, `bridge=NAME` of the host, or `none`; may be given again
-    #[arg(long, value_name = "none|tap=NAME|bridge=NAME[,OPTION]…", value_parser = NetArg::parse)]
+    /// Network interface: `user`, `tap=NAME`, `bridge=NAME` or `none`; may be given again
+    #[arg(long, value_name = "KIND[,OPTION]…", value_parser = NetArg::parse)]
     #[arg(long_help = "Network interface; may be given again
 
-- none:        no interface; the default
+- user:        a network of its own, from which the guest reaches what viv does; the default with IMAGE
+- none:        no interface; the default with --kernel and --firmware
 - tap=NAME:    the other end of a tap interface of the host, which is made if it is not there
 - bridge=NAME: a port of a bridge of the host, for as long as the machine runs
 
@@ -135,6 +136,17 @@ Options follow with commas between:
 - queues=N:    as many pairs of queues, 1 unless given
 - address=IP/BITS, gateway=IP, dns=IP: what a guest from an image sets up before its command; may be given again")]
     pub net: Vec<NetArg>,
+
+    /// Lead a port of the host to one of the guest's: `8080:80`, `0.0.0.0:5353:53/udp`; may be given again
+    #[arg(long, value_name = "[HOST:]PORT:PORT[/udp]", value_parser = network::publish)]
+    #[arg(long_help = "Lead a port of the host to one of the guest's, by the network `user`; may be given again
+
+Of the host it is the loopback's port unless an address is given.")]
+    pub publish: Vec<Publish>,
+
+    /// Let the guest reach the host's own services, at its gateway 10.0.2.2, by the network `user`
+    #[arg(long)]
+    pub host_access: bool,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
     #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use viv_vmm::config::{MAX_NETWORK_QUEUES, MIN_MTU};
+use viv_vmm::config::{MAX_NETWORK_QUEUES, MIN_MTU, Protocol, Publish};
 
 /// One `--net`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct NetArg {
 pub enum NetKind {
     /// There is no interface.
     None,
+    /// A network in the VM process.
+    User,
     /// A tap interface of the host.
     Tap(String),
     /// A bridge of the host.
@@ -40,6 +42,7 @@ impl fmt::Display for NetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none"),
+            Self::User => f.write_str("user"),
             Self::Tap(name) => write!(f, "tap={name}"),
             Self::Bridge(name) => write!(f, "bridge={name}"),
         }
@@ -47,18 +50,23 @@ impl fmt::Display for NetKind {
 }
 
 impl NetArg {
-    /// Reads a kind with options behind commas.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let mut net = Self {
-            kind: kind(parts.next().unwrap_or_default())?,
+    /// One without options.
+    pub fn plain(kind: NetKind) -> Self {
+        Self {
+            kind,
             mac: None,
             mtu: None,
             queues: 1,
             addresses: Vec::new(),
             gateways: Vec::new(),
             name_servers: Vec::new(),
-        };
+        }
+    }
+
+    /// Reads a kind with options behind commas.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let mut net = Self::plain(kind(parts.next().unwrap_or_default())?);
         for part in parts {
             let (option, value) = part.split_once('=').unwrap_or((part, ""));
             match option {
@@ -75,10 +83,14 @@ impl NetArg {
                 }
             }
         }
-        if net.kind == NetKind::None && text != "none" {
-            return Err("there are no options for no interface".to_owned());
+        let set_up = [net.addresses.len(), net.gateways.len(), net.name_servers.len()] != [0; 3];
+        match net.kind {
+            NetKind::None if text != "none" => Err("there are no options for no interface".to_owned()),
+            NetKind::User if set_up || net.queues != 1 => {
+                Err("its addresses are given, and it has one pair of queues; leave out all but mac and mtu".to_owned())
+            }
+            _ => Ok(net),
         }
-        Ok(net)
     }
 }
 
@@ -86,11 +98,12 @@ fn kind(text: &str) -> Result<NetKind, String> {
     let (kind, name) = text.split_once('=').unwrap_or((text, ""));
     match (kind, name) {
         ("none", "") => Ok(NetKind::None),
+        ("user", "") => Ok(NetKind::User),
         ("tap", name @ ("" | "%d")) => Err(format!("'tap={name}' names no interface; give tap=NAME")),
         ("tap", name) => Ok(NetKind::Tap(name.to_owned())),
         ("bridge", "") => Err("no bridge is named; give bridge=NAME".to_owned()),
         ("bridge", name) => Ok(NetKind::Bridge(name.to_owned())),
-        _ => Err(format!("'{text}' is no network; give none, tap=NAME or bridge=NAME")),
+        _ => Err(format!("'{text}' is no network; give user, tap=NAME, bridge=NAME or none")),
     }
 }
 
@@ -130,9 +143,41 @@ fn address(option: &str, text: &str) -> Result<IpAddr, String> {
     IpAddr::from_str(text).map_err(|_| format!("'{text}' is no address; give one like {option}=10.0.0.1"))
 }
 
+/// Reads `--publish`: `[HOST:]PORT:PORT[/udp]`, where an address of IPv6 is in brackets.
+pub(super) fn publish(text: &str) -> Result<Publish, String> {
+    let wrong = || format!("'{text}' names no ports; give HOSTPORT:GUESTPORT, like 8080:80 or 0.0.0.0:5353:53/udp");
+    let (ports, protocol) = match text.split_once('/') {
+        None | Some((_, "tcp")) => (text.split('/').next().unwrap_or_default(), Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some(_) => return Err(wrong()),
+    };
+    let port = |text: &str| text.parse().ok().filter(|port: &u16| *port != 0 && !text.starts_with('+'));
+    let (rest, guest) = ports.rsplit_once(':').ok_or_else(wrong)?;
+    let guest_port = port(guest).ok_or_else(wrong)?;
+    let (host, host_port) = match rest.rsplit_once(':') {
+        None => (None, rest),
+        Some((host, host_port)) => {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            (Some(host.parse().map_err(|_| wrong())?), host_port)
+        }
+    };
+    Ok(Publish { host, host_port: port(host_port).ok_or_else(wrong)?, guest_port, protocol })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_published_by_number() {
+        let read = |text| publish(text).map(|p| (p.host.map(|ip| ip.to_string()), p.host_port, p.guest_port, p.protocol));
+        assert_eq!(read("8080:80"), Ok((None, 8080, 80, Protocol::Tcp)));
+        assert_eq!(read("0.0.0.0:53:53/udp"), Ok((Some("0.0.0.0".into()), 53, 53, Protocol::Udp)));
+        assert_eq!(read("[::1]:53:54/tcp"), Ok((Some("::1".into()), 53, 54, Protocol::Tcp)));
+        for bad in ["", "80", ":80", "80:", "0:80", "80:0", "70000:80", "host:80:80", "80:80/sctp", "80:80/udp/tcp"] {
+            assert!(publish(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_network_is_a_kind_with_options() {
@@ -152,6 +197,9 @@ mod tests {
             "bridge",
             "none=1",
             "none,mtu=1500",
+            "user=1",
+            "user,queues=2",
+            "user,address=10.0.0.2/24",
             "wifi",
             "tap=a,mac=1",
             "tap=a,mac=01:00:00:00:00:00",

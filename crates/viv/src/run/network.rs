@@ -1,7 +1,9 @@
 //! Network interfaces: opened before the VM process starts, which gets descriptors alone.
 
+use std::slice;
+
 use viv_tap::OpenError;
-use viv_vmm::config::{Fds, FdSlot, Interface, NetworkBackend, NetworkConfig};
+use viv_vmm::config::{Fds, Interface, NetworkBackend, NetworkConfig, UserNetwork};
 
 use crate::cli::{NetArg, NetKind, RunArgs};
 use crate::failure::Failure;
@@ -10,28 +12,48 @@ use crate::session::Plan;
 /// Names of the interfaces that are made for bridges.
 const BRIDGE_PORT: &str = "viv%d";
 
-/// Gives the machine the interfaces that are asked for.
+/// Gives the machine the interfaces that are asked for, and one to machines from images of which nothing is said.
 pub fn connect(args: &RunArgs, plan: &mut Plan) -> Result<(), Failure> {
-    for (index, arg) in args.net.iter().enumerate() {
+    let usual = NetArg::plain(if args.image.is_some() { NetKind::User } else { NetKind::None });
+    let asked = if args.net.is_empty() { slice::from_ref(&usual) } else { &args.net };
+    check(args, asked)?;
+    for (index, arg) in asked.iter().enumerate() {
         let option = format!("--net {}", arg.kind);
-        let (name, queues) = match &arg.kind {
-            NetKind::None if args.net.len() > 1 => {
-                return Err(Failure::new(option, "another --net is given").remedy("give one or the other"));
+        let (name, backend) = match &arg.kind {
+            NetKind::None => continue,
+            NetKind::User => {
+                let user = UserNetwork { publish: args.publish.clone(), host_access: args.host_access };
+                ("user".to_owned(), NetworkBackend::User(user))
             }
-            NetKind::None => return Ok(()),
             NetKind::Tap(name) => open(&option, name, arg.queues, None, &mut plan.fds)?,
             NetKind::Bridge(bridge) => open(&option, BRIDGE_PORT, arg.queues, Some(bridge), &mut plan.fds)?,
         };
         let name = args.keep.as_ref().unwrap_or(&name);
         let mac = arg.mac.unwrap_or_else(|| stable_mac(name, index));
-        plan.config.networks.push(NetworkConfig {
-            mac,
-            mtu: arg.mtu,
-            backend: NetworkBackend::Tap { queues },
-        });
-        set_up(&option, arg, mac, plan)?;
+        set_up(&option, arg, mac, &backend, plan)?;
+        plan.config.networks.push(NetworkConfig { mac, mtu: arg.mtu, backend });
     }
     Ok(())
+}
+
+/// Refuses what does not go together.
+fn check(args: &RunArgs, asked: &[NetArg]) -> Result<(), Failure> {
+    let count = |kind| asked.iter().filter(|arg| arg.kind == kind).count();
+    if count(NetKind::None) > 0 && asked.len() > 1 {
+        let why = "another --net is given";
+        return Err(Failure::new("--net none", why).remedy("give one or the other"));
+    }
+    if count(NetKind::User) > 1 {
+        let why = "it is given twice, and both would have the same addresses";
+        return Err(Failure::new("--net user", why).remedy("give it once"));
+    }
+    let needs_user = [("--publish", !args.publish.is_empty()), ("--host-access", args.host_access)];
+    match needs_user.iter().find(|(_, given)| *given && count(NetKind::User) == 0) {
+        Some((option, _)) => {
+            Err(Failure::new(*option, "the machine has no network of its own").remedy("give --net user"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Opens a tap interface. Returns its name and its queues.
@@ -41,10 +63,11 @@ fn open(
     queues: usize,
     bridge: Option<&String>,
     fds: &mut Fds,
-) -> Result<(String, Vec<FdSlot>), Failure> {
+) -> Result<(String, NetworkBackend), Failure> {
     let opened = viv_tap::open(name, queues, bridge.map(String::as_str));
     let (name, queues) = opened.map_err(|error| refused(option, name, bridge, &error))?;
-    Ok((name, queues.into_iter().map(|queue| fds.add(queue)).collect()))
+    let queues = queues.into_iter().map(|queue| fds.add(queue)).collect();
+    Ok((name, NetworkBackend::Tap { queues }))
 }
 
 fn refused(option: &str, name: &str, bridge: Option<&String>, error: &OpenError) -> Failure {
@@ -67,17 +90,24 @@ fn refused(option: &str, name: &str, bridge: Option<&String>, error: &OpenError)
 }
 
 /// Has the guest's agent set up an interface. A machine that has no agent does that by itself.
-fn set_up(option: &str, arg: &NetArg, mac: [u8; 6], plan: &mut Plan) -> Result<(), Failure> {
-    let interface = Interface {
+fn set_up(
+    option: &str,
+    arg: &NetArg,
+    mac: [u8; 6],
+    backend: &NetworkBackend,
+    plan: &mut Plan,
+) -> Result<(), Failure> {
+    let asked = Interface {
         mac,
         addresses: arg.addresses.clone(),
         gateways: arg.gateways.clone(),
         name_servers: arg.name_servers.clone(),
     };
-    match &mut plan.config.agent {
-        Some(agent) => agent.interfaces.push(interface),
-        None if interface == (Interface { mac, ..Interface::default() }) => {}
-        None => {
+    match (&mut plan.config.agent, backend) {
+        (Some(agent), NetworkBackend::User(user)) => agent.interfaces.push(user.interface(mac)),
+        (Some(agent), NetworkBackend::Tap { .. }) => agent.interfaces.push(asked),
+        (None, _) if asked == (Interface { mac, ..Interface::default() }) => {}
+        (None, _) => {
             let why = "addresses are set up in guests from images alone";
             return Err(Failure::new(option, why).remedy("leave them out, and set up the system itself"));
         }

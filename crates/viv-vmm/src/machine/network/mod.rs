@@ -1,6 +1,7 @@
 //! Network interfaces and what they lead to on the host.
 
 mod tap;
+mod user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +33,7 @@ pub(crate) fn connect(
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
     match &config.backend {
         NetworkBackend::Tap { queues } => tap::connect(config, queues, fds),
+        NetworkBackend::User(user) => user::connect(config, user),
     }
 }
 
