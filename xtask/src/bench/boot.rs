@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use viv_image::initrd;
 
 use super::Bench;
-use super::contender::{Contender, Guest};
+use super::contender::{Contender, Guest, Placement};
 use super::init;
 use super::installed;
 use super::memory::resident_over_guest;
@@ -57,7 +57,15 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Boot> {
     // It needs no device, and so no modules.
     let content = initrd::assemble(&init::program(), &[]).context("building an initial RAM disk")?;
     fs::write(&initrd, content).with_context(|| format!("writing {}", initrd.display()))?;
-    let guest = Guest { bench, initrd: &initrd, disk: None, arguments: &[], memory: MEMORY };
+    let guest = Guest {
+        bench,
+        initrd: &initrd,
+        disk: None,
+        kernel_words: "",
+        arguments: &[],
+        memory: MEMORY,
+        placement: Placement::Pinned,
+    };
     let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
     for number in 1..=bench.runs {
         for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {

@@ -14,10 +14,31 @@ pub struct Guest<'a> {
     pub initrd: &'a Path,
     /// Its disk, which it can only read.
     pub disk: Option<&'a Path>,
+    /// Words for its kernel, besides those of all.
+    pub kernel_words: &'a str,
     /// Words for its first process.
     pub arguments: &'a [String],
     /// Its RAM in MiB.
     pub memory: u64,
+    pub placement: Placement,
+}
+
+/// Where a guest's processors run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// One, on the processor that everything runs on.
+    Pinned,
+    /// So many, wherever the host likes.
+    Anywhere { processors: u32 },
+}
+
+impl Placement {
+    fn processors(self) -> String {
+        match self {
+            Self::Pinned => "1".to_owned(),
+            Self::Anywhere { processors } => processors.to_string(),
+        }
+    }
 }
 
 /// As for images of `viv run`: output to the serial port, little of the kernel's, no waiting after a panic, and no
@@ -40,22 +61,38 @@ impl Contender {
     pub fn command(self, guest: &Guest<'_>) -> Command {
         let Guest { bench: Bench { viv, kernel, processor, engine_options, .. }, initrd, disk, .. } = guest;
         let memory = format!("{}M", guest.memory);
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &processor.to_string()]);
+        let processors = guest.placement.processors();
+        let mut command = match guest.placement {
+            Placement::Pinned => {
+                let mut command = Command::new("taskset");
+                command.args(["--cpu-list", &processor.to_string()]);
+                command
+            }
+            Placement::Anywhere { .. } => Command::new("env"),
+        };
         match self {
             Self::Viv => {
                 command.arg(viv).args(["run", "--engine", "soft"]);
                 for option in engine_options {
                     command.args(["--engine-opt", option]);
                 }
-                command.args(["--stats=json", "--no-reboot", "--cpus", "1", "--memory", &memory]);
+                command.args(["--stats=json", "--no-reboot", "--cpus", &processors, "--memory", &memory]);
                 if let Some(disk) = disk {
                     command.arg("--disk").arg(format!("{},readonly", disk.display()));
                 }
             }
             Self::Tcg => {
                 command
-                    .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-no-reboot"])
+                    .args([
+                        "qemu-system-x86_64",
+                        "-accel",
+                        "tcg",
+                        "-cpu",
+                        "max",
+                        "-smp",
+                        &processors,
+                        "-no-reboot",
+                    ])
                     .args(["-m", &memory])
                     .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]);
                 if let Some(disk) = disk {
@@ -72,17 +109,21 @@ impl Contender {
         let dashes = if self == Self::Viv { "--" } else { "-" };
         command.arg(format!("{dashes}kernel")).arg(kernel);
         command.arg(format!("{dashes}initrd")).arg(initrd);
-        command.args([format!("{dashes}append"), command_line(guest.arguments)]);
+        command.args([format!("{dashes}append"), command_line(guest)]);
         command
     }
 }
 
 /// The kernel's command line. What stands after the dashes is the first process's.
-fn command_line(arguments: &[String]) -> String {
-    match arguments {
-        [] => APPEND.to_owned(),
-        _ => format!("{APPEND} -- {}", arguments.join(" ")),
+fn command_line(guest: &Guest<'_>) -> String {
+    let mut line = APPEND.to_owned();
+    if !guest.kernel_words.is_empty() {
+        line += &format!(" {}", guest.kernel_words);
     }
+    if !guest.arguments.is_empty() {
+        line += &format!(" -- {}", guest.arguments.join(" "));
+    }
+    line
 }
 
 impl fmt::Display for Contender {
@@ -106,7 +147,15 @@ mod tests {
             ..Bench::default()
         };
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-        let guest = Guest { bench: &bench, initrd: Path::new("i"), disk, arguments: &arguments, memory: 64 };
+        let guest = Guest {
+            bench: &bench,
+            initrd: Path::new("i"),
+            disk,
+            kernel_words: "",
+            arguments: &arguments,
+            memory: 64,
+            placement: Placement::Pinned,
+        };
         let command = contender.command(&guest);
         command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
     }

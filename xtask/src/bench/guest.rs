@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Bench;
 use super::boot;
-use super::contender::{Contender, Guest};
+use super::contender::{Contender, Guest, Placement};
 use super::figures::{Place, Runs, Workloads};
 use super::rootfs;
 use super::session::Session;
@@ -31,13 +31,21 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
         packages::is_root(),
         "the workloads need root, who alone can mount and change the root directory"
     );
-    let program = workloads::build(root, &bench.directory)?;
+    let program = workloads::compile(&root.join("xtask/guest/workloads/main.rs"), &bench.directory)?;
     workloads::check_rows(&program, &bench.rows)?;
     let disk = rootfs::provide(root, &bench.directory, super::image_name()?)?;
     let initrd = bench.directory.join("guest.initrd");
     let content = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
     fs::write(&initrd, bench.initrd(&content)?).with_context(|| format!("writing {}", initrd.display()))?;
-    let guest = Guest { bench, initrd: &initrd, disk: Some(&disk), arguments: &bench.rows, memory: MEMORY };
+    let guest = Guest {
+        bench,
+        initrd: &initrd,
+        disk: Some(&disk),
+        kernel_words: "",
+        arguments: &bench.rows,
+        memory: MEMORY,
+        placement: Placement::Pinned,
+    };
     let mut runs = Runs::default();
     for number in 1..=bench.runs {
         for place in Place::ALL {

@@ -50,7 +50,7 @@ impl fmt::Display for Host {
         let Self { processor, processors, used, kernel, qemu, load } = self;
         write!(
             f,
-            "{processor}, {processors} processors, all runs on number {used}; Linux {kernel}; {qemu}; \
+            "{processor}, {processors} processors, runs of one on number {used}; Linux {kernel}; {qemu}; \
              load {load} before the runs"
         )
     }

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: the figures of the software CPU, with QEMU's TCG beside it in the same run.
 //!
 //! - [`boot`]: from a process's start to the guest's first user-space instruction and to its end, memory, and
-//!   instructions a second. [`installed`]: a whole Debian on its disk, which [`boot`] times too. [`guest`]: pieces of work inside a guest, also against the host itself.
+//!   instructions a second. [`installed`]: a whole Debian on its disk, which [`boot`] times too. [`guest`]: pieces of work
+//!   inside a guest, also against the host itself. [`processors`]: work for several processors.
 //! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, disk, memory and number of
-//!   processors. [`session`]: one run of it, on one processor, watched by its serial port.
+//!   processors. [`session`]: one run of it, watched by its serial port.
 //! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
 //!   the host's too for as long as they run there.
 //! - [`host`], [`memory`], [`sample`], [`figures`], [`report`]: what the machine is, who has how much memory, medians,
@@ -20,6 +21,7 @@ mod host;
 mod init;
 mod installed;
 mod memory;
+mod processors;
 mod report;
 mod rootfs;
 mod sample;
@@ -77,6 +79,8 @@ enum Part {
     Boot,
     /// Pieces of work inside a guest
     Guest,
+    /// Work for several processors
+    Processors,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -148,11 +152,13 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     let host = host::Host::read(bench.processor)?;
     let boot = args.wants(Part::Boot).then(|| boot::measure(root, &bench)).transpose()?;
     let guest = args.wants(Part::Guest).then(|| guest::measure(root, &bench)).transpose()?;
+    let processors = args.wants(Part::Processors).then(|| processors::measure(root, &bench)).transpose()?;
     match args.output {
         Output::Table => {
             println!("\n{host}");
             boot.iter().for_each(|boot| println!("\n{boot}"));
             guest.iter().for_each(|guest| println!("\n{guest}"));
+            processors.iter().for_each(|processors| println!("\n{processors}"));
         }
         Output::Json => {
             let figures = json!({
@@ -161,6 +167,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
                 "engine_options": bench.engine_options,
                 "boot": boot.map(|boot| boot.to_json()),
                 "guest": guest.map(|guest| guest.to_json()),
+                "processors": processors.map(|processors| processors.to_json()),
             });
             println!("{figures:#}");
         }

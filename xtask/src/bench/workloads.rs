@@ -1,4 +1,4 @@
-//! The program in `guest/workloads`: built, and followed.
+//! The programs in `guest` that time pieces of work: built, and followed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,16 +20,18 @@ pub struct Timed {
     pub result: String,
 }
 
-/// Builds the program.
-pub fn build(root: &Path, directory: &Path) -> Result<PathBuf> {
-    let program = directory.join("workloads");
+/// Builds a program for guests and host from this file. It gets the name of the file, or of what that is the main one of.
+pub fn compile(source: &Path, directory: &Path) -> Result<PathBuf> {
+    let whole = if source.ends_with("main.rs") { source.parent() } else { Some(source) };
+    let name = whole.and_then(Path::file_stem).context("the name of a program")?;
+    let program = directory.join(name);
     let mut rustc = Command::new("rustc");
     rustc
         .args(["--edition", "2024", "-O", "--target", "x86_64-unknown-linux-gnu"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
         .arg(&program)
-        .arg(root.join("xtask/guest/workloads/main.rs"));
-    ensure!(step::run(&mut rustc)?, "the workloads cannot be built; the messages are above");
+        .arg(source);
+    ensure!(step::run(&mut rustc)?, "a program for guests cannot be built; the messages are above");
     Ok(program)
 }
 

@@ -36,6 +36,9 @@ begin:
 	call	tell
 	xorw	%ax, %ax
 	outw	%ax, $0xf4
+	# It may run on for a while.
+wait:
+	jmp	wait
 
 tell:
 	movb	$'o', 0x500
