@@ -116,7 +116,10 @@ mod tests {
         let path = directory.join("resolv.conf");
         let [one, two] = ["10.0.2.3", "fd00::3"].map(|ip| ip.parse::<IpAddr>().unwrap());
         write_resolver(&path, &[&one, &two]).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{MARK}nameserver 10.0.2.3\nnameserver fd00::3\n"));
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            format!("{MARK}nameserver 10.0.2.3\nnameserver fd00::3\n")
+        );
         write_resolver(&path, &[]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
         fs::write(&path, "nameserver 9.9.9.9\n").unwrap();

@@ -99,6 +99,8 @@ mod tests {
         assert_eq!((SET_INTERFACE, SET_OFFLOADS), (0x4004_54ca, 0x4004_54d0));
         assert_eq!((SET_HEADER_LENGTH, SET_QUEUE), (0x4004_54d8, 0x4004_54d9));
         assert_eq!(size_of::<Request>(), 40);
-        assert!(Request::new("fifteen-letters", 0).is_some() && Request::new("sixteen-letters!", 0).is_none());
+        assert!(
+            Request::new("fifteen-letters", 0).is_some() && Request::new("sixteen-letters!", 0).is_none()
+        );
     }
 }

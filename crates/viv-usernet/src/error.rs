@@ -34,7 +34,9 @@ pub enum Error {
         dns: Ipv6Addr,
     },
     /// The router's link address stands for more than one.
-    #[error("the gateway cannot have the MAC address {mac}: use one whose first byte is even, not all zeroes")]
+    #[error(
+        "the gateway cannot have the MAC address {mac}: use one whose first byte is even, not all zeroes"
+    )]
     Mac {
         /// The address.
         mac: String,

@@ -43,9 +43,8 @@ impl Host {
     pub(crate) fn new() -> Result<Self, Error> {
         let failed = |action| move |source| Error::Host { action, source };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("make an epoll descriptor"))?;
-        let clock =
-            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
-                .map_err(failed("make a timer"))?;
+        let clock = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(failed("make a timer"))?;
         let token = epoll::EventData::new_u64(Token::Clock.bits());
         epoll::add(&epoll, &clock, token, epoll::EventFlags::IN).map_err(failed("watch a timer"))?;
         Ok(Self { epoll, clock, armed: None })

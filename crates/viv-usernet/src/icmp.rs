@@ -167,8 +167,7 @@ fn build_unreachable(
             let message = Icmpv6Repr::DstUnreachable { reason, header, data: start };
             let from = core.config.ipv6?.gateway;
             let ends = (from.into(), guest.into());
-            let body =
-                frame::ip(frame, &core.link(), ends, IpProtocol::Icmpv6, message.buffer_len())?;
+            let body = frame::ip(frame, &core.link(), ends, IpProtocol::Icmpv6, message.buffer_len())?;
             message.emit(&from, &guest, &mut Icmpv6Packet::new_unchecked(body), &sums);
         }
         _ => return None,

@@ -100,8 +100,7 @@ fn neighbour(core: &mut Core, target: Ipv6Addr, asker: Ipv6Addr) {
         flags |= NdiscNeighborFlags::SOLICITED;
         asker
     };
-    let message =
-        NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr: Some(link.gateway.into()) };
+    let message = NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr: Some(link.gateway.into()) };
     let mut bytes = Vec::new();
     let ends = (target.into(), asker.into());
     let Some(body) = frame::ip(&mut bytes, &link, ends, IpProtocol::Icmpv6, message.buffer_len()) else {

@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn name_servers_are_read_and_changed() {
-        let text = "# a comment\nsearch example.org\nnameserver 192.0.2.1\n nameserver\tfd00::1 \nnameserver x\n";
+        let text =
+            "# a comment\nsearch example.org\nnameserver 192.0.2.1\n nameserver\tfd00::1 \nnameserver x\n";
         assert_eq!(parse(text), ["192.0.2.1:53".parse().unwrap(), "[fd00::1]:53".parse().unwrap()]);
         assert_eq!(parse("options edns0\n"), ["127.0.0.1:53".parse().unwrap()]);
     }

@@ -252,7 +252,8 @@ impl UserNet {
             return;
         }
         let is_open = |port: &crate::publish::Port| port.readable && port.publish.protocol == Protocol::Tcp;
-        let ports: Vec<_> = self.published.iter().filter(|(_, port)| is_open(port)).map(|(id, _)| id).collect();
+        let ports: Vec<_> =
+            self.published.iter().filter(|(_, port)| is_open(port)).map(|(id, _)| id).collect();
         for id in ports {
             self.connections.accept(&mut self.core, &mut self.published, id);
         }

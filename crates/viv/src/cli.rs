@@ -122,7 +122,7 @@ The soft engine has:
     pub keep: Option<String>,
 
     /// Network interface: `user`, `tap=NAME`, `bridge=NAME` or `none`; may be given again
-    #[arg(long, value_name = "KIND[,OPTION]…", value_parser = NetArg::parse)]
+    #[arg(long, value_name = "KIND", value_parser = NetArg::parse)]
     #[arg(long_help = "Network interface; may be given again
 
 - user:        a network of its own, from which the guest reaches what viv does; the default with IMAGE
@@ -138,10 +138,12 @@ Options follow with commas between:
     pub net: Vec<NetArg>,
 
     /// Lead a port of the host to one of the guest's: `8080:80`, `0.0.0.0:5353:53/udp`; may be given again
-    #[arg(long, value_name = "[HOST:]PORT:PORT[/udp]", value_parser = network::publish)]
-    #[arg(long_help = "Lead a port of the host to one of the guest's, by the network `user`; may be given again
+    #[arg(long, value_name = "PORTS", value_parser = network::publish)]
+    #[arg(
+        long_help = "Lead a port of the host to one of the guest's, by the network `user`; may be given again
 
-Of the host it is the loopback's port unless an address is given.")]
+Of the host it is the loopback's port unless an address is given."
+    )]
     pub publish: Vec<Publish>,
 
     /// Let the guest reach the host's own services, at its gateway 10.0.2.2, by the network `user`

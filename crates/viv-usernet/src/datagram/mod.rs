@@ -214,8 +214,7 @@ impl Flows {
             let first = self.flows.iter().min_by_key(|(_, flow)| flow.alarm.due()).map(|(id, _)| id);
             self.remove(first?);
         }
-        let mut flow =
-            Flow { key, socket, alarm: Alarm::default(), readable: false, queued: false, query };
+        let mut flow = Flow { key, socket, alarm: Alarm::default(), readable: false, queued: false, query };
         let id = self.flows.insert_with(|id| {
             if let Socket::Own(socket) = &flow.socket {
                 core.host.watch(socket, Token::Flow(id)).ok()?;
@@ -281,13 +280,7 @@ impl Flows {
         offload
     }
 
-    fn receive(
-        &mut self,
-        core: &mut Core,
-        id: Id,
-        scratch: &mut [u8],
-        out: &mut Vec<u8>,
-    ) -> Option<Offload> {
+    fn receive(&mut self, core: &mut Core, id: Id, scratch: &mut [u8], out: &mut Vec<u8>) -> Option<Offload> {
         for _ in 0..MAX_ERRORS {
             let flow = self.flows.get_mut(id)?;
             let Socket::Own(socket) = &flow.socket else { return None };

@@ -337,7 +337,11 @@ impl Connection {
                 self.arm(core, token);
             }
             self.sender.rest(budgets);
-            return if owed { self.build(core, budgets, out, Flags { ack: true, ..Flags::default() }, 0) } else { None };
+            return if owed {
+                self.build(core, budgets, out, Flags { ack: true, ..Flags::default() }, 0)
+            } else {
+                None
+            };
         }
         let psh = length != 0 && length == self.sender.unsent();
         let flags = Flags { ack: true, psh, fin, ..Flags::default() };

@@ -1,8 +1,6 @@
 //! TCP segments taken apart and built (RFC 9293, 3.1).
 
-use smoltcp::wire::{
-    ETHERNET_HEADER_LEN, IpProtocol, TCP_HEADER_LEN, TcpOption, TcpPacket, TcpSeqNumber,
-};
+use smoltcp::wire::{ETHERNET_HEADER_LEN, IpProtocol, TCP_HEADER_LEN, TcpOption, TcpPacket, TcpSeqNumber};
 
 use super::seq::Seq;
 use crate::core::Core;
@@ -60,8 +58,7 @@ impl<'a> Segment<'a> {
         if sum == Checksum::None && !frame::is_intact(packet) {
             return None;
         }
-        let flags =
-            Flags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst(), psh: tcp.psh() };
+        let flags = Flags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst(), psh: tcp.psh() };
         Some(Self {
             ends: Ends::new((packet.source, tcp.src_port()), (packet.destination, tcp.dst_port())),
             seq: Seq(tcp.seq_number().0 as u32),
@@ -69,10 +66,7 @@ impl<'a> Segment<'a> {
             window: tcp.window_len(),
             flags,
             payload: packet.payload.get(usize::from(tcp.header_len())..).unwrap_or_default(),
-            options: packet
-                .payload
-                .get(TCP_HEADER_LEN..usize::from(tcp.header_len()))
-                .unwrap_or_default(),
+            options: packet.payload.get(TCP_HEADER_LEN..usize::from(tcp.header_len())).unwrap_or_default(),
         })
     }
 
@@ -165,7 +159,10 @@ pub(super) fn build(
     }
     let (sum, checksum) = if core.offloads.checksum {
         let start = out_of(out.len(), segment)?;
-        (frame::pseudo_header(ends, IpProtocol::Tcp, segment), Checksum::Partial { start, offset: CHECKSUM_AT })
+        (
+            frame::pseudo_header(ends, IpProtocol::Tcp, segment),
+            Checksum::Partial { start, offset: CHECKSUM_AT },
+        )
     } else {
         (frame::transport_checksum(ends, IpProtocol::Tcp, body), Checksum::None)
     };

@@ -34,7 +34,9 @@ use super::notify::Notify;
 use super::reactor::Source;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, NetworkConfig, Profile, Stream};
+use crate::config::{
+    AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, NetworkConfig, Profile, Stream,
+};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 

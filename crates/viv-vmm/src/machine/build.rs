@@ -114,8 +114,9 @@ impl Machine {
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
         let networks = config.networks.iter().enumerate();
-        let networks =
-            networks.map(|(index, network)| assembly.add_network(index, network)).collect::<Result<_, _>>()?;
+        let networks = networks
+            .map(|(index, network)| assembly.add_network(index, network))
+            .collect::<Result<_, _>>()?;
         let seat = match typist {
             Some(typist) => {
                 let display = assembly.add_display(vga_bios)?;

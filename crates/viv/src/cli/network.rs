@@ -87,7 +87,8 @@ impl NetArg {
         match net.kind {
             NetKind::None if text != "none" => Err("there are no options for no interface".to_owned()),
             NetKind::User if set_up || net.queues != 1 => {
-                Err("its addresses are given, and it has one pair of queues; leave out all but mac and mtu".to_owned())
+                Err("its addresses are given, and it has one pair of queues; leave out all but mac and mtu"
+                    .to_owned())
             }
             _ => Ok(net),
         }
@@ -115,7 +116,9 @@ fn mac(text: &str) -> Result<[u8; 6], String> {
         .collect();
     let mac: [u8; 6] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?;
     match mac {
-        [first, ..] if first & 1 != 0 => Err(format!("'{text}' is a group's address; give an even first byte")),
+        [first, ..] if first & 1 != 0 => {
+            Err(format!("'{text}' is a group's address; give an even first byte"))
+        }
         [0, 0, 0, 0, 0, 0] => Err(wrong()),
         mac => Ok(mac),
     }
@@ -145,7 +148,8 @@ fn address(option: &str, text: &str) -> Result<IpAddr, String> {
 
 /// Reads `--publish`: `[HOST:]PORT:PORT[/udp]`, where an address of IPv6 is in brackets.
 pub(super) fn publish(text: &str) -> Result<Publish, String> {
-    let wrong = || format!("'{text}' names no ports; give HOSTPORT:GUESTPORT, like 8080:80 or 0.0.0.0:5353:53/udp");
+    let wrong =
+        || format!("'{text}' names no ports; give HOSTPORT:GUESTPORT, like 8080:80 or 0.0.0.0:5353:53/udp");
     let (ports, protocol) = match text.split_once('/') {
         None | Some((_, "tcp")) => (text.split('/').next().unwrap_or_default(), Protocol::Tcp),
         Some((ports, "udp")) => (ports, Protocol::Udp),
@@ -170,11 +174,15 @@ mod tests {
 
     #[test]
     fn ports_are_published_by_number() {
-        let read = |text| publish(text).map(|p| (p.host.map(|ip| ip.to_string()), p.host_port, p.guest_port, p.protocol));
+        let read = |text| {
+            publish(text).map(|p| (p.host.map(|ip| ip.to_string()), p.host_port, p.guest_port, p.protocol))
+        };
         assert_eq!(read("8080:80"), Ok((None, 8080, 80, Protocol::Tcp)));
         assert_eq!(read("0.0.0.0:53:53/udp"), Ok((Some("0.0.0.0".into()), 53, 53, Protocol::Udp)));
         assert_eq!(read("[::1]:53:54/tcp"), Ok((Some("::1".into()), 53, 54, Protocol::Tcp)));
-        for bad in ["", "80", ":80", "80:", "0:80", "80:0", "70000:80", "host:80:80", "80:80/sctp", "80:80/udp/tcp"] {
+        for bad in
+            ["", "80", ":80", "80:", "0:80", "80:0", "70000:80", "host:80:80", "80:80/sctp", "80:80/udp/tcp"]
+        {
             assert!(publish(bad).is_err(), "{bad}");
         }
     }

@@ -44,13 +44,15 @@ fn exchange(cpus: &str, multi_queue: &str, options: &str) -> Option<String> {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let megabytes = if is_tortured() { 1 } else { 100 };
-    let data: Vec<u8> = (0..megabytes << 18).flat_map(|n: u32| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
+    let data: Vec<u8> =
+        (0..megabytes << 18).flat_map(|n: u32| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
     fs::write(directory.path().join("data"), data).expect("written");
     let mut host = around("unshare");
-    host.args(["--net", "sh", "-c", HOST])
-        .current_dir(directory.path())
-        .env("GUEST", GUEST)
-        .envs([("CPUS", cpus), ("MULTI_QUEUE", multi_queue), ("OPTIONS", options)]);
+    host.args(["--net", "sh", "-c", HOST]).current_dir(directory.path()).env("GUEST", GUEST).envs([
+        ("CPUS", cpus),
+        ("MULTI_QUEUE", multi_queue),
+        ("OPTIONS", options),
+    ]);
     Some(feed(&mut host, b"").succeeded())
 }
 
@@ -94,7 +96,8 @@ fn a_guest_reaches_the_host_where_it_may() {
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let script = format!("if cat </dev/tcp/10.0.2.2/{port}; then echo reached; else echo refused; fi 2>/dev/null");
+    let script =
+        format!("if cat </dev/tcp/10.0.2.2/{port}; then echo reached; else echo refused; fi 2>/dev/null");
     assert_eq!(debian_says(&["run", "debian", "--", "bash", "-c", &script]), "refused\n");
 }
 
@@ -105,7 +108,8 @@ fn a_published_port_leads_to_the_guest() {
         my $listener = IO::Socket::INET->new(LocalPort => 80, Listen => 5, ReuseAddr => 1) or die;
         my $peer = $listener->accept; print $peer scalar(<$peer>), "bye\n";"#;
     // Free at this moment; nobody else is given it soon.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let publish = format!("{port}:80");
     let mut viv = viv(&["run", "--publish", &publish, "debian", "--", "perl", "-e", SERVE]);
     let mut child = start(&mut viv);

@@ -142,7 +142,9 @@ impl Net {
             calls.sending |= self.pairs.get_mut(index).is_some_and(|pair| pair.take_calls().sending);
         }
         let queue = index.saturating_mul(2).saturating_add(1);
-        if calls.sending && let Some(queue) = self.queues.get(queue).and_then(Option::as_ref) {
+        if calls.sending
+            && let Some(queue) = self.queues.get(queue).and_then(Option::as_ref)
+        {
             queue.come_again();
         }
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::filter::{Filter, MacAddress};
 use super::pair::Waiting;
-use super::{MAX_FRAME, Net};
 use super::regs::status;
+use super::{MAX_FRAME, Net};
 use crate::{DeviceError, SavedState};
 
 const NAME: &str = "virtio-net";

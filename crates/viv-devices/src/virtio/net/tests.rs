@@ -284,9 +284,14 @@ fn frames_that_never_fit_are_dropped() {
 
     let mut bench = Bench::stopped(1);
     bench.driver.start(ring::VERSION_1);
-    for (flags, gso_type, length) in
-        [(0, 0, 2000), (VnetHeader::NEEDS_CSUM, 0, 100), (0, VnetHeader::GSO_TCPV4, 100), (0, 9, 100), (0, 0, 10), (0, 0, 64)]
-    {
+    for (flags, gso_type, length) in [
+        (0, 0, 2000),
+        (VnetHeader::NEEDS_CSUM, 0, 100),
+        (0, VnetHeader::GSO_TCPV4, 100),
+        (0, 9, 100),
+        (0, 0, 10),
+        (0, 0, 64),
+    ] {
         bench.hosts[0].push(VnetHeader { flags, gso_type, ..VnetHeader::default() }, frame(MAC, length));
     }
     bench.offer(0, 1526);

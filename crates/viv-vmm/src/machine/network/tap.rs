@@ -28,9 +28,8 @@ pub(super) fn connect(
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })
     };
     let network = make(config, taps.iter().map(backend).collect());
-    let source = |(pair, tap)| -> Box<dyn Source> {
-        Box::new(TapSource { device: network.device(), pair, tap })
-    };
+    let source =
+        |(pair, tap)| -> Box<dyn Source> { Box::new(TapSource { device: network.device(), pair, tap }) };
     let sources = taps.into_iter().enumerate().map(source).collect();
     Ok((network, sources))
 }
