@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: random guests and random accesses to devices, for as long as one likes.
+//! `cargo xtask fuzz`: random guests, random accesses to devices and random frames, for as long as one likes.
 //!
 //! The targets are tests of the crates concerned: one compares interpreter and translator, and each device has one, found
-//! by the name of its module. Environment variables say from which seed and for how long.
+//! by the name of its module, as each part of the user-mode network has. Environment variables say from which seed and for how long.
 
 use std::fs;
 use std::path::Path;
@@ -15,14 +15,16 @@ use crate::step;
 
 /// Random machines, interpreted and translated.
 const LOCKSTEP: &str = "lockstep";
-/// The module with a test for each device.
+/// The crates whose targets are found by the names of their tests.
+const CRATES: [&str; 2] = ["viv-devices", "viv-usernet"];
+/// The module with a test for each target.
 const DEVICES: &str = "testing::fuzz::target::";
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]
 pub struct FuzzArgs {
     /// What is made up at random: `lockstep`, machines full of random code, interpreted and translated, which must come
-    /// to the same end; or a device's accesses [default: all, one after the other]
+    /// to the same end; a device's accesses; or what a guest sends to its network [default: all, one after the other]
     target: Option<String>,
     /// Show the targets there are
     #[arg(long, conflicts_with = "target")]
@@ -37,60 +39,66 @@ pub struct FuzzArgs {
 
 /// Runs what is asked for; fails at the first discrepancy.
 pub fn run(root: &Path, args: &FuzzArgs) -> Result<()> {
-    let mut targets = vec![LOCKSTEP.to_owned()];
-    if args.target.as_deref() != Some(LOCKSTEP) {
-        targets.extend(devices(root)?);
-    }
+    let asked = args.target.as_deref();
+    let seed = args.seed.unwrap_or_else(any_seed);
     if args.list {
-        println!("{}", targets.join("\n"));
+        println!("{LOCKSTEP}");
+    } else if asked.is_none_or(|target| target == LOCKSTEP) {
+        lockstep(root, args.seconds, seed)?;
+    }
+    if asked == Some(LOCKSTEP) {
         return Ok(());
     }
-    if let Some(target) = &args.target {
-        ensure!(
-            targets.contains(target),
-            "there is no target {target}: `cargo xtask fuzz --list` shows them"
-        );
-        targets.retain(|one| one == target);
+    let mut targets = devices(root)?;
+    if args.list {
+        targets.iter().for_each(|target| println!("{}", target.name));
+        return Ok(());
     }
-    let seed = args.seed.unwrap_or_else(any_seed);
-    for target in targets {
-        match target.as_str() {
-            LOCKSTEP => lockstep(root, args.seconds, seed)?,
-            device => one_device(root, device, args.seconds, seed)?,
-        }
+    if let Some(asked) = asked {
+        targets.retain(|target| target.name == asked);
+        ensure!(!targets.is_empty(), "there is no target {asked}: `cargo xtask fuzz --list` shows them");
     }
-    Ok(())
+    targets.iter().try_for_each(|target| one_device(root, target, args.seconds, seed))
 }
 
-/// The tests of devices, in a program that is built if need be.
-fn device_tests(root: &Path, filter: &str) -> Command {
+/// A target that is the test of a crate.
+struct Target {
+    package: &'static str,
+    name: String,
+}
+
+/// The tests of a crate, in a program that is built if need be.
+fn device_tests(root: &Path, package: &str, filter: &str) -> Command {
     let mut tests = Command::new("cargo");
-    tests
-        .args(["test", "--quiet", "--locked", "--package", "viv-devices", "--lib", filter])
-        .current_dir(root);
+    tests.args(["test", "--quiet", "--locked", "--package", package, "--lib", filter]).current_dir(root);
     tests
 }
 
-/// The devices that have a target.
-fn devices(root: &Path) -> Result<Vec<String>> {
-    let mut list = device_tests(root, DEVICES);
-    list.args(["--", "--list", "--format", "terse"]).stderr(Stdio::inherit());
-    let output = list.output().context("starting cargo")?;
-    ensure!(output.status.success(), "the tests of viv-devices do not build");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let name = |line: &str| Some(line.strip_prefix(DEVICES)?.strip_suffix(": test")?.to_owned());
-    Ok(text.lines().filter_map(name).collect())
+/// The devices, and other parts, that have a target.
+fn devices(root: &Path) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for package in CRATES {
+        let mut list = device_tests(root, package, DEVICES);
+        list.args(["--", "--list", "--format", "terse"]).stderr(Stdio::inherit());
+        let output = list.output().context("starting cargo")?;
+        ensure!(output.status.success(), "the tests of {package} do not build");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let name = |line: &str| Some(line.strip_prefix(DEVICES)?.strip_suffix(": test")?.to_owned());
+        targets.extend(text.lines().filter_map(name).map(|name| Target { package, name }));
+    }
+    Ok(targets)
 }
 
-fn one_device(root: &Path, device: &str, seconds: u64, seed: u64) -> Result<()> {
-    let mut suite = device_tests(root, &format!("{DEVICES}{device}"));
+fn one_device(root: &Path, target: &Target, seconds: u64, seed: u64) -> Result<()> {
+    let mut suite = device_tests(root, target.package, &format!("{DEVICES}{}", target.name));
     suite
         .args(["--", "--exact", "--nocapture"])
         .env("VIV_FUZZ_SEED", seed.to_string())
         .env("VIV_FUZZ_SECONDS", seconds.to_string());
     ensure!(
         step::run(&mut suite)?,
-        "{device} fails; it began with --seed {seed}, and the seed that failed is above"
+        "{} fails; it began with --seed {seed}, and the seed that failed is above",
+        target.name
     );
     Ok(())
 }

@@ -28,6 +28,9 @@ pub struct Config {
     pub hostname: Option<String>,
     /// Ports of the host that lead to the guest.
     pub publish: Vec<Publish>,
+    /// Whether the guest reaches nothing beyond its own network, not even name servers. What is published, and what
+    /// `host_access` allows, is within reach still.
+    pub restricted: bool,
     /// Whether the guest reaches the host itself: its loopback at the gateway's address, and its other addresses.
     pub host_access: bool,
     /// The host's list of name servers, in the format of resolv.conf(5).
@@ -125,6 +128,7 @@ impl Default for Config {
             mtu: 1500,
             hostname: None,
             publish: Vec::new(),
+            restricted: false,
             host_access: false,
             resolv_conf: "/etc/resolv.conf".into(),
             limits: Limits::default(),

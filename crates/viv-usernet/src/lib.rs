@@ -44,7 +44,6 @@ mod dns;
 mod error;
 mod flow;
 mod frame;
-pub mod fuzz;
 mod host;
 mod icmp;
 mod link;
@@ -56,6 +55,8 @@ mod resolvers;
 mod router;
 mod slots;
 mod tcp;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -28,7 +28,8 @@ pub(crate) fn way(core: &Core, remote: SocketAddr) -> Way {
         return Way::Silent;
     }
     if core.is_dns(address) {
-        return if remote.port() == DNS_PORT { Way::Dns } else { Way::Refused };
+        let asks = remote.port() == DNS_PORT && !core.config.restricted;
+        return if asks { Way::Dns } else { Way::Refused };
     }
     let allowed = core.config.host_access;
     if core.is_gateway(address) {
@@ -38,10 +39,15 @@ pub(crate) fn way(core: &Core, remote: SocketAddr) -> Way {
         };
         return if allowed { Way::Host(SocketAddr::new(loopback, remote.port())) } else { Way::Refused };
     }
-    if is_special(core, address) || (!allowed && host::is_own(address)) {
+    if is_special(core, address) {
         return Way::Refused;
     }
-    Way::Host(remote)
+    let is_reached = match (core.config.restricted, allowed) {
+        (false, true) => true,
+        (false, false) => !host::is_own(address),
+        (true, allowed) => allowed && host::is_own(address),
+    };
+    if is_reached { Way::Host(remote) } else { Way::Refused }
 }
 
 /// Whether an address stands for more than one host.

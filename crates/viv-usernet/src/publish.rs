@@ -79,15 +79,20 @@ impl Published {
     }
 }
 
-/// Where in the guest what comes from `peer` goes, and what the guest sees as its origin. Without an IPv6 address to
-/// go to, it goes to the IPv4 one, as if from the gateway.
+/// Where in the guest what comes from `peer` goes, and what the guest sees as its origin.
+///
+/// Who comes from the host itself goes to the guest's IPv4 address, whatever the client took "localhost" for: few servers
+/// listen at IPv6 addresses alone. So does everybody if the guest has no IPv6 address.
 pub(crate) fn guest_ends(core: &Core, peer: SocketAddr, guest_port: u16) -> (SocketAddr, SocketAddr) {
-    let v4 = |from| (SocketAddr::new(core.config.ipv4.guest.into(), guest_port), from);
-    match (peer, core.guest_v6) {
-        (SocketAddr::V4(_), _) => v4(policy::apparent(core, peer)),
-        (SocketAddr::V6(_), Some(guest)) => {
-            (SocketAddr::new(guest.into(), guest_port), policy::apparent(core, peer))
+    let remote = policy::apparent(core, peer);
+    match (remote, core.guest_v6) {
+        (SocketAddr::V6(_), Some(guest)) if !core.is_gateway(remote.ip()) => {
+            (SocketAddr::new(guest.into(), guest_port), remote)
         }
-        (SocketAddr::V6(_), None) => v4(SocketAddr::new(core.config.ipv4.gateway.into(), peer.port())),
+        _ => {
+            let v4 = &core.config.ipv4;
+            let origin = if remote.is_ipv4() { remote.ip() } else { v4.gateway.into() };
+            (SocketAddr::new(v4.guest.into(), guest_port), SocketAddr::new(origin, remote.port()))
+        }
     }
 }

@@ -27,6 +27,12 @@ impl Resolvers {
         Self { path, changed: None, list: Vec::new(), current: 0 }
     }
 
+    /// A list that is from no file.
+    #[cfg(test)]
+    pub(crate) fn of(list: Vec<SocketAddr>) -> Self {
+        Self { path: PathBuf::from("/nonexistent"), changed: None, list, current: 0 }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.list.len()
@@ -90,8 +96,7 @@ mod tests {
 
     #[test]
     fn the_next_one_is_used_when_one_fails() {
-        let mut resolvers = Resolvers::new("/nowhere".into());
-        resolvers.list = parse("nameserver 192.0.2.1\nnameserver 192.0.2.2\n");
+        let mut resolvers = Resolvers::of(parse("nameserver 192.0.2.1\nnameserver 192.0.2.2\n"));
         let first = resolvers.current().unwrap();
         resolvers.failed(first);
         let second = resolvers.current().unwrap();

@@ -152,6 +152,11 @@ impl UserNet {
         self.arm();
     }
 
+    #[cfg(test)]
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
     /// Learns who the guest is from what it sends.
     fn meet(&mut self, sender: EthernetAddress) {
         if self.core.guest.replace(sender).is_some() {
@@ -260,10 +265,10 @@ impl UserNet {
     }
 
     fn next_frame(&mut self, frame: &mut Vec<u8>) -> Option<Offload> {
-        loop {
+        // Each has one turn; who has nothing gives it away.
+        for _ in 0..=self.core.ready.len() {
             if let Some((offload, reply)) = self.core.next_reply() {
-                frame.clear();
-                frame.extend(&reply);
+                *frame = reply;
                 return Some(offload);
             }
             let offload = match self.core.ready.pop_front()? {
@@ -278,6 +283,9 @@ impl UserNet {
                 return offload;
             }
         }
+        let (offload, reply) = self.core.next_reply()?;
+        *frame = reply;
+        Some(offload)
     }
 
     /// Does what is due.

@@ -10,7 +10,6 @@ mod send;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::Budgets;
@@ -239,6 +238,10 @@ impl Connection {
 
     /// Nothing was heard from the guest for too long.
     pub(super) fn timeout(&mut self) {
+        let starved = std::mem::take(&mut self.sender.starved);
+        if starved && self.phase == Phase::Open && self.sender.in_flight() == 0 {
+            return;
+        }
         if self.retries >= MAX_RETRIES {
             self.abort();
             return;
@@ -320,20 +323,18 @@ impl Connection {
         token: Token,
         out: &mut Vec<u8>,
     ) -> Option<Offload> {
-        match self.sender.fill(budgets, &self.socket) {
-            Ok(()) => {}
-            Err(Errno::NOBUFS) => core.set_alarm(&mut self.alarm, token, RETRY),
-            Err(_) => {
-                self.broken = true;
-                return self.produce(core, budgets, token, out);
-            }
+        if self.sender.fill(budgets, &self.socket).is_err() {
+            self.broken = true;
+            return self.produce(core, budgets, token, out);
         }
         let size = self.sender.chunk(core.offloads, self.ends);
         let length = self.sender.sendable(size);
         let fin = length == 0 && self.sender.has_fin();
         if length == 0 && !fin {
             let owed = std::mem::take(&mut self.owed);
-            if self.sender.is_stuck() {
+            if self.sender.starved && self.sender.in_flight() == 0 {
+                core.set_alarm(&mut self.alarm, token, RETRY);
+            } else if self.sender.is_stuck() {
                 self.arm(core, token);
             }
             self.sender.rest(budgets);

@@ -201,6 +201,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn a_ring_is_a_queue(steps in prop::collection::vec((0_usize..90_000, 0_usize..90_000), 1..60)) {
             let mut budget = Budget::new(300 << 10);

@@ -57,6 +57,8 @@ pub(super) struct Sender {
     /// How much is read at a time.
     read: usize,
     duplicates: u8,
+    /// There was no memory to read into.
+    pub starved: bool,
     /// The guest's window is to be tried.
     probe: bool,
 }
@@ -77,6 +79,7 @@ impl Sender {
             end_known: false,
             read: FIRST_READ,
             duplicates: 0,
+            starved: false,
             probe: false,
         }
     }
@@ -118,11 +121,15 @@ impl Sender {
         self.end && !self.end_known && self.in_flight() == self.ring.len()
     }
 
+    /// Whether the socket is to be read.
+    fn reads(&self) -> bool {
+        self.readable && !self.end && !self.starved && self.ring.room() != 0 && self.unsent() < AHEAD
+    }
+
     /// Whether there may be something to send.
     pub(super) fn wants(&self) -> bool {
-        let reads = self.readable && !self.end && self.ring.room() != 0 && self.unsent() < AHEAD;
         let sends = self.unsent() != 0 && (self.probe || self.is_worth_sending(self.unsent()));
-        reads || sends || self.has_fin()
+        self.reads() || sends || self.has_fin()
     }
 
     /// Whether what the window lets through is enough for a segment (RFC 1122, 4.2.3.4).
@@ -138,7 +145,7 @@ impl Sender {
 
     /// Reads from the socket, if there is need.
     pub(super) fn fill(&mut self, budgets: &mut Budgets, socket: &OwnedFd) -> Result<(), Errno> {
-        if !self.readable || self.end || self.unsent() >= AHEAD || self.ring.room() == 0 {
+        if !self.reads() {
             return Ok(());
         }
         let limit = self.read.min(self.ring.room());
@@ -150,8 +157,7 @@ impl Sender {
             Ok(read) if read >= limit => self.read = limit.saturating_mul(2).clamp(FIRST_READ, AHEAD),
             Ok(_) => {}
             Err(Errno::AGAIN) => self.readable = false,
-            // What is under way will make room.
-            Err(Errno::NOBUFS) if !self.ring.is_empty() => {}
+            Err(Errno::NOBUFS) => self.starved = true,
             Err(errno) => return Err(errno),
         }
         Ok(())
@@ -225,6 +231,7 @@ impl Sender {
         }
         self.window = window;
         self.duplicates = 0;
+        self.starved = false;
         self.end_known |= self.end && acknowledged > self.ring.len();
         self.ring.consume(acknowledged);
         self.unacknowledged = segment.ack;

@@ -1,0 +1,120 @@
+//! Frames that leave something to their receiver.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+use smoltcp::wire::{TcpControl, checksum};
+
+use super::{Guest, gateway, open, pattern};
+use crate::testing::packets::{self, Tcp};
+use crate::{Checksum, Config, GuestOffloads, Offload, Segment, SegmentKind};
+
+const FROM: u16 = 40_000;
+
+/// What the guest says next in a connection.
+struct Talk {
+    to: SocketAddr,
+    next: u32,
+    known: u32,
+}
+
+impl Talk {
+    /// Opens a connection.
+    fn open(guest: &mut Guest, to: SocketAddr) -> Self {
+        let mut talk = Self { to, next: 1000, known: 0 };
+        let syn = Tcp { ack: None, ..talk.segment(TcpControl::Syn, &[]) };
+        assert!(guest.net.send(Offload::default(), &syn.frame()));
+        talk.known = guest.frame("an answer", |frame| {
+            let segment = packets::tcp(frame)?;
+            assert!(segment.syn() && segment.ack());
+            Some((segment.seq_number().0 as u32).wrapping_add(1))
+        });
+        talk.next += 1;
+        assert!(guest.net.send(Offload::default(), &talk.segment(TcpControl::None, &[]).frame()));
+        talk
+    }
+
+    fn segment<'a>(&self, control: TcpControl, payload: &'a [u8]) -> Tcp<'a> {
+        let from = SocketAddr::new(Config::default().ipv4.guest.into(), FROM);
+        Tcp { from, to: self.to, seq: self.next, ack: Some(self.known), control, window: 4096, payload }
+    }
+}
+
+#[test]
+fn uncut_segments_of_the_guest_are_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut guest = Guest::new(open());
+    let mut talk = Talk::open(&mut guest, gateway(listener.local_addr().unwrap()));
+    let data = pattern(64_000);
+    let mut frame = talk.segment(TcpControl::Psh, &data).frame();
+    // The field holds the sum of the pseudo-header alone, which is wrong as a checksum.
+    frame[50] ^= 0x55;
+    let offload = Offload {
+        checksum: Checksum::Partial { start: 34, offset: 16 },
+        segment: Some(Segment { kind: SegmentKind::Tcp4, size: 1460 }),
+    };
+    assert!(guest.net.send(offload, &frame));
+    talk.next += data.len() as u32;
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut heard = vec![0; data.len()];
+    stream.read_exact(&mut heard).unwrap();
+    assert!(heard == data);
+    guest.frame("an acknowledgement", |frame| {
+        (packets::tcp(frame)?.ack_number().0 as u32 == talk.next).then_some(())
+    });
+}
+
+#[test]
+fn a_wrong_checksum_is_noticed_if_nobody_vouches_for_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut guest = Guest::new(open());
+    let talk = Talk::open(&mut guest, gateway(listener.local_addr().unwrap()));
+    let mut frame = talk.segment(TcpControl::Psh, b"wrong").frame();
+    frame[50] ^= 0x55;
+    assert!(guest.net.send(Offload::default(), &frame));
+    assert!(guest.net.send(Offload::default(), &talk.segment(TcpControl::Psh, b"right").frame()));
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"right");
+}
+
+#[test]
+fn a_guest_that_takes_uncut_segments_gets_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut guest = Guest::new(open());
+    guest.net.set_guest_offloads(GuestOffloads { checksum: true, tso4: true, tso6: true });
+    let mut talk = Talk::open(&mut guest, gateway(listener.local_addr().unwrap()));
+    let (mut stream, _) = listener.accept().unwrap();
+    let data = pattern(1 << 20);
+    let expected = data.clone();
+    let sender = thread::spawn(move || stream.write_all(&data));
+    let (mut heard, mut largest) = (Vec::<u8>::new(), 0);
+    while heard.len() < expected.len() {
+        // `frame` passes over frames, so each is looked at here.
+        let (segment, length) = guest.frame("data", |frame| {
+            let segment = packets::tcp(frame)?;
+            Some((frame.to_vec(), segment.payload().len()))
+        });
+        let tcp = packets::tcp(&segment).unwrap();
+        if length == 0 {
+            continue;
+        }
+        let pseudo = checksum::pseudo_header(
+            &talk.to.ip().into(),
+            &Config::default().ipv4.guest.into(),
+            smoltcp::wire::IpProtocol::Tcp,
+            (segment.len() - 34) as u32,
+        );
+        assert_eq!(tcp.checksum(), pseudo, "the sum of the pseudo-header");
+        assert_eq!(tcp.seq_number().0 as u32, talk.known, "in order");
+        heard.extend(tcp.payload());
+        talk.known = talk.known.wrapping_add(length as u32);
+        largest = largest.max(length);
+        assert!(guest.net.send(Offload::default(), &talk.segment(TcpControl::None, &[]).frame()));
+    }
+    assert!(heard == expected);
+    assert!(largest > 30_000, "the largest segment had {largest} bytes");
+    sender.join().unwrap().unwrap();
+}
