@@ -79,6 +79,9 @@ fn refused(option: &str, name: &str, bridge: Option<&String>, error: &OpenError)
         (OpenError::Device(_), _) if !error.is_privilege() => {
             failure.remedy("load the driver with 'modprobe tun', or make /dev/net/tun")
         }
+        (OpenError::Device(_), _) => {
+            failure.remedy("run this as root, or let root open the driver to all with 'chmod 666 /dev/net/tun'")
+        }
         (_, None) if error.is_privilege() => failure.remedy(format!(
             "it takes CAP_NET_ADMIN: run this as root, or let root make the interface once with 'ip tuntap add {name} mode tap vnet_hdr user USER'"
         )),
