@@ -106,6 +106,12 @@ pub const PM_TIMER_LENGTH: u8 = 4;
 pub const GPE0: u16 = 0x620;
 /// Length of GPE block 0.
 pub const GPE0_LENGTH: u8 = 8;
+/// CPU hotplug: the event of GPE block 0 that says that there is news.
+pub const CPU_HOTPLUG_GPE: u8 = 2;
+/// The registers of CPU hotplug, where Q35 machines of QEMU have them.
+pub const CPU_HOTPLUG: u16 = 0xcd8;
+/// How many ports they take.
+pub const CPU_HOTPLUG_LENGTH: u16 = 12;
 /// Which events make system management interrupts (SMI_EN; ICH9 data sheet, 13.8.3), 4 bytes.
 pub const SMI_ENABLE: u16 = 0x630;
 /// The APM control port, where a machine with a legacy mode leaves and enters it (FADT SMI_CMD); the APM status

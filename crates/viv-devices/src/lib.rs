@@ -8,7 +8,7 @@
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
 //! - [`vga`]: the display.
 //! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`hpet`], [`uart`]
-//!   (16550A), [`i8042`], [`acpi_pm`], [`reset`], [`a20`].
+//!   (16550A), [`i8042`], [`acpi_pm`], [`cpu_hotplug`], [`reset`], [`a20`].
 //! - What firmware asks for: [`fw_cfg`], [`pflash`]. For its log and for test programs: [`debug_port`],
 //!   [`exit_port`].
 //! - On PCI ([`pci`]): [`virtio`], [`ahci`]; [`doorbell`]: how their work gets to the thread for devices.
@@ -32,6 +32,7 @@ pub mod a20;
 pub mod acpi_pm;
 pub mod ahci;
 pub mod bus;
+pub mod cpu_hotplug;
 pub mod debug_port;
 pub mod device;
 pub mod doorbell;

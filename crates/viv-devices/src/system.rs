@@ -7,6 +7,8 @@ pub enum SystemRequest {
     Reset,
     /// Switch off.
     PowerOff,
+    /// A CPU has been ejected: see which are left.
+    CpuEjected,
     /// Switch off, and give the machine's owner this status.
     Exit(u8),
 }

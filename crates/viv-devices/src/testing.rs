@@ -4,9 +4,13 @@
 pub(crate) mod fuzz;
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use viv_disk::Disk;
+use viv_disk::aio::{Aio, Completion, Request};
 use viv_engine::{A20Target, ExtIntTarget, Msi, MsiTarget, Timer};
 
 use crate::bus::PortRange;
@@ -110,6 +114,47 @@ impl Timer for Alarm {
 
     fn disarm(&self) {
         *self.0.lock().unwrap() = None;
+    }
+}
+
+/// The way to a disk whose requests are carried out when they are submitted, the last first.
+pub(crate) struct Calls {
+    disk: Arc<dyn Disk>,
+    started: Vec<Request>,
+    ended: Vec<Completion>,
+    event: OwnedFd,
+}
+
+impl Calls {
+    pub(crate) fn to(disk: &Arc<dyn Disk>) -> Box<Self> {
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        Box::new(Self { disk: disk.clone(), started: Vec::new(), ended: Vec::new(), event })
+    }
+}
+
+impl Aio for Calls {
+    fn start(&mut self, request: Request) {
+        self.started.push(request);
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        while let Some(request) = self.started.pop() {
+            self.ended.push(Completion { tag: request.tag, result: request.perform(&*self.disk) });
+        }
+        Ok(())
+    }
+
+    fn take_ended(&mut self, ended: &mut Vec<Completion>) {
+        ended.append(&mut self.ended);
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        self.submit()
+    }
+
+    /// Never readable: what has ended is taken right after it was submitted.
+    fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 }
 

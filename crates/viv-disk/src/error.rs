@@ -42,6 +42,50 @@ pub enum DiskError {
         /// Its length.
         length: u64,
     },
+    /// Direct access is in whole blocks, and it ends within one.
+    #[error(
+        "disk {} holds {length} bytes, which for cache=none must be a multiple of {block}: use cache=writeback",
+        path.display()
+    )]
+    NoDirectAccess {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        length: u64,
+        /// The size of a block.
+        block: u64,
+    },
+    /// Its requests cannot go through io_uring.
+    #[error("disk {} cannot be used with aio=io_uring: {reason}; use aio=threads", path.display())]
+    NoIoUring {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The host gives no threads for a disk's requests.
+    #[error("cannot start the threads of a disk")]
+    NoThreads {
+        /// What the host answered.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something is for disks whose bytes are those of a file.
+    #[error("{option} is for raw disks that are written in place: use {instead}")]
+    NotRaw {
+        /// What was asked for.
+        option: &'static str,
+        /// What would do.
+        instead: &'static str,
+    },
+    /// A request's data lies outside guest memory.
+    #[error("{length} bytes at {address:#x} are no guest memory")]
+    NotInMemory {
+        /// Where they are to be.
+        address: u64,
+        /// How many.
+        length: u64,
+    },
     /// The overlay file would be larger than files can be.
     #[error("disk {} is too large for an overlay: {length} bytes", path.display())]
     TooLarge {

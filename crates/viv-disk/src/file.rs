@@ -1,16 +1,22 @@
 //! The file under a disk: opened, locked, read and written at offsets.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::DiskError;
+use crate::direct::{Aligned, Alignment};
 
 /// How much is zeroed in one write where the host has nothing better.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+/// How much is moved at a time through memory of our own, a multiple of every alignment.
+const PIECE: usize = 256 << 10;
 
 /// An open file, with its path for messages.
 #[derive(Debug)]
@@ -18,16 +24,38 @@ pub(crate) struct DiskFile {
     file: File,
     path: PathBuf,
     is_block_device: bool,
+    /// What is asked of transfers, if they go past the host's cache.
+    direct: Option<Alignment>,
+    /// Held alone while blocks are read, changed in part and written back, shared by all other writes. Only for direct
+    /// access: otherwise the host takes care of that.
+    blocks: RwLock<()>,
 }
 
 impl DiskFile {
     /// Opens and locks an existing file or block device.
     pub(crate) fn open(path: &Path, write: bool) -> Result<Self, DiskError> {
+        Self::open_with(path, write, OFlags::empty())
+    }
+
+    /// The same, past the host's cache.
+    pub(crate) fn open_direct(path: &Path, write: bool) -> Result<Self, DiskError> {
+        let mut opened = Self::open_with(path, write, OFlags::DIRECT)?;
+        let action = "find out about direct access (cache=none) to";
+        let alignment = Alignment::of(&opened.file).map_err(DiskError::io(action, path))?;
+        let length = opened.length()?;
+        if !length.is_multiple_of(alignment.offset) {
+            return Err(DiskError::NoDirectAccess { path: path.to_owned(), length, block: alignment.offset });
+        }
+        opened.direct = Some(alignment);
+        Ok(opened)
+    }
+
+    fn open_with(path: &Path, write: bool, flags: OFlags) -> Result<Self, DiskError> {
         // Non-blocking, because opening a FIFO would wait for its other end.
         let file = OpenOptions::new()
             .read(true)
             .write(write)
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .custom_flags((flags | OFlags::NONBLOCK).bits().cast_signed())
             .open(path)
             .map_err(DiskError::io("open", path))?;
         Self::from_file(file, path, write)
@@ -49,11 +77,30 @@ impl DiskFile {
             Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse { path: path.to_owned(), write }),
             Err(errno) => return Err(DiskError::io("lock", path)(errno)),
         }
-        Ok(Self { file, path: path.to_owned(), is_block_device: kind.is_block_device() })
+        let is_block_device = kind.is_block_device();
+        Ok(Self { file, path: path.to_owned(), is_block_device, direct: None, blocks: RwLock::default() })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn is_block_device(&self) -> bool {
+        self.is_block_device
+    }
+
+    /// What is asked of transfers, if they go past the host's cache.
+    pub(crate) fn direct(&self) -> Option<Alignment> {
+        self.direct
+    }
+
+    /// The least that the host writes without reading what is around it, in bytes.
+    pub(crate) fn physical_block(&self) -> Result<u32, DiskError> {
+        if self.is_block_device {
+            return rustix::fs::ioctl_blkpbszget(&self.file).map_err(DiskError::io("examine", &self.path));
+        }
+        let metadata = self.file.metadata().map_err(DiskError::io("examine", &self.path))?;
+        Ok(u32::try_from(metadata.blksize()).unwrap_or(u32::MAX))
     }
 
     /// The length in bytes; a block device's capacity.
@@ -76,11 +123,68 @@ impl DiskFile {
     }
 
     pub(crate) fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
-        self.file.read_exact_at(data, offset).map_err(DiskError::io("read", &self.path))
+        match self.direct {
+            Some(align) if !align.fits(offset, [place(data)]) => self.read_around(align, offset, data),
+            _ => self.file.read_exact_at(data, offset).map_err(DiskError::io("read", &self.path)),
+        }
     }
 
     pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        let Some(align) = self.direct else { return self.write_as_is(offset, data) };
+        if align.fits(offset, [place(data)]) {
+            let _shared = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+            return self.write_as_is(offset, data);
+        }
+        let _alone = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        self.around(align, offset, data.len(), |start, part, range| {
+            let from = data.get(range).unwrap_or_default();
+            if from.len() != part.len() {
+                self.file.read_exact_at(part, start).map_err(DiskError::io("read", &self.path))?;
+            }
+            if let Some(to) = within(part, start, offset).and_then(|rest| rest.get_mut(..from.len())) {
+                to.copy_from_slice(from);
+            }
+            self.write_as_is(start, part)
+        })
+    }
+
+    fn write_as_is(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         self.file.write_all_at(data, offset).map_err(DiskError::io("write", &self.path))
+    }
+
+    fn read_around(&self, align: Alignment, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
+        self.around(align, offset, data.len(), |start, part, range| {
+            self.file.read_exact_at(part, start).map_err(DiskError::io("read", &self.path))?;
+            let to = data.get_mut(range).unwrap_or_default();
+            if let Some(from) = within(part, start, offset).and_then(|rest| rest.get(..to.len())) {
+                to.copy_from_slice(from);
+            }
+            Ok(())
+        })
+    }
+
+    /// Goes over the whole blocks around `length` bytes at `offset`, in pieces: with where a piece begins, aligned memory
+    /// as long as it is, and which of the `length` bytes it has.
+    fn around(
+        &self,
+        align: Alignment,
+        offset: u64,
+        length: usize,
+        mut each: impl FnMut(u64, &mut [u8], Range<usize>) -> Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        let blocks = align.around(offset, length as u64);
+        let mut memory = Aligned::new(PIECE);
+        let (mut start, mut done) = (blocks.start, 0_usize);
+        while start < blocks.end {
+            let part = memory.first(blocks.end.saturating_sub(start));
+            let size = part.len();
+            let skipped = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+            let end = done.saturating_add(size.saturating_sub(skipped)).min(length);
+            each(start, part, done..end)?;
+            start = start.saturating_add(size as u64);
+            done = end;
+        }
+        Ok(())
     }
 
     /// `fdatasync`.
@@ -127,5 +231,66 @@ impl DiskFile {
                 Err(errno) => return Err(DiskError::io("free space in", &self.path)(errno)),
             }
         }
+    }
+}
+
+impl AsFd for DiskFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Address and length.
+fn place(data: &[u8]) -> (u64, u64) {
+    (data.as_ptr().addr() as u64, data.len() as u64)
+}
+
+/// What of a piece at `start` lies at `offset` and after it.
+fn within(part: &mut [u8], start: u64, offset: u64) -> Option<&mut [u8]> {
+    part.get_mut(usize::try_from(offset.saturating_sub(start)).ok()?..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_access_takes_any_offset_and_length() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().join("disk");
+        let mut expected: Vec<u8> = (0..1 << 20).map(|at| (at % 251) as u8).collect();
+        std::fs::write(&path, &expected).unwrap();
+        let file = match DiskFile::open_direct(&path, true) {
+            Ok(file) => file,
+            Err(error) => {
+                eprintln!("NOT TESTED: direct access to files: {error}");
+                return;
+            }
+        };
+        for (offset, length) in
+            [(0, 4096), (1, 1), (511, 2), (4095, 70_000), (300_001, 600_000), (1 << 19, 1 << 18)]
+        {
+            let data: Vec<u8> = (0..length).map(|at| (at % 13) as u8).collect();
+            file.write_at(offset as u64, &data).unwrap();
+            expected[offset..offset + length].copy_from_slice(&data);
+            let mut read = vec![0; length + 2];
+            let from = offset.saturating_sub(1).min((1 << 20) - read.len());
+            file.read_at(from as u64, &mut read).unwrap();
+            assert_eq!(read, expected[from..from + length + 2], "{length} bytes at {offset}");
+        }
+        drop(file);
+        assert!(std::fs::read(&path).unwrap() == expected);
+    }
+
+    #[test]
+    fn direct_access_is_refused_where_the_file_ends_within_a_block() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().join("disk");
+        std::fs::write(&path, [0; 1000]).unwrap();
+        let error = DiskFile::open_direct(&path, false).unwrap_err();
+        assert!(
+            matches!(error, DiskError::NoDirectAccess { length: 1000, .. } | DiskError::Io { .. }),
+            "{error}"
+        );
     }
 }

@@ -4,17 +4,19 @@
 //! - [`RawDisk`]: a file or block device whose bytes are the disk's.
 //! - [`OverlayDisk`]: a base that is only read, with the changes in a sparse file of their own.
 //!
-//! Calls block, and may come from several threads at a time; who wants them off the processors' threads makes threads for
-//! them. Of calls that overlap in time and place, any may come first, and reads may see a part of a write. Offsets and lengths are bytes. Sizes are whole sectors of [`SECTOR`] bytes; what a request may
-//! start at and span is the caller's business, as long as it lies within the disk.
+//! - [`aio`]: requests to a disk that run beside each other, between its file and guest memory.
+//!
+//! Calls of [`Disk`] block, and may come from several threads at a time. Of calls that overlap in time and place, any
+//! may come first, and reads may see a part of a write. Offsets and lengths are bytes. Sizes are whole sectors of
+//! [`SECTOR`] bytes; what a request may start at and span is the caller's business, as long as it lies within the disk.
 //!
 //! A file in use is locked (`flock`), shared by readers, held alone by a writer, so that no file has two
 //! writers and no overlay's base is written behind its back. The kernel lets go of the lock with the process.
 //!
-//! The crate knows nothing of guests, machines or threads. Offsets come from guests and headers from files
+//! The crate knows nothing of devices and machines, and of guests no more than that they have memory. Offsets come from guests and headers from files
 //! of unknown origin; whatever is in them, calls end in an error that says what was being done to which file,
 //! and never in a panic or an access outside the disk.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(
@@ -26,14 +28,18 @@
     )
 )]
 
+pub mod aio;
+mod direct;
 mod error;
 mod file;
 mod overlay;
 mod raw;
+#[allow(unsafe_code)]
+mod uring;
 
 pub use error::DiskError;
 pub use overlay::OverlayDisk;
-pub use raw::{Access, RawDisk};
+pub use raw::{Access, Caching, RawDisk};
 
 /// The unit of a disk's size, in bytes.
 pub const SECTOR: u64 = 512;
@@ -49,6 +55,16 @@ pub trait Disk: Send + Sync {
 
     /// Whether it can only be read.
     fn read_only(&self) -> bool;
+
+    /// The least that can be written without reading what is around it, in bytes: a power of two, at least [`SECTOR`].
+    fn physical_block(&self) -> u32 {
+        SECTOR as u32
+    }
+
+    /// The file whose bytes are the disk's, if that is what it is.
+    fn as_raw(&self) -> Option<&RawDisk> {
+        None
+    }
 
     /// Fills `data` with what lies at `offset`.
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError>;

@@ -14,6 +14,15 @@ pub enum Access {
     ReadWrite,
 }
 
+/// Whether a file's contents go through the host's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// They do.
+    Host,
+    /// They go past it (`O_DIRECT`).
+    Direct,
+}
+
 /// A disk whose bytes are those of a file or block device.
 ///
 /// The size is the file's length at opening, rounded down to whole sectors: the bytes of a last part of a
@@ -22,8 +31,12 @@ pub enum Access {
 pub struct RawDisk {
     file: DiskFile,
     size: u64,
+    physical_block: u32,
     read_only: bool,
 }
+
+/// The largest physical block that is told of. Some file systems name what they like to be written at once.
+const LARGEST_BLOCK: u32 = 4096;
 
 impl RawDisk {
     /// Opens and locks the file at `path`.
@@ -32,20 +45,37 @@ impl RawDisk {
     /// When it cannot be opened, is in use in a way that excludes `access`, is neither a file nor a block
     /// device, or is smaller than a sector.
     pub fn open(path: &Path, access: Access) -> Result<Self, DiskError> {
-        let file = DiskFile::open(path, access == Access::ReadWrite)?;
+        Self::open_with(path, access, Caching::Host)
+    }
+
+    /// The same with a say about the host's cache.
+    ///
+    /// # Errors
+    /// As [`RawDisk::open`]; with [`Caching::Direct`] also when its file system has no direct access, or the file ends
+    /// within one of the blocks in which that is done.
+    pub fn open_with(path: &Path, access: Access, caching: Caching) -> Result<Self, DiskError> {
+        let write = access == Access::ReadWrite;
+        let file = match caching {
+            Caching::Host => DiskFile::open(path, write)?,
+            Caching::Direct => DiskFile::open_direct(path, write)?,
+        };
         let length = file.length()?;
         let size = length & !(SECTOR.wrapping_sub(1));
         if size == 0 {
             return Err(DiskError::TooSmall { path: path.to_owned(), length });
         }
-        Ok(Self { file, size, read_only: access == Access::ReadOnly })
+        let physical_block = match file.physical_block()? {
+            block if block.is_power_of_two() => block.clamp(SECTOR as u32, LARGEST_BLOCK),
+            _ => SECTOR as u32,
+        };
+        Ok(Self { file, size, physical_block, read_only: access == Access::ReadOnly })
     }
 
     pub(crate) fn file(&self) -> &DiskFile {
         &self.file
     }
 
-    fn check_change(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    pub(crate) fn check_change(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         if self.read_only {
             return Err(DiskError::ReadOnly { path: self.file.path().to_owned() });
         }
@@ -60,6 +90,14 @@ impl Disk for RawDisk {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn physical_block(&self) -> u32 {
+        self.physical_block
+    }
+
+    fn as_raw(&self) -> Option<&RawDisk> {
+        Some(self)
     }
 
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {

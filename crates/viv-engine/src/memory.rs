@@ -5,6 +5,8 @@
 //! reports to the record by itself, so that neither dirty tracking nor self-modifying code by DMA needs a
 //! word from a device.
 
+mod presence;
+
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -16,6 +18,8 @@ use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
+
+pub use presence::{give_back, present, present_in};
 
 /// Guest RAM as engines and devices share it. Clones are handles to the same memory.
 pub type GuestMemory = GuestMemoryMmap<PageRecord>;
@@ -147,17 +151,56 @@ pub const HOLE_START: u64 = 0x8000_0000;
 /// Where RAM continues.
 pub const HOLE_END: u64 = 0x1_0000_0000;
 
+/// Where room for more RAM begins: at a multiple of what guests add and remove at once.
+const ROOM_ALIGNMENT: u64 = 1 << 30;
+const LARGE_PAGE: u64 = 2 << 20;
+
 /// RAM of `size` bytes in the machine's layout: from 0 to 2 GiB without the display's 128 KiB, which are lost, and the
 /// rest from 4 GiB. It is a file in memory, so that engines can map a page of it at several places.
 ///
 /// # Errors
 /// When the host gives no memory, or `size` is no multiple of a page.
 pub fn allocate(size: u64) -> std::io::Result<GuestMemory> {
+    Ok(allocate_extensible(size, 0)?.all)
+}
+
+/// RAM with room for more behind it.
+#[derive(Debug, Clone)]
+pub struct Extensible {
+    /// All of it.
+    pub all: GuestMemory,
+    /// What there is at the start: the same memory without the room.
+    pub ram: GuestMemory,
+    /// Where the room is, if there is any.
+    pub room: Range<u64>,
+}
+
+/// RAM as [`allocate`] gives it, and room of `more` bytes at the next multiple of 1 GiB above it and 4 GiB, where guests are
+/// content with its alignment.
+///
+/// # Errors
+/// When the host gives no memory, or a size is no multiple of a page.
+pub fn allocate_extensible(size: u64, more: u64) -> std::io::Result<Extensible> {
     let low = [0..size.min(VGA_START), VGA_END..size.min(HOLE_START)];
     let high = HOLE_END..HOLE_END.saturating_add(size.saturating_sub(HOLE_START));
-    let ranges: Vec<_> = low.into_iter().chain([high]).filter(|range| !range.is_empty()).collect();
+    let start = high.end.next_multiple_of(ROOM_ALIGNMENT);
+    let room = start..start.saturating_add(more);
+    let all = low.into_iter().chain([high, room.clone()]);
+    let ranges: Vec<_> = all.filter(|range| !range.is_empty()).collect();
     // In the file everything is as far from a border of large pages as it is for the guest.
-    from_ranges("guest-ram", &ranges, size, |start| if start < HOLE_END { start } else { HOLE_START })
+    let behind = size.next_multiple_of(LARGE_PAGE);
+    let end = if more > 0 { behind.saturating_add(more) } else { size };
+    let all = from_ranges("guest-ram", &ranges, end, |at| match at {
+        at if at < HOLE_END => at,
+        at if at < start => HOLE_START,
+        _ => behind,
+    })?;
+    let ram = if more > 0 {
+        all.remove_region(GuestAddress(start), more).map_err(std::io::Error::other)?.0
+    } else {
+        all.clone()
+    };
+    Ok(Extensible { all, ram, room })
 }
 
 /// Read-only memory with `content`, which is a multiple of a page, at `start`. What it holds can be exchanged by whoever
@@ -245,6 +288,26 @@ mod tests {
         assert_eq!(ranges(HOLE_START), [(0, VGA_START), (VGA_END, HOLE_START)]);
         assert_eq!(ranges(VGA_END), [(0, VGA_START)]);
         assert_eq!(ranges(0x1000), [(0, 0x1000)]);
+    }
+
+    #[test]
+    fn room_for_more_lies_behind_all_else() {
+        let starts = |memory: &GuestMemory| memory.iter().map(|r| r.start_addr().0).collect::<Vec<_>>();
+        let large = allocate_extensible(HOLE_START + 0x1000, 4 << 20).unwrap();
+        assert_eq!(large.room, 0x1_4000_0000..0x1_4040_0000);
+        assert_eq!(starts(&large.ram), [0, VGA_END, HOLE_END]);
+        assert_eq!(starts(&large.all), [0, VGA_END, HOLE_END, 0x1_4000_0000]);
+        // It is memory of its own.
+        for (address, value) in [(0x20_0000_u64, 1_u8), (HOLE_END, 2), (0x1_4000_0000, 3), (0x1_403f_ffff, 4)]
+        {
+            large.all.write_obj(value, GuestAddress(address)).unwrap();
+        }
+        assert_eq!(large.ram.read_obj::<u8>(GuestAddress(0x20_0000)).unwrap(), 1);
+        assert_eq!(large.ram.read_obj::<u8>(GuestAddress(HOLE_END)).unwrap(), 2);
+        assert_eq!(large.all.read_obj::<u8>(GuestAddress(0x1_4000_0000)).unwrap(), 3);
+        let small = allocate_extensible(1 << 20, 2 << 20).unwrap();
+        assert_eq!((small.room.start, starts(&small.ram)), (HOLE_END, vec![0, VGA_END]));
+        assert!(allocate_extensible(1 << 20, 0).unwrap().room.is_empty());
     }
 
     #[test]

@@ -5,14 +5,10 @@
 //! then is somewhere in the memory that the host has given, and all of that is the first answer.
 #![allow(unsafe_code, reason = "KVM is given addresses of this process, and the host advice about them")]
 
-use std::ops::Range;
-
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
-use viv_engine::memory::{PageRecord, record, take_dirty_pages};
+use viv_engine::memory::{PageRecord, present_in, record, take_dirty_pages};
 use viv_engine::{EngineError, GuestMemory};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
@@ -132,28 +128,9 @@ fn advise_large_pages(region: &Region) {
 
 /// Notes every page that the host has given memory for as written.
 fn note_present(region: &Region) {
-    let mut from = 0;
-    while let Some(range) = next_present(region, from) {
+    for range in present_in(region) {
         for page in range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE) {
             record(region).note_write(page as usize);
         }
-        from = range.end;
     }
-}
-
-/// The next range of bytes from `from` on, which the host has given memory for: all of them, if it does not say.
-fn next_present(region: &Region, from: u64) -> Option<Range<u64>> {
-    let len = region.len();
-    if from >= len {
-        return None;
-    }
-    let Some(file) = region.file_offset() else { return Some(from..len) };
-    let base = file.start();
-    let start = match seek(file.file(), SeekFrom::Data(base + from)) {
-        Ok(start) => start.saturating_sub(base),
-        Err(Errno::NXIO) => return None,
-        Err(_) => from,
-    };
-    let end = seek(file.file(), SeekFrom::Hole(base + start)).map_or(len, |end| end.saturating_sub(base));
-    (start < len).then(|| start..end.min(len))
 }

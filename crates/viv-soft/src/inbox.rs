@@ -190,6 +190,11 @@ impl Inbox {
         self.update(|events| (events & ((1 << SIPI_VECTOR_SHIFT) - 1)) | SIPI | vector_bits);
     }
 
+    /// Forgets an INIT and a start-up IPI that were not taken.
+    pub fn forget_start_up(&self) {
+        self.events.fetch_and(!(INIT | SIPI), Ordering::AcqRel);
+    }
+
     /// Asks for the drop of all cached translations.
     pub fn post_flush_tlb(&self) {
         self.post(FLUSH_TLB);

@@ -497,6 +497,8 @@ impl SoftVcpu {
         cpu.steal = StealClock::default();
         cpu.frame.pauses = cpu.shared.patience();
         cpu.wait_for_sipi = state.run_state == RunState::WaitForSipi;
+        // They were for the state that it had.
+        cpu.shared.inbox(cpu.index).forget_start_up();
         cpu.tlb.flush_all();
         cpu.update_mode();
         cpu.armed = None;

@@ -86,7 +86,7 @@ pub struct Publish {
 /// How much a guest may hold at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// TCP connections. Each takes a descriptor of the process.
+    /// TCP connections. Each takes a descriptor of the process, whose limit (RLIMIT_NOFILE) counts too.
     pub connections: usize,
     /// UDP flows and running echo requests. Each takes a descriptor.
     pub flows: usize,

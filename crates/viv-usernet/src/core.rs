@@ -1,6 +1,6 @@
 //! What all parts of the router share.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use smoltcp::wire::EthernetAddress;
@@ -78,6 +78,8 @@ pub(crate) struct Core {
     /// The next number of a packet in parts.
     identification: u32,
     replies: VecDeque<(Offload, Vec<u8>)>,
+    /// What was said to the log.
+    told: HashSet<&'static str>,
 }
 
 impl Core {
@@ -93,6 +95,7 @@ impl Core {
             scratch: vec![0; 1 << 16],
             identification: 0,
             replies: VecDeque::new(),
+            told: HashSet::new(),
             config,
         })
     }
@@ -118,6 +121,13 @@ impl Core {
         match address {
             IpAddr::V4(address) => address == self.config.ipv4.dns,
             IpAddr::V6(address) => self.config.ipv6.is_some_and(|v6| address == v6.dns),
+        }
+    }
+
+    /// Says something to the log, once: a guest must not be able to fill it.
+    pub(crate) fn warn(&mut self, what: &'static str) {
+        if self.told.insert(what) {
+            tracing::warn!("{what}");
         }
     }
 

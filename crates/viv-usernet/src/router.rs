@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::frame::{self, Content, Packet};
 use crate::icmp;
 use crate::link;
-use crate::offload::{Checksum, GuestOffloads, Offload};
+use crate::offload::{Checksum, GuestOffloads, Offload, SegmentKind};
 use crate::publish::Published;
 use crate::reassembly::Reassembly;
 use crate::slots::Id;
@@ -97,13 +97,16 @@ impl UserNet {
     }
 
     /// Takes an Ethernet frame of the guest's, of up to 64 KiB. What is malformed, or of no protocol that is known
-    /// here, is dropped.
+    /// here, is dropped; so are datagrams of UDP that come together, which a driver must not be offered.
     ///
     /// False: too many replies wait for the guest. The frame was not looked at; it can be sent again when
     /// [`UserNet::receive`] has taken some.
     pub fn send(&mut self, offload: Offload, frame: &[u8]) -> bool {
         if self.core.is_congested() {
             return false;
+        }
+        if offload.segment.is_some_and(|segment| segment.kind == SegmentKind::Udp) {
+            return true;
         }
         let gateway = EthernetAddress(self.core.config.gateway_mac);
         let Some((sender, content)) = frame::parse(frame, gateway) else { return true };

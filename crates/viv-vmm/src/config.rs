@@ -4,6 +4,7 @@
 //! stay reachable are named by path; streams and files that the starter has open already are named by their
 //! [`FdSlot`] in the list of descriptors that travels beside the config.
 
+mod disk;
 mod network;
 
 use std::ffi::OsString;
@@ -12,8 +13,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
+use viv_devices::virtio::MEMORY_BLOCK;
 pub use viv_guest_proto::Interface;
 
+pub use disk::{AioMode, CacheMode, DiskTuning, MAX_SERIAL, default_queues};
 pub use network::{
     MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
 };
@@ -37,8 +40,16 @@ pub struct MachineConfig {
     pub name: String,
     /// RAM in bytes: a multiple of 4096 from [`MIN_MEMORY`] to [`MAX_MEMORY`].
     pub memory_bytes: u64,
-    /// vCPUs, from 1 to [`MAX_VCPUS`].
+    /// RAM in bytes that there can be with what is plugged in later, of which it has
+    /// [`MachineConfig::memory_bytes`] at the start: more by a multiple of 2 MiB, or as much; at most [`MAX_MEMORY`].
+    pub max_memory_bytes: u64,
+    /// Whether it has a balloon, by which its guest gives memory back.
+    pub balloon: bool,
+    /// vCPUs at the start, from 1 to [`MAX_VCPUS`].
     pub vcpus: u32,
+    /// How many vCPUs there can be with those that are plugged in later, from as many as there are at the start to
+    /// [`MAX_VCPUS`].
+    pub max_vcpus: u32,
     /// The engine asked for.
     pub engine: EngineChoice,
     /// Options of the engine that is used, each of the form `key=value`.
@@ -216,6 +227,8 @@ pub struct DiskConfig {
     pub overlay: Overlay,
     /// What it is attached to.
     pub bus: DiskBus,
+    /// How it is used.
+    pub tuning: DiskTuning,
 }
 
 /// What a disk is attached to.
@@ -369,6 +382,19 @@ pub enum ConfigError {
         /// What was asked for.
         bytes: u64,
     },
+    /// Less memory at most than there is at the start, or too much, or not in blocks.
+    #[error(
+        "a machine with {bytes} bytes of memory cannot have {most} at most: give as much or more by a multiple of {} MiB, \
+         up to {} GiB",
+        MEMORY_BLOCK >> 20,
+        MAX_MEMORY >> 30
+    )]
+    MaxMemory {
+        /// How much there is at the start.
+        bytes: u64,
+        /// How much there can be.
+        most: u64,
+    },
     /// More memory than the host has.
     #[error(
         "a machine with {} MiB of memory does not fit this host, which has {} MiB with its swap: ask for less",
@@ -386,6 +412,14 @@ pub enum ConfigError {
     Vcpus {
         /// What was asked for.
         vcpus: u32,
+    },
+    /// Fewer vCPUs at most than there are at the start, or too many.
+    #[error("a machine with {vcpus} vCPUs cannot have {most} at most: give {vcpus} to {MAX_VCPUS}")]
+    MaxVcpus {
+        /// How many there are at the start.
+        vcpus: u32,
+        /// How many there can be.
+        most: u32,
     },
     /// Too many disks.
     #[error("a machine cannot have {disks} disks: give at most {MAX_DISKS}")]
@@ -423,6 +457,16 @@ pub enum ConfigError {
         /// The disk.
         path: PathBuf,
     },
+    /// An option of a disk makes no sense.
+    #[error("disk {} cannot have the option {option}: {reason}", path.display())]
+    DiskOption {
+        /// The disk.
+        path: PathBuf,
+        /// The option.
+        option: &'static str,
+        /// Why, and what would do.
+        reason: &'static str,
+    },
     /// The command line does not fit.
     #[error("the kernel command line has {length} bytes: give at most {MAX_CMDLINE}, none of them zero")]
     Cmdline {
@@ -453,8 +497,16 @@ impl MachineConfig {
         {
             return Err(ConfigError::Memory { bytes: self.memory_bytes });
         }
+        let (bytes, most) = (self.memory_bytes, self.max_memory_bytes);
+        let more = most.checked_sub(bytes).filter(|more| more.is_multiple_of(MEMORY_BLOCK));
+        if more.is_none() || most > MAX_MEMORY {
+            return Err(ConfigError::MaxMemory { bytes, most });
+        }
         if !(1..=MAX_VCPUS).contains(&self.vcpus) {
             return Err(ConfigError::Vcpus { vcpus: self.vcpus });
+        }
+        if !(self.vcpus..=MAX_VCPUS).contains(&self.max_vcpus) {
+            return Err(ConfigError::MaxVcpus { vcpus: self.vcpus, most: self.max_vcpus });
         }
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks { disks: self.disks.len() });
@@ -466,6 +518,7 @@ impl MachineConfig {
         if let Some(disk) = self.disks.iter().find(|disk| disk.readonly && disk.overlay != Overlay::None) {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
+        self.disks.iter().try_for_each(disk::validate)?;
         if self.networks.len() > MAX_NETWORKS {
             return Err(ConfigError::Networks { networks: self.networks.len() });
         }
@@ -499,7 +552,10 @@ pub(crate) mod tests {
         MachineConfig {
             name: "test".into(),
             memory_bytes: 64 << 20,
+            max_memory_bytes: 64 << 20,
+            balloon: true,
             vcpus: 1,
+            max_vcpus: 1,
             engine: EngineChoice::Soft,
             engine_options: Vec::new(),
             boot: Boot::Kernel(KernelConfig {
@@ -538,9 +594,17 @@ pub(crate) mod tests {
             let config = MachineConfig { memory_bytes: bytes, ..plain() };
             assert_eq!(config.validate(), Err(ConfigError::Memory { bytes }));
         }
+        for most in [(64 << 20) - MEMORY_BLOCK, (64 << 20) + 4096, MAX_MEMORY + MEMORY_BLOCK] {
+            let config = MachineConfig { max_memory_bytes: most, ..plain() };
+            assert_eq!(config.validate(), Err(ConfigError::MaxMemory { bytes: 64 << 20, most }));
+        }
         for vcpus in [0, MAX_VCPUS + 1] {
             let config = MachineConfig { vcpus, ..plain() };
             assert_eq!(config.validate(), Err(ConfigError::Vcpus { vcpus }));
+        }
+        for (vcpus, most) in [(2, 1), (1, MAX_VCPUS + 1)] {
+            let config = MachineConfig { vcpus, max_vcpus: most, ..plain() };
+            assert_eq!(config.validate(), Err(ConfigError::MaxVcpus { vcpus, most }));
         }
         let mut config = plain();
         kernel(&mut config).cmdline = "a\0b".into();
@@ -584,6 +648,7 @@ pub(crate) mod tests {
             readonly: false,
             overlay: Overlay::Kept { path: "/overlay".into() },
             bus: DiskBus::Sata,
+            tuning: DiskTuning { serial: Some("s".into()), ..DiskTuning::default() },
         });
         config.serial = Some(Stream { input: Some(FdSlot(0)), output: Some(FdSlot(1)) });
         let json = serde_json::to_string(&config).unwrap();

@@ -120,6 +120,41 @@ pub enum MachineError {
         /// What was asked.
         action: &'static str,
     },
+    /// The machine has no balloon.
+    #[error("cannot take memory from a machine that has no balloon: give it one")]
+    NoBalloon,
+    /// A balloon is to be larger than the memory.
+    #[error("cannot take {} MiB of memory from a machine that has {}: take less", .bytes >> 20, .most >> 20)]
+    BalloonTooLarge {
+        /// What was asked for, in bytes.
+        bytes: u64,
+        /// What it has, in bytes.
+        most: u64,
+    },
+    /// The machine cannot have so much memory.
+    #[error(
+        "the machine cannot have {bytes} bytes of memory: ask for {least} to {most}, more by a multiple of {} MiB, or give it \
+         room for more at its start",
+        viv_devices::virtio::MEMORY_BLOCK >> 20
+    )]
+    MemorySize {
+        /// What was asked for.
+        bytes: u64,
+        /// What it has for good.
+        least: u64,
+        /// What it can have.
+        most: u64,
+    },
+    /// There is no room for so many vCPUs.
+    #[error(
+        "the machine cannot have {count} vCPUs: ask for 1 to {most}, or give it room for more at its start"
+    )]
+    Vcpus {
+        /// What was asked for.
+        count: u32,
+        /// How many there can be.
+        most: u32,
+    },
     /// What is to be typed makes no sense.
     #[error("cannot type that")]
     Keys(#[from] KeysError),

@@ -13,12 +13,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use viv_devices::virtio::MemoryStatistics;
 use viv_engine::{EngineKind, Translations};
 
 use crate::config::{MachineConfig, WindowSize};
 
 /// The version of the protocol. A VM process refuses another.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The longest line, newline included.
 pub const MAX_LINE: usize = 1 << 20;
 
@@ -64,6 +65,23 @@ pub enum Request {
     Resize(WindowSize),
     /// Asks for a [`Status`].
     Status,
+    /// Asks for [`Resources`].
+    Resources,
+    /// Asks the guest to do without so many bytes of its memory; done before it does.
+    Balloon {
+        /// How many, in all.
+        bytes: u64,
+    },
+    /// Wants the machine to have so many bytes of memory, the balloon's included; done before the guest has agreed.
+    Memory {
+        /// How many: what it has for good, and more by a multiple of 2 MiB.
+        bytes: u64,
+    },
+    /// Wants the machine to have so many vCPUs. More are there at once; fewer when the guest has agreed.
+    Vcpus {
+        /// How many, from 1 to [`MachineConfig::max_vcpus`].
+        count: u32,
+    },
     /// Writes a picture of the display to a file, as PNG, in place of what that held.
     Screenshot {
         /// That file.
@@ -106,6 +124,8 @@ pub enum Reply {
     Done,
     /// To [`Request::Status`].
     Status(Status),
+    /// To [`Request::Resources`].
+    Resources(Box<Resources>),
     /// To [`Request::ScreenText`]: the lines of characters, without the spaces at their ends; nothing if the display is in
     /// no text mode.
     Text(Option<Vec<String>>),
@@ -126,6 +146,52 @@ pub struct Status {
     pub instructions: Option<u64>,
     /// How often it was reset.
     pub resets: u64,
+}
+
+/// What a machine has of its host's memory and processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// RAM.
+    pub memory: MemoryStatus,
+    /// Bytes of RAM that the host has memory for.
+    pub present_bytes: u64,
+    /// The balloon, if it has one.
+    pub balloon: Option<BalloonStatus>,
+    /// The vCPUs.
+    pub vcpus: VcpuStatus,
+}
+
+/// How much RAM a machine has, in bytes, what the guest does without included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// That there is.
+    pub actual: u64,
+    /// That there should be.
+    pub wanted: u64,
+    /// That there can be.
+    pub most: u64,
+}
+
+/// Memory that a guest does without, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonStatus {
+    /// What it was asked for last.
+    pub wanted: u64,
+    /// What it has given, as it says.
+    pub actual: u64,
+    /// What it said last of its memory, if it did. Each [`Request::Resources`] asks it to say it anew.
+    pub statistics: Option<MemoryStatistics>,
+}
+
+/// How many vCPUs a machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuStatus {
+    /// That are there. Whether the guest uses them is its own decision.
+    pub present: u32,
+    /// That there should be.
+    pub wanted: u32,
+    /// That there can be.
+    pub most: u32,
 }
 
 /// What a machine is doing.

@@ -7,7 +7,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_vmm::config::{DiskBus, MAX_VCPUS, Publish};
+use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS, Publish};
+
+use crate::disk_options;
 use viv_vmm::keys::{KeysError, Keystrokes};
 
 use crate::size::Size;
@@ -90,15 +92,16 @@ pub struct RunArgs {
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 
-    /// Memory of the guest: a number with K, M, G or T
-    #[arg(long, short, value_name = "SIZE", default_value = "512M", value_parser = Size::parse)]
+    /// Memory of the guest: a number with K, M, G or T; with `max=`, how much there can be with what is plugged in
+    /// while it runs
+    #[arg(long, short, value_name = "SIZE[,max=SIZE]", default_value = "512M", value_parser = MemoryArg::parse)]
     #[arg(allow_hyphen_values = true)]
-    pub memory: Size,
+    pub memory: MemoryArg,
 
-    /// Processors of the guest
-    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_cpus)]
+    /// Processors of the guest; with `max=`, how many there can be with those that are plugged in while it runs
+    #[arg(long, short, value_name = "N[,max=N]", default_value = "1", value_parser = CpusArg::parse)]
     #[arg(allow_hyphen_values = true)]
-    pub cpus: u32,
+    pub cpus: CpusArg,
 
     /// Engine that runs the guest's instructions
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
@@ -208,8 +211,9 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     pub screenshot_on_exit: Option<PathBuf>,
 
     /// Raw disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
-    /// writes, `sata` is for systems without virtio
-    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware")]
+    /// writes, `sata` is for systems without virtio, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
+    /// are the most requests and bytes in a second, `cache=MODE` says when writes are on the host's disk
+    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
@@ -296,11 +300,53 @@ fn parse_keys(text: &str) -> Result<String, KeysError> {
     text.parse::<Keystrokes>().map(|_| text.to_owned())
 }
 
-/// Reads `--cpus`.
-fn parse_cpus(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(cpus @ 1..=MAX_VCPUS) => Ok(cpus),
-        _ => Err(format!("a machine has from 1 to {MAX_VCPUS} processors; give a number of them")),
+/// `--memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryArg {
+    /// How much there is at the start.
+    pub size: Size,
+    /// How much there can be.
+    pub most: Size,
+}
+
+impl MemoryArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some((size, option)) = text.split_once(',') else {
+            return Size::parse(text).map(|size| Self { size, most: size });
+        };
+        let most = option
+            .strip_prefix("max=")
+            .ok_or_else(|| format!("the option '{option}' is not known; 'max=' is, behind the memory"))?;
+        Ok(Self { size: Size::parse(size)?, most: Size::parse(most)? })
+    }
+}
+
+/// `--cpus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpusArg {
+    /// How many there are at the start.
+    pub count: u32,
+    /// How many there can be.
+    pub most: u32,
+}
+
+impl CpusArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = |text: &str| match text.parse() {
+            Ok(cpus @ 1..=MAX_VCPUS) => Ok(cpus),
+            _ => Err(format!("a machine has from 1 to {MAX_VCPUS} processors; give a number of them")),
+        };
+        let Some((count, option)) = text.split_once(',') else {
+            return number(text).map(|count| Self { count, most: count });
+        };
+        let most = option.strip_prefix("max=").ok_or_else(|| {
+            format!("the option '{option}' is not known; 'max=' is, behind the number of processors")
+        })?;
+        let (count, most) = (number(count)?, number(most)?);
+        if most < count {
+            return Err(format!("there are {count} at the start, so {most} cannot be the most; give more"));
+        }
+        Ok(Self { count, most })
     }
 }
 
@@ -325,6 +371,21 @@ impl fmt::Display for EngineArg {
     }
 }
 
+/// What `--help` says of `--disk`.
+const DISK_HELP: &str = "\
+Raw disk image or block device, the guest's next virtio disk. Options:
+  readonly                   the guest can only read it
+  temporary                  what the guest writes is forgotten at the end
+  sata                       on a SATA controller, for systems without virtio
+  serial=ID                  what the guest knows it by, up to 20 characters
+  cache=writeback            in the host's cache until the guest flushes; the default
+  cache=writethrough         each write is on the host's disk when the guest is told so
+  cache=none                 past the host's cache (O_DIRECT); flushes are honoured
+  cache=unsafe               flushes do nothing: for what is of no use after a crash
+  iops=N, bps=SIZE           the most requests and bytes in a second; more waits
+  queues=N                   1 to 16 queues; else one for each vCPU, up to 4
+  aio=io_uring, aio=threads  how requests run; else by io_uring where it can be had";
+
 /// One `--disk`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArg {
@@ -336,13 +397,21 @@ pub struct DiskArg {
     pub temporary: bool,
     /// What it is attached to.
     pub bus: DiskBus,
+    /// How it is used.
+    pub tuning: DiskTuning,
 }
 
 impl DiskArg {
     /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
     /// `a,b,readonly` or `a,b,writable`.
     fn parse(text: &str) -> Result<Self, String> {
-        let mut disk = Self { path: PathBuf::new(), readonly: false, temporary: false, bus: DiskBus::Virtio };
+        let mut disk = Self {
+            path: PathBuf::new(),
+            readonly: false,
+            temporary: false,
+            bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
+        };
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
@@ -351,13 +420,17 @@ impl DiskArg {
                 "temporary" => disk.temporary = true,
                 "sata" => disk.bus = DiskBus::Sata,
                 "virtio" => disk.bus = DiskBus::Virtio,
-                // A part of the name, if an option is behind it.
-                _ if rest.len() < text.len() => break,
-                _ => {
-                    return Err(format!(
-                        "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata' and 'virtio' are"
-                    ));
-                }
+                _ => match disk_options::apply(&mut disk.tuning, option) {
+                    Some(applied) => applied?,
+                    // A part of the name, if an option is behind it.
+                    None if rest.len() < text.len() => break,
+                    None => {
+                        return Err(format!(
+                            "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata', \
+                             'virtio', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are"
+                        ));
+                    }
+                },
             }
             rest = before;
         }
@@ -452,14 +525,43 @@ mod tests {
             let run = run(args);
             assert_eq!(run.image.as_deref(), Some("debian"));
             assert_eq!(run.command, ["ls", "--memory", "-l"]);
-            assert_eq!(run.memory, Size(512 << 20));
+            assert_eq!(run.memory, MemoryArg { size: Size(512 << 20), most: Size(512 << 20) });
         }
     }
 
     #[test]
     fn options_may_follow_the_image() {
         let run = run(&["debian", "--memory", "1G", "--", "ls"]);
-        assert_eq!((run.memory, run.command), (Size(1 << 30), vec!["ls".into()]));
+        assert_eq!((run.memory.size, run.command), (Size(1 << 30), vec!["ls".into()]));
+    }
+
+    #[test]
+    fn memory_is_an_amount_and_the_most() {
+        let both = |size: u64, most: u64| Ok(MemoryArg { size: Size(size << 30), most: Size(most << 30) });
+        assert_eq!(MemoryArg::parse("1G"), both(1, 1));
+        assert_eq!(MemoryArg::parse("1G,max=4G"), both(1, 4));
+        for (text, needle) in
+            [("1G,4G", "'max=' is"), ("1G,max=", "not an amount"), ("x,max=1G", "not an amount")]
+        {
+            let why = MemoryArg::parse(text).expect_err(text);
+            assert!(why.contains(needle), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn processors_are_a_number_and_the_most() {
+        assert_eq!(CpusArg::parse("2"), Ok(CpusArg { count: 2, most: 2 }));
+        assert_eq!(CpusArg::parse("2,max=8"), Ok(CpusArg { count: 2, most: 8 }));
+        for (text, needle) in [
+            ("0", "from 1 to"),
+            ("255", "from 1 to"),
+            ("2,max=255", "from 1 to"),
+            ("2,8", "'max=' is"),
+            ("4,max=2", "give more"),
+        ] {
+            let why = CpusArg::parse(text).expect_err(text);
+            assert!(why.contains(needle), "{text}: {why}");
+        }
     }
 
     #[test]
@@ -472,15 +574,19 @@ mod tests {
 
     #[test]
     fn a_disk_is_a_file_with_an_option() {
-        let disk =
-            |path: &str, readonly, bus| Ok(DiskArg { path: path.into(), readonly, temporary: false, bus });
+        let disk = |path: &str, readonly, bus| {
+            Ok(DiskArg { path: path.into(), readonly, temporary: false, bus, tuning: DiskTuning::default() })
+        };
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));
         assert_eq!(DiskArg::parse("a,b.img,writable"), disk("a,b.img", false, DiskBus::Virtio));
         let temporary = DiskArg::parse("a.img,sata,temporary").expect("a disk");
         assert!(temporary.temporary && !temporary.readonly);
-        for bad in ["a.img,ro", ",readonly", ""] {
+        let tuned = DiskArg::parse("a,b.img,iops=7,readonly").expect("a disk");
+        assert_eq!((tuned.tuning.iops.map(std::num::NonZero::get), tuned.readonly), (Some(7), true));
+        assert_eq!(tuned.path, PathBuf::from("a,b.img"));
+        for bad in ["a.img,ro", ",readonly", "", "a.img,cache=x,readonly"] {
             assert!(DiskArg::parse(bad).is_err(), "{bad}");
         }
     }

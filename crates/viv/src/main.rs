@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod disk_options;
 mod escape;
 mod failure;
 mod host;

@@ -40,13 +40,19 @@ const SMALL_PAGES: c_int = 15;
 /// Where a guest mounts the root file system.
 pub const GUESTS_ROOT: &str = "/root";
 /// The disk that it is on.
-const DISK: &str = "/dev/vda";
+pub const DISK: &str = "/dev/vda";
 /// Where the initial RAM disk has modules, and the file with their names in order.
 const MODULES: &str = "/modules";
 const ORDER: &str = "order";
 
-/// Loads the modules of the initial RAM disk and mounts the disk's file system, read-only.
+/// Mounts the file system of a guest's disk, read-only.
 pub fn mount_guests_root() {
+    make_disk_ready();
+    mount_at(DISK, Path::new(GUESTS_ROOT), "ext4", READ_ONLY);
+}
+
+/// Loads the modules of the initial RAM disk and waits for the disk.
+pub fn make_disk_ready() {
     mount_at("devtmpfs", Path::new("/dev"), "devtmpfs", 0);
     // A kernel that has all drivers built in needs no modules.
     let order = fs::read_to_string(Path::new(MODULES).join(ORDER)).unwrap_or_default();
@@ -62,7 +68,6 @@ pub fn mount_guests_root() {
         }
         sleep(Duration::from_millis(10));
     }
-    mount_at(DISK, Path::new(GUESTS_ROOT), "ext4", READ_ONLY);
 }
 
 /// Makes a mounted root file system this program's own, with what programs expect beside it.

@@ -12,8 +12,8 @@ pub struct Guest<'a> {
     pub bench: &'a Bench,
     /// Its initial RAM disk, with its first process.
     pub initrd: &'a Path,
-    /// Its disk, which it can only read.
-    pub disk: Option<&'a Path>,
+    /// Its disk.
+    pub disk: Option<Disk<'a>>,
     /// Words for its kernel, besides those of all.
     pub kernel_words: &'a str,
     /// Words for its first process.
@@ -39,6 +39,14 @@ impl Placement {
             Self::Anywhere { processors } => processors.to_string(),
         }
     }
+}
+
+/// A disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk<'a> {
+    pub file: &'a Path,
+    /// Otherwise the guest can only read it.
+    pub writable: bool,
 }
 
 /// As for images of `viv run`: output to the serial port, little of the kernel's, no waiting after a panic, and no
@@ -77,8 +85,9 @@ impl Contender {
                     command.args(["--engine-opt", option]);
                 }
                 command.args(["--stats=json", "--no-reboot", "--cpus", &processors, "--memory", &memory]);
-                if let Some(disk) = disk {
-                    command.arg("--disk").arg(format!("{},readonly", disk.display()));
+                if let Some(Disk { file, writable }) = disk {
+                    let access = if *writable { "writable" } else { "readonly" };
+                    command.arg("--disk").arg(format!("{},{access}", file.display()));
                 }
             }
             Self::Tcg => {
@@ -95,12 +104,13 @@ impl Contender {
                     ])
                     .args(["-m", &memory])
                     .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]);
-                if let Some(disk) = disk {
+                if let Some(Disk { file, writable }) = disk {
                     // A comma in the name ends it unless there are two.
-                    let file = disk.display().to_string().replace(',', ",,");
+                    let file = file.display().to_string().replace(',', ",,");
+                    let access = if *writable { "read-only=off" } else { "read-only=on" };
                     command
                         .arg("-drive")
-                        .arg(format!("if=none,id=disk,format=raw,read-only=on,file={file}"))
+                        .arg(format!("if=none,id=disk,format=raw,{access},file={file}"))
                         .args(["-device", "virtio-blk-pci,drive=disk"]);
                 }
             }
@@ -140,6 +150,7 @@ mod tests {
     use super::*;
 
     fn words(contender: Contender, disk: Option<&Path>, arguments: &[&str]) -> Vec<String> {
+        let disk = disk.map(|file| Disk { file, writable: false });
         let bench = Bench {
             viv: "viv".into(),
             kernel: "k".into(),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Bench;
 use super::boot;
-use super::contender::{Contender, Guest, Placement};
+use super::contender::{Contender, Disk, Guest, Placement};
 use super::figures::{Place, Runs, Workloads};
 use super::rootfs;
 use super::session::Session;
@@ -40,7 +40,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
     let guest = Guest {
         bench,
         initrd: &initrd,
-        disk: Some(&disk),
+        disk: Some(Disk { file: &disk, writable: false }),
         kernel_words: "",
         arguments: &bench.rows,
         memory: MEMORY,

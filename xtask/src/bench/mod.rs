@@ -3,6 +3,7 @@
 //! - [`boot`]: from a process's start to the guest's first user-space instruction and to its end, memory, and
 //!   instructions a second. [`installed`]: a whole Debian on its disk, which [`boot`] times too. [`guest`]: pieces of work
 //!   inside a guest, also against the host itself. [`processors`]: work for several processors.
+//! - [`devices`]: work for a guest's devices, of which disks are the first, also against the host itself.
 //! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, disk, memory and number of
 //!   processors. [`session`]: one run of it, watched by its serial port.
 //! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
@@ -15,6 +16,7 @@
 
 mod boot;
 mod contender;
+mod devices;
 mod figures;
 mod guest;
 mod host;
@@ -52,7 +54,7 @@ pub struct BenchArgs {
     /// Form of the figures
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Rows of the part `guest`, by name; all if it is not given. Without a part, only that one
+    /// Rows of the parts `guest` or `devices`, by name; all if it is not given. Without a part, only `guest`
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     rows: Vec<String>,
     /// Option for viv's engine, handed to `viv run`
@@ -81,6 +83,8 @@ enum Part {
     Guest,
     /// Work for several processors
     Processors,
+    /// Disks: in order and at random, one request at a time and many
+    Devices,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -152,12 +156,13 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     let host = host::Host::read(bench.processor)?;
     let boot = args.wants(Part::Boot).then(|| boot::measure(root, &bench)).transpose()?;
     let guest = args.wants(Part::Guest).then(|| guest::measure(root, &bench)).transpose()?;
+    let devices = args.wants(Part::Devices).then(|| devices::measure(root, &bench)).transpose()?;
     let processors = args.wants(Part::Processors).then(|| processors::measure(root, &bench)).transpose()?;
     match args.output {
         Output::Table => {
             println!("\n{host}");
             boot.iter().for_each(|boot| println!("\n{boot}"));
-            guest.iter().for_each(|guest| println!("\n{guest}"));
+            guest.iter().chain(&devices).for_each(|work| println!("\n{work}"));
             processors.iter().for_each(|processors| println!("\n{processors}"));
         }
         Output::Json => {
@@ -167,6 +172,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
                 "engine_options": bench.engine_options,
                 "boot": boot.map(|boot| boot.to_json()),
                 "guest": guest.map(|guest| guest.to_json()),
+                "devices": devices.map(|devices| devices.to_json()),
                 "processors": processors.map(|processors| processors.to_json()),
             });
             println!("{figures:#}");

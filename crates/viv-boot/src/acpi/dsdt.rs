@@ -6,7 +6,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{AcpiParameters, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Ps2, pci};
+use super::{AcpiParameters, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Ps2, pci, processors};
 
 /// Revision 2 and later: integers have 64 bits.
 const REVISION: u8 = 2;
@@ -30,12 +30,14 @@ pub fn build(parameters: &AcpiParameters) -> Vec<u8> {
         // The ports are the keyboard's.
         add_isa_device("MOU_", "PNP0F13", 0, &[], mouse_gsi, &mut devices);
     }
-    for id in 0..parameters.cpus {
-        add_processor(id, &mut devices);
-    }
+    let hotplug = parameters.cpu_hotplug.as_ref();
+    processors::add(parameters.cpus, hotplug, &mut devices);
 
     let mut dsdt = Sdt::new(*b"DSDT", HEADER_SIZE, REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     dsdt.append_slice(&Scope::raw("\\_SB_".into(), devices));
+    if let Some(hotplug) = hotplug {
+        dsdt.append_slice(&processors::event(hotplug));
+    }
     dsdt.append_slice(&power_off(parameters.fixed.sleep_type_s5));
     dsdt.as_slice().to_vec()
 }
@@ -79,15 +81,6 @@ fn add_isa_device(name: &str, id: &str, uid: u8, ports: &[IO], gsi: u32, aml: &m
             &Name::new("_UID".into(), &uid),
             &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
         ],
-    )
-    .to_aml_bytes(aml);
-}
-
-/// A processor device (8.4); `id` is its UID in the MADT.
-fn add_processor(id: u32, aml: &mut Vec<u8>) {
-    Device::new(
-        format!("C{id:03X}").as_str().into(),
-        vec![&Name::new("_HID".into(), &"ACPI0007"), &Name::new("_UID".into(), &id)],
     )
     .to_aml_bytes(aml);
 }

@@ -20,8 +20,9 @@ const LOCAL_APIC_NMI: u8 = 4;
 const LOCAL_X2APIC: u8 = 9;
 const LOCAL_X2APIC_NMI: u8 = 10;
 
-/// Local APIC flag: the processor is there.
+/// Local APIC flags: the processor is there; it is not, but can be plugged in (ACPI 6.3 and later).
 const ENABLED: u32 = 1;
+const ONLINE_CAPABLE: u32 = 1 << 1;
 /// The first local APIC id that a [`LOCAL_APIC`] structure cannot express: 255 means all of them.
 const FIRST_X2APIC_ID: u32 = 255;
 
@@ -42,15 +43,7 @@ pub fn build(parameters: &AcpiParameters) -> Vec<u8> {
 
     let mut structures = Vec::new();
     for id in 0..parameters.cpus {
-        match u8::try_from(id) {
-            Ok(small) if id < FIRST_X2APIC_ID => {
-                add(&mut structures, LOCAL_APIC, &[&[small, small], &ENABLED.to_le_bytes()]);
-            }
-            _ => {
-                let id = &id.to_le_bytes();
-                add(&mut structures, LOCAL_X2APIC, &[&[0, 0], id, &ENABLED.to_le_bytes(), id]);
-            }
-        }
+        structures.extend(processor(id, parameters.is_present(id)));
     }
     let io_apic = parameters.io_apic;
     let (address, gsi_base) = (io_apic.address.to_le_bytes(), io_apic.gsi_base.to_le_bytes());
@@ -71,6 +64,22 @@ pub fn build(parameters: &AcpiParameters) -> Vec<u8> {
     }
     madt.append_slice(&structures);
     madt.as_slice().to_vec()
+}
+
+/// The structure of a processor, which is there or could be.
+pub(super) fn processor(id: u32, present: bool) -> Vec<u8> {
+    let mut structure = Vec::new();
+    let flags = &(if present { ENABLED } else { ONLINE_CAPABLE }).to_le_bytes();
+    match u8::try_from(id) {
+        Ok(small) if id < FIRST_X2APIC_ID => {
+            add(&mut structure, LOCAL_APIC, &[&[small, small], flags]);
+        }
+        _ => {
+            let id = &id.to_le_bytes();
+            add(&mut structure, LOCAL_X2APIC, &[&[0, 0], id, flags, id]);
+        }
+    }
+    structure
 }
 
 /// Adds a structure: its type, its length, its fields.

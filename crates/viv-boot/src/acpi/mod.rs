@@ -2,7 +2,7 @@
 //!
 //! The RSDP, by the XSDT or, for systems that know 32-bit pointers alone, the RSDT, leads to the FADT (fixed registers: power button, sleep, reset, timer), with FACS and DSDT
 //! (PCI, serial lines, RTC, processors, in AML), the MADT (interrupt controllers), the MCFG (PCI
-//! configuration space in memory), and the HPET table. All they say comes from [`AcpiParameters`].
+//! configuration space in memory), the HPET table, and the SRAT where memory can be plugged in. All they say comes from [`AcpiParameters`].
 
 mod dsdt;
 mod fadt;
@@ -10,7 +10,9 @@ mod hpet;
 mod madt;
 mod parameters;
 mod pci;
+mod processors;
 mod rsdp;
+mod srat;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -24,8 +26,8 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SerialLine,
-    SmiCommands,
+    AcpiParameters, CpuHotplug, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout, PciHost,
+    PciInterrupt, Ps2, SerialLine, SmiCommands,
 };
 
 const OEM_ID: [u8; 6] = *b"VIVARI";
@@ -125,6 +127,9 @@ pub fn build(parameters: &AcpiParameters, place: Range<u64>) -> Result<AcpiTable
     ];
     if let Some(hpet) = parameters.hpet {
         entries.push(tables.add("HPET", hpet::build(hpet)));
+    }
+    if let Some(memory) = &parameters.memory {
+        entries.push(tables.add("SRAT", srat::build(parameters.cpus, memory)));
     }
     let mut rsdt = Sdt::new(*b"RSDT", RSDT_HEADER_SIZE, RSDT_REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);

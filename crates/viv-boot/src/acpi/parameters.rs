@@ -13,8 +13,12 @@ const FOUR_GIB: u64 = 1 << 32;
 /// All that the tables say about a machine. Ranges are half open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiParameters {
-    /// How many vCPUs there are. The local APIC id of each is its index.
+    /// How many vCPUs there are, or can be. The local APIC id of each is its index.
     pub cpus: u32,
+    /// How they come and go; without, all are there for good.
+    pub cpu_hotplug: Option<CpuHotplug>,
+    /// Where memory is and can be; without, none can be plugged in.
+    pub memory: Option<MemoryLayout>,
     /// The address of the local APICs' registers.
     pub local_apic: u32,
     /// The IOAPIC.
@@ -39,6 +43,26 @@ pub struct AcpiParameters {
     pub ps2: Option<Ps2>,
     /// Whether there is a VGA.
     pub vga: bool,
+}
+
+/// CPU hotplug.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuHotplug {
+    /// The ports of its registers, as QEMU documents them.
+    pub ports: Range<u16>,
+    /// The general-purpose event that says that there is news.
+    pub gpe: u8,
+    /// Which vCPUs are there, by index.
+    pub present: Vec<bool>,
+}
+
+/// Where memory is, and where more can be plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLayout {
+    /// RAM.
+    pub ram: Vec<Range<u64>>,
+    /// The room for more.
+    pub room: Range<u64>,
 }
 
 /// A keyboard and a mouse at a keyboard controller.
@@ -169,6 +193,12 @@ pub struct IoWindow {
 pub type SerialLine = IoWindow;
 
 impl AcpiParameters {
+    /// Whether a vCPU is there.
+    pub(super) fn is_present(&self, id: u32) -> bool {
+        let present = |hotplug: &CpuHotplug| hotplug.present.get(id as usize).copied().unwrap_or(false);
+        self.cpu_hotplug.as_ref().is_none_or(present)
+    }
+
     /// Checks all that would make tables that cannot be, or that contradict themselves.
     pub(super) fn check(&self) -> Result<(), AcpiError> {
         let cpus = self.cpus.into();
@@ -194,6 +224,16 @@ impl AcpiParameters {
             in_range("pin of a PCI interrupt", interrupt.pin.into(), interrupt.pin < 4, "0 to 3")?;
         }
 
+        if let Some(memory) = &self.memory {
+            for range in memory.ram.iter().chain([&memory.room]) {
+                window("range of memory", range, u64::MAX)?;
+            }
+        }
+        if let Some(hotplug) = &self.cpu_hotplug {
+            ports("ports of CPU hotplug", &hotplug.ports, 0xff)?;
+            let gpe = hotplug.gpe;
+            in_range("event of CPU hotplug", gpe.into(), gpe < 32, "0 to 31")?;
+        }
         ports("PCI configuration ports", &pci.config_ports, 0xff)?;
         let serial = self.serial.len() as u64;
         in_range("number of serial lines", serial, serial <= 9, "at most 9")?;

@@ -14,6 +14,8 @@ pub(crate) fn parameters() -> AcpiParameters {
         .collect();
     AcpiParameters {
         cpus: 2,
+        cpu_hotplug: None,
+        memory: None,
         local_apic: 0xfee0_0000,
         io_apic: IoApic { id: 0, address: 0xfec0_0000, gsi_base: 0 },
         timer_gsi: 2,
@@ -154,6 +156,33 @@ fn processors_beyond_255_have_x2apics() {
 }
 
 #[test]
+fn processors_that_can_be_plugged_in_are_described() {
+    let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false, true] };
+    let tables = build_all(&AcpiParameters { cpus: 3, cpu_hotplug: Some(hotplug), ..parameters() });
+    let flags = structures(&tables["MADT"].bytes)
+        .into_iter()
+        .filter(|(kind, _)| *kind == 0)
+        .map(|(_, fields)| number(fields, 2, 4))
+        .collect::<Vec<_>>();
+    assert_eq!(flags, [1, 2, 1], "there, or online capable");
+    let dsdt = &tables["DSDT"].bytes;
+    let count = |name: &[u8]| dsdt.windows(name.len()).filter(|bytes| *bytes == name).count();
+    assert_eq!((count(b"_STA"), count(b"_MAT"), count(b"_EJ0"), count(b"_E02")), (3, 3, 2, 1));
+}
+
+#[test]
+fn the_srat_tells_where_memory_can_be_plugged_in() {
+    assert!(!build_all(&parameters()).contains_key("SRAT"));
+    let memory = Some(MemoryLayout { ram: std::iter::once(0..0xa_0000).collect(), room: 1 << 32..3 << 32 });
+    let srat = build_all(&AcpiParameters { memory, ..parameters() })["SRAT"].bytes.clone();
+    assert_eq!(srat.len(), 48 + 2 * 16 + 2 * 40);
+    assert_eq!((srat[48], srat[64 + 3], number(&srat, 64 + 4, 4)), (0, 1, 1), "the second processor");
+    let memory = [80, 120].map(|at| [8, 16].map(|field| number(&srat, at + field, 8)));
+    assert_eq!(memory, [[0, 0xa_0000], [1 << 32, 2 << 32]]);
+    assert_eq!([80, 120].map(|at| number(&srat, at + 28, 4)), [1, 3], "enabled, hot pluggable");
+}
+
+#[test]
 fn the_mcfg_gives_the_ecam() {
     let mcfg = &build_all(&parameters())["MCFG"].bytes;
     assert_eq!((number(mcfg, 44, 8), mcfg[54], mcfg[55]), (0xe000_0000, 0, 255));
@@ -208,7 +237,10 @@ fn acpica_understands_the_tables() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    for (name, table) in build_all(&parameters()) {
+    let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false] };
+    let memory = Some(MemoryLayout { ram: std::iter::once(0..0xa_0000).collect(), room: 1 << 32..2 << 32 });
+    let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), memory, ..parameters() };
+    for (name, table) in build_all(&parameters()).into_iter().chain(build_all(&pluggable)) {
         if name == "RSDP" {
             continue; // Not a table of the common form: iasl does not read it.
         }

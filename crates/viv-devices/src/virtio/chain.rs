@@ -1,7 +1,9 @@
 //! One request: a chain of descriptors, first those to be read, then those to be written.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use viv_disk::aio::Scatter;
 use viv_engine::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -38,6 +40,14 @@ impl Buffers {
         self.parts.iter().map(|&(_, length)| u64::from(length)).sum()
     }
 
+    /// The guest-physical addresses of what is left, from front to back.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.parts.iter().rev().map(|&(address, length)| {
+            // Parts lie within RAM, so none reaches the end of the address space.
+            address.0..address.0.saturating_add(length.into())
+        })
+    }
+
     /// Takes `data.len()` bytes out, or what is left. Returns how many.
     pub fn read(&mut self, data: &mut [u8]) -> Result<usize, RingError> {
         self.transfer(data.len(), |memory, address, done, length| {
@@ -57,6 +67,24 @@ impl Buffers {
     /// Passes over `count` bytes, or what is left.
     pub fn skip(&mut self, count: usize) -> Result<usize, RingError> {
         self.transfer(count, |_, _, _, _| Ok(()))
+    }
+
+    /// The memory that they are in.
+    pub(super) fn memory(&self) -> Arc<GuestMemory> {
+        self.memory.clone()
+    }
+
+    /// Takes all that is left.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        Self { memory: self.memory.clone(), parts: std::mem::take(&mut self.parts) }
+    }
+
+    /// What is left, as a disk takes it.
+    #[must_use]
+    pub fn into_scatter(mut self) -> Scatter {
+        self.parts.reverse();
+        Scatter::new(self.memory, self.parts)
     }
 
     /// Cuts off what lies past the next `count` bytes.
@@ -131,5 +159,6 @@ mod tests {
         assert_eq!((back.read(&mut data).unwrap(), &data[..3]), (3, &b"fgh"[..]));
         assert_eq!(buffers().split_off(8).remaining(), 0);
         assert_eq!(buffers().split_off(0).remaining(), 8);
+        assert_eq!(buffers().ranges().collect::<Vec<_>>(), [0x1000..0x1003, 0x3000..0x3001, 0x2000..0x2004]);
     }
 }

@@ -87,8 +87,8 @@ pub trait VirtioDevice: Send {
         state: QueueState,
     ) -> Result<(), RingError>;
 
-    /// Stops a queue and says how far it got; `None` if it did not run. The device holds no request of it
-    /// any longer.
+    /// Stops a queue and says how far it got; `None` if it did not run. Requests of it that are under way come to their
+    /// end first and are given back, so this may wait for the host; the device holds none of them any longer.
     fn stop_queue(&mut self, index: u16) -> Option<QueueState>;
 
     /// Serves a queue: the driver rang, or the device asked for another turn. Nothing happens if it does
@@ -102,6 +102,9 @@ pub trait VirtioDevice: Send {
 
     /// Puts it in the state after power-on. Its queues are stopped before.
     fn reset(&mut self);
+
+    /// The machine is reset, after [`VirtioDevice::reset`]: what outlives a driver goes too.
+    fn reset_machine(&mut self) {}
 
     /// What it has of its own to save. The transport saves the queues.
     fn save(&self) -> Result<SavedState, DeviceError>;

@@ -1,7 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
-//! - [`VirtioDevice`]: what a kind of device does: [`Block`], [`Console`], [`Entropy`],
-//!   [`Net`].
+//! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
+//!   [`Entropy`], [`Memory`], [`Net`].
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -10,9 +10,9 @@
 //! # Threads
 //!
 //! A driver rings for a queue by a register write, on a vCPU's thread, which should go on running the guest.
-//! So the transport only notes the queue in the device's [`Doorbell`] and signals its eventfd. The machine has one
-//! thread for devices: it waits for the eventfds of all [`Worker`]s and calls [`Worker::process`] for those that
-//! are readable; tests call it themselves. Several rings before the thread gets to it cost one wake-up. A device that
+//! So the transport only notes the queue in the device's [`Doorbell`] and signals its eventfd. The machine has a
+//! thread for each disk and one for all other devices: it waits for the eventfds of its [`Worker`]s and calls
+//! [`Worker::process`] for those that are readable; tests call it themselves. Several rings before the thread gets to it cost one wake-up. A device that
 //! answers faster than a thread wakes up says so ([`VirtioDevice::is_inline`]) and is served on the vCPU's thread.
 //!
 //! A device has a lock of its own ([`Shared`]), so that one that waits for the host's disk stops no vCPU but those
@@ -23,9 +23,12 @@
 //!
 //! When the driver sets DRIVER_OK the transport calls [`VirtioDevice::start_queue`] for every enabled queue, with
 //! where its ring is and how far it got; on reset, and to save, [`VirtioDevice::stop_queue`], which answers how far it
-//! got. Between calls a device holds no request: what it cannot finish it leaves in the ring. So a saved
-//! device is its registers, its queues' positions and a few values of its own. The machine lets the thread for devices
-//! rest while it saves or restores.
+//! got. A request that a device has taken may go on between calls, as those to a disk do, which end in any order; what a
+//! device cannot begin it leaves in the ring. Whoever stops a queue waits for what was taken from it: `stop_queue` brings
+//! that to its end, gives it back, and answers only then, so that no request is ever half in a state. So a
+//! saved device is its registers, its queues' positions and a few values of its own. The machine lets the
+//! devices' threads rest while it saves or restores, and has disks drained before ([`Block::drain`]): what a request
+//! still writes to guest memory, and the interrupt at its end, belong to what is saved.
 //!
 //! # Hostile drivers
 //!
@@ -35,12 +38,14 @@
 //! DEVICE_NEEDS_RESET; only the guest is harmed. One call of [`Worker::process`] serves at most as many requests as
 //! a queue holds and then rings for itself, so that a busy device cannot starve the others.
 
+mod balloon;
 mod blk;
 mod chain;
 mod console;
 mod device;
 mod gather;
 mod interrupt;
+mod mem;
 mod net;
 pub mod queue;
 mod regs;
@@ -53,12 +58,14 @@ mod transport;
 
 pub use crate::doorbell::{Doorbell, Worker};
 pub use crate::pci::Connections;
-pub use blk::Block;
+pub use balloon::{Balloon, MemoryStatistics};
+pub use blk::{Block, BlockSettings, Durability, Limits, Throttle};
 pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
 pub use gather::{Filled, Gather};
 pub use interrupt::Interrupt;
+pub use mem::{BLOCK as MEMORY_BLOCK, Memory};
 pub use net::{MAX_FRAME, MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;

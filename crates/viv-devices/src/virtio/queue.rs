@@ -90,6 +90,8 @@ pub enum Outcome {
     /// It cannot be finished now. It stays in the ring, and its buffers may be looked at again as if for the
     /// first time; more requests would not help.
     Later,
+    /// It runs by itself now, and the device gives it back by [`Virtqueue::complete`].
+    Started,
 }
 
 /// What became of a turn.
@@ -152,6 +154,11 @@ impl Virtqueue {
         &self.interrupt
     }
 
+    /// Asks for another turn.
+    pub fn ring(&self) {
+        self.doorbell.ring(self.index);
+    }
+
     /// Gives the waiting requests to `handle`, in order, until there are no more, one is to wait, or it is another
     /// device's turn; then tells the driver. A bad ring, or an error of `handle`, breaks the device: none of its queues is
     /// served until it is reset.
@@ -164,6 +171,7 @@ impl Virtqueue {
                     queue.take_again(1);
                     Ok(Step::Later)
                 }
+                Outcome::Started => Ok(Step::Passed),
             }
         });
     }
@@ -194,7 +202,13 @@ impl Virtqueue {
         if self.interrupt.is_broken() {
             return;
         }
-        if let Err(error) = self.run_turns(step).and_then(|()| self.notify()) {
+        let served = self.run_turns(step).and_then(|()| self.notify());
+        self.check(served);
+    }
+
+    /// A bad ring breaks the device.
+    fn check(&self, served: Result<(), RingError>) {
+        if let Err(error) = served {
             tracing::debug!(
                 queue = self.index,
                 error = &error as &dyn std::error::Error,
@@ -202,6 +216,17 @@ impl Virtqueue {
             );
             self.interrupt.needs_reset();
         }
+    }
+
+    /// Gives requests back that were [`Outcome::Started`]: the head of each, and how many bytes were written into its
+    /// writable buffers. Then tells the driver.
+    pub fn complete(&mut self, ended: impl IntoIterator<Item = (u16, u32)>) {
+        if self.interrupt.is_broken() {
+            return;
+        }
+        let ended: Vec<_> = ended.into_iter().collect();
+        let told = self.give_back(&ended).and_then(|_| self.notify());
+        self.check(told);
     }
 
     fn run_turns(

@@ -181,6 +181,10 @@ impl Driver {
         self.read(self.structures[4] + offset, length)
     }
 
+    pub(super) fn set_config(&mut self, offset: u64, length: usize, value: u64) {
+        self.write(self.structures[4] + offset, length, value);
+    }
+
     pub(super) fn offered(&mut self) -> u64 {
         self.set(common::DEVICE_FEATURE_SELECT, 1);
         let high = self.get(common::DEVICE_FEATURE);

@@ -7,6 +7,7 @@ use super::regs::feature;
 use super::testing::{Driver, Numbers, RAM, RING_FEATURES, common};
 use super::*;
 use crate::pci::regs as pci_regs;
+use crate::testing::Calls;
 
 fn entropy() -> Shared<Entropy> {
     Arc::new(Mutex::new(Entropy::new()))
@@ -428,7 +429,9 @@ fn no_chain_does_harm_to_a_disk() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
     let disk = viv_disk::RawDisk::open(file.path(), viv_disk::Access::ReadWrite).unwrap();
-    let block = Arc::new(Mutex::new(Block::new(Box::new(disk), "serial")));
+    let disk: Arc<dyn viv_disk::Disk> = Arc::new(disk);
+    let block = Block::new(&disk, Calls::to(&disk), BlockSettings::default());
+    let block = Arc::new(Mutex::new(block));
     let features = RING_FEATURES | block.lock().unwrap().features();
     offer_random_chains(block, features, 3, 4000);
     assert_eq!(file.as_file().metadata().unwrap().len(), 1 << 20);

@@ -72,8 +72,6 @@ struct Flow {
 pub(crate) struct Flows {
     flows: Slots<Flow>,
     by_key: HashMap<Key, Id>,
-    /// Whether it was said that the host allows no echo requests.
-    told: bool,
 }
 
 impl Flow {
@@ -102,7 +100,7 @@ impl Flow {
 
 impl Flows {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { flows: Slots::new(limit.max(1)), by_key: HashMap::new(), told: false }
+        Self { flows: Slots::new(limit.max(1)), by_key: HashMap::new() }
     }
 
     /// Whether a flow is still there.
@@ -187,26 +185,8 @@ impl Flows {
             Kind::Udp => host::connect_datagram(target),
             Kind::Echo => host::connect_echo(target.ip()),
         };
-        let socket = opened.map_err(|errno| Some(self.why(key, errno)))?;
+        let socket = opened.map_err(|errno| Some(why(core, key, errno)))?;
         self.insert(core, key, Socket::Own(socket), query).ok_or(Some(Why::Host))
-    }
-
-    /// What the guest is told when the host gives no socket.
-    fn why(&mut self, key: Key, errno: Errno) -> Why {
-        if key.kind == Kind::Echo && matches!(errno, Errno::ACCESS | Errno::PERM) {
-            if !self.told {
-                tracing::warn!(
-                    "echo requests of guests are refused: the group of this process is not in \
-                     net.ipv4.ping_group_range"
-                );
-                self.told = true;
-            }
-            return Why::Prohibited;
-        }
-        if matches!(errno, Errno::MFILE | Errno::NFILE) {
-            tracing::warn!("the guest's new flows are refused: this process has too many open files");
-        }
-        Why::Host
     }
 
     fn insert(&mut self, core: &mut Core, key: Key, socket: Socket, query: Option<Query>) -> Option<Id> {
@@ -357,6 +337,24 @@ impl Flows {
             return;
         }
         self.insert(core, key, Socket::Port(port, peer), None);
+    }
+}
+
+/// What the guest is told when the host gives no socket.
+fn why(core: &mut Core, key: Key, errno: Errno) -> Why {
+    match errno {
+        Errno::ACCESS | Errno::PERM if key.kind == Kind::Echo => {
+            core.warn(
+                "echo requests of the guest are refused: no group of this process is in \
+                 net.ipv4.ping_group_range",
+            );
+            Why::Prohibited
+        }
+        Errno::MFILE | Errno::NFILE => {
+            core.warn("flows of the guest are refused: this process has too many open files");
+            Why::Host
+        }
+        _ => Why::Host,
     }
 }
 

@@ -118,10 +118,10 @@ impl Connections {
             Way::Refused => None,
         };
         if self.connections.is_full() {
-            tracing::warn!("the guest has {} connections; another is refused", self.connections.len());
+            core.warn("connections of the guest are refused: it has as many as it may");
             return segment::refuse(core, segment);
         }
-        let socket = target.and_then(|target| connect(target).ok());
+        let socket = target.and_then(|target| connect(core, target));
         let Some(socket) = socket else { return segment::refuse(core, segment) };
         let first = self.first_number(segment.ends);
         let connection = Connection::asked(core, segment, socket, first);
@@ -215,10 +215,14 @@ impl Connections {
     }
 }
 
-fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
-    host::connect_stream(target).inspect_err(|errno| {
-        if matches!(*errno, Errno::MFILE | Errno::NFILE) {
-            tracing::warn!("a connection of the guest's is refused: this process has too many open files");
+fn connect(core: &mut Core, target: SocketAddr) -> Option<OwnedFd> {
+    match host::connect_stream(target) {
+        Ok(socket) => Some(socket),
+        Err(errno) => {
+            if matches!(errno, Errno::MFILE | Errno::NFILE) {
+                core.warn("connections of the guest are refused: this process has too many open files");
+            }
+            None
         }
-    })
+    }
 }

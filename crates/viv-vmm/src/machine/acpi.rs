@@ -2,11 +2,12 @@
 
 use viv_boot::AcpiParameters;
 use viv_boot::acpi::{
-    FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, PciHost, PciInterrupt, Ps2, SmiCommands,
+    FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout, PciHost, PciInterrupt, Ps2, SmiCommands,
 };
 use viv_devices::pci::PciBus;
 use viv_devices::{hpet, layout};
 
+use super::resources::Processors;
 use crate::config::Profile;
 
 /// Addresses that the tables express in 32 bits; all of these lie in the hole below 4 GiB.
@@ -14,8 +15,15 @@ const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
 const HPET_BASE: u32 = layout::HPET_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
 
-/// The tables' parameters for a machine of this profile with `cpus` vCPUs and this PCI bus, with or without a display.
-pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus, display: bool) -> AcpiParameters {
+/// The tables' parameters for a machine of this profile with these vCPUs, memory that can be plugged in, and this
+/// PCI bus, with or without a display.
+pub(crate) fn parameters(
+    profile: Profile,
+    processors: &Processors,
+    memory: Option<&MemoryLayout>,
+    pci: &PciBus,
+    display: bool,
+) -> AcpiParameters {
     let windows = pci.windows();
     // Firmware has switched it on before it asks for the tables.
     let ecam = pci.ecam().unwrap_or(layout::PCI_ECAM_BASE..layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE);
@@ -29,7 +37,9 @@ pub(crate) fn parameters(profile: Profile, cpus: u32, pci: &PciBus, display: boo
         .collect();
     let is_pc = profile == Profile::Pc;
     AcpiParameters {
-        cpus,
+        cpus: u32::try_from(processors.present().len()).unwrap_or(u32::MAX),
+        cpu_hotplug: processors.hotplug(),
+        memory: memory.cloned(),
         local_apic: LOCAL_APIC_BASE,
         io_apic: IoApic { id: 0, address: IOAPIC_BASE, gsi_base: 0 },
         timer_gsi: layout::PIT_IOAPIC_PIN,
@@ -87,7 +97,11 @@ mod tests {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(&parameters(profile, cpus, &pci, true), 0xe_0000..0xf_0000).unwrap();
+                viv_boot::acpi::build(
+                    &parameters(profile, &Processors::Fixed(cpus), None, &pci, true),
+                    0xe_0000..0xf_0000,
+                )
+                .unwrap();
             }
         }
     }

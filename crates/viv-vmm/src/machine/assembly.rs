@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
+use viv_devices::cpu_hotplug::CpuHotplug;
 use viv_devices::debug_port::DebugPort;
 use viv_devices::doorbell::Worker;
 use viv_devices::exit_port::ExitPort;
@@ -19,23 +21,25 @@ use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
+use viv_devices::virtio::{Balloon, Entropy, Memory, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
 use vm_memory::GuestMemoryBackend;
 
 use super::agent::Agent;
+use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
 use super::network::{self, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
+use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
 use crate::config::{
-    AgentConfig, AgentStdio, BootDevice, Console, FdSlot, Fds, NetworkConfig, Profile, Stream,
+    AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Stream,
 };
 use crate::error::MachineError;
 use crate::stream::HostStream;
@@ -44,6 +48,8 @@ use crate::stream::HostStream;
 pub(crate) struct Surroundings {
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) memory: GuestMemory,
+    /// What of it is there from the start.
+    pub(crate) ram: GuestMemory,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timers: Arc<Timers>,
     pub(crate) core: Arc<Core>,
@@ -56,6 +62,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) fds: &'a Fds,
     pub(crate) board: Board,
     pub(crate) sources: Vec<Box<dyn Source>>,
+    /// The disks that have threads of their own.
+    pub(crate) disks: Vec<DiskThread>,
     /// The same for the thread for network interfaces.
     pub(crate) network_sources: Vec<Box<dyn Source>>,
     pub(crate) streams: Vec<Arc<HostStream>>,
@@ -71,21 +79,13 @@ impl<'a> Assembly<'a> {
         let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
-        Ok(Self {
-            around,
-            fds,
-            board,
-            sources,
-            network_sources: Vec::new(),
-            streams: Vec::new(),
-            boot_paths: Vec::new(),
-            drained,
-        })
+        let (disks, network_sources, streams, boot_paths) = Default::default();
+        Ok(Self { around, fds, board, sources, disks, network_sources, streams, boot_paths, drained })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
     pub(crate) fn add_chipset(&mut self, profile: Profile) -> Result<Arc<Mutex<AcpiPm>>, MachineError> {
-        let Surroundings { clock, timers, core, memory, a20, .. } = &self.around;
+        let Surroundings { clock, timers, core, ram, a20, .. } = &self.around;
         let board = &mut self.board;
 
         // An HPET can take the place of these two.
@@ -95,7 +95,7 @@ impl<'a> Assembly<'a> {
         board.add(pit, &Pit::PORTS)?;
 
         let line = gate.line(layout::RTC_IRQ);
-        let end = ram_end(memory);
+        let end = ram_end(ram);
         let size = MemorySize { below_4_gib: end.min(HOLE_START), above_4_gib: end.saturating_sub(HOLE_END) };
         let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
         board.add(rtc, &Rtc::PORTS)?;
@@ -146,10 +146,22 @@ impl<'a> Assembly<'a> {
         self.board.add(Arc::new(Mutex::new(port)), &ExitPort::PORTS)
     }
 
-    /// Adds disk `index`.
-    pub(crate) fn add_disk(&mut self, index: usize, disk: Box<dyn Disk>) -> Result<(), MachineError> {
-        let block = Block::new(disk, &format!("viv-disk{index}"));
-        let slot = self.add_virtio(&format!("virtio-blk{index}"), Arc::new(Mutex::new(block)))?;
+    /// Adds disk `index` of a machine with so many vCPUs.
+    pub(crate) fn add_disk(
+        &mut self,
+        index: usize,
+        disk: Box<dyn Disk>,
+        tuning: &DiskTuning,
+        vcpus: u32,
+    ) -> Result<(), MachineError> {
+        let mut thread = DiskThread::new(index, disk, tuning, vcpus, &self.around.clock)?;
+        let (slot, worker) = self.add_function(|connections| {
+            let function = VirtioPci::new(&format!("virtio-blk{index}"), thread.block.clone(), connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        thread.sources.push(source(worker));
+        self.disks.push(thread);
         self.boot_paths.push((BootDevice::Disk, format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0")));
         Ok(())
     }
@@ -157,6 +169,30 @@ impl<'a> Assembly<'a> {
     /// Adds a source of random numbers.
     pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
         self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new()))).map(drop)
+    }
+
+    /// Adds a balloon.
+    pub(crate) fn add_balloon(&mut self) -> Result<Arc<Mutex<Balloon>>, MachineError> {
+        let balloon = Arc::new(Mutex::new(Balloon::new()));
+        self.add_virtio("virtio-balloon0", balloon.clone())?;
+        Ok(balloon)
+    }
+
+    /// Adds what memory comes and goes by, which is in this region.
+    pub(crate) fn add_pluggable(&mut self, region: Range<u64>) -> Result<Arc<Mutex<Memory>>, MachineError> {
+        let memory = Arc::new(Mutex::new(Memory::new(self.around.memory.clone(), region)));
+        self.add_virtio("virtio-mem0", memory.clone())?;
+        Ok(memory)
+    }
+
+    /// Adds what vCPUs come and go by, if there can be more than there are at the start.
+    pub(crate) fn add_processors(&mut self, present: u32, most: u32) -> Result<Processors, MachineError> {
+        if present == most {
+            return Ok(Processors::Fixed(present));
+        }
+        let device = Arc::new(Mutex::new(CpuHotplug::new(present, most, self.around.core.clone())));
+        self.board.add(device.clone(), &CpuHotplug::PORTS)?;
+        Ok(Processors::Pluggable(device))
     }
 
     /// Adds a virtio console, if it is wanted as a console or for the agent.
@@ -208,12 +244,12 @@ impl<'a> Assembly<'a> {
     ) -> Result<NetworkHandle, MachineError> {
         let (network, sources) = network::connect(config, self.fds)?;
         let name = format!("virtio-net{index}");
-        let (_, worker) = self.make_function(|connections| {
+        let (_, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(&name, network.device(), connections)?;
             let worker = function.worker();
             Ok((function, worker))
         })?;
-        self.network_sources.push(Box::new(WorkerSource(worker)));
+        self.network_sources.push(source(worker));
         self.network_sources.extend(sources);
         Ok(network)
     }
@@ -241,11 +277,12 @@ impl<'a> Assembly<'a> {
             .collect();
         let mut drives = drives.into_iter();
         let ports = std::array::from_fn(|_| drives.next());
-        let slot = self.add_function(|connections| {
+        let (slot, worker) = self.add_function(|connections| {
             let controller = Ahci::new("ahci0", ports, connections)?;
             let worker = controller.worker();
             Ok((controller, worker))
         })?;
+        self.sources.push(source(worker));
         self.boot_paths.extend((0..).zip(kinds).map(|(port, kind): (u8, _)| {
             (kind, format!("/pci@i0cf8/pci8086,2922@{slot:x}/drive@{port:x}/disk@0"))
         }));
@@ -254,25 +291,17 @@ impl<'a> Assembly<'a> {
 
     /// Adds a virtio device and gives its slot.
     fn add_virtio(&mut self, name: &str, device: Arc<Mutex<dyn VirtioDevice>>) -> Result<u8, MachineError> {
-        self.add_function(|connections| {
+        let (slot, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(name, device, connections)?;
             let worker = function.worker();
             Ok((function, worker))
-        })
-    }
-
-    /// Adds a PCI function that has work for the thread for devices, and gives its slot.
-    fn add_function<D: PciDevice + 'static>(
-        &mut self,
-        make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
-    ) -> Result<u8, MachineError> {
-        let (slot, worker) = self.make_function(make)?;
-        self.sources.push(Box::new(WorkerSource(worker)));
+        })?;
+        self.sources.push(source(worker));
         Ok(slot)
     }
 
-    /// Adds a PCI function, and gives its slot and its work.
-    fn make_function<D: PciDevice + 'static>(
+    /// Adds a PCI function that has work for a thread for devices, and gives its slot and that work.
+    fn add_function<D: PciDevice + 'static>(
         &mut self,
         make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
     ) -> Result<(u8, Worker), MachineError> {
@@ -299,6 +328,10 @@ impl<'a> Assembly<'a> {
         self.streams.push(Arc::clone(&stream));
         Ok(stream)
     }
+}
+
+fn source(worker: Worker) -> Box<dyn Source> {
+    Box::new(WorkerSource(worker))
 }
 
 /// A function's doorbell as a source of events.

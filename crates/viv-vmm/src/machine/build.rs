@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use viv_arch::CpuidTable;
 use viv_arch::cpuid::ModelParameters;
+use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
-use viv_devices::layout;
+use viv_devices::layout as places;
+use viv_engine::memory::{self, Extensible};
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, VmParameters, memory};
+use viv_engine::{Engine, VmParameters};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
 use super::assembly::{Assembly, Surroundings, ram_end};
+use super::block;
 use super::boot::{BootSource, open};
 use super::core::Core;
 use super::disks;
 use super::reactor::Reactor;
+use super::resources::parked;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::vcpu::VcpuThread;
@@ -38,7 +43,7 @@ impl Machine {
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
         config.validate()?;
-        check_host_memory(config.memory_bytes)?;
+        check_host_memory(config.max_memory_bytes)?;
         let boot = BootSource::open(&config.boot, fds)?;
         let vga_bios = match &config.boot {
             Boot::Firmware(FirmwareConfig { vga_bios: Some(source), .. }) => {
@@ -50,11 +55,16 @@ impl Machine {
         let cdroms =
             config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<Vec<_>, _>>()?;
 
-        let memory = memory::allocate(config.memory_bytes)
+        let room = config.max_memory_bytes - config.memory_bytes;
+        let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
             .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let layout = (!room.is_empty()).then(|| MemoryLayout {
+            ram: ram.iter().map(|part| part.start_addr().0..part.start_addr().0 + part.len()).collect(),
+            room: room.clone(),
+        });
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
-        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.vcpus, tsc_khz });
+        let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.max_vcpus, tsc_khz });
         model.set_physical_bits(physical_bits(ram_end(&memory)));
         let cpuid = engine.offered(&model);
         let rom = match &boot {
@@ -65,7 +75,7 @@ impl Machine {
         let vm = engine.create_vm(VmParameters {
             memory: memory.clone(),
             rom,
-            vcpus: config.vcpus,
+            vcpus: config.max_vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
         })?;
@@ -76,6 +86,7 @@ impl Machine {
             Surroundings {
                 vm: vm.clone(),
                 memory: memory.clone(),
+                ram: ram.clone(),
                 clock: clock.clone(),
                 timers: Arc::clone(&timers),
                 core: Arc::clone(&core),
@@ -85,6 +96,7 @@ impl Machine {
             fds,
         )?;
         let power = assembly.add_chipset(profile)?;
+        let processors = assembly.add_processors(config.vcpus, config.max_vcpus)?;
         let typist = if config.display {
             Some(assembly.add_keyboard()?)
         } else {
@@ -101,8 +113,10 @@ impl Machine {
         let mut sata = Vec::new();
         for (index, (disk, told)) in disks.into_iter().zip(&config.disks).enumerate() {
             match told.bus {
-                DiskBus::Virtio => assembly.add_disk(index, disk)?,
-                DiskBus::Sata => sata.push(Drive::Disk(AtaDisk::new(disk, &format!("viv-disk{index}")))),
+                DiskBus::Virtio => assembly.add_disk(index, disk, &told.tuning, config.vcpus)?,
+                DiskBus::Sata => {
+                    sata.push(Drive::Disk(AtaDisk::new(disk, &block::serial(index, &told.tuning))));
+                }
             }
         }
         sata.extend(
@@ -125,31 +139,43 @@ impl Machine {
             }
             None => None,
         };
+        let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
+        let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, config.vcpus, config.display)?;
+            assembly.add_firmware(firmware, told, &processors, layout.as_ref(), config.display)?;
         }
-        let Assembly { board, sources, network_sources, streams, drained, .. } = assembly;
+        let Assembly { board, sources, disks: disk_threads, network_sources, streams, drained, .. } =
+            assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
-        for index in 0..config.vcpus {
+        for index in 0..config.max_vcpus {
             let vcpu = vm.create_vcpu(index, board.platform())?;
             kickers.push(vcpu.kicker());
             let thread = VcpuThread::start(index, vcpu, Arc::clone(&core));
             vcpus.push(thread.map_err(MachineError::host("start a vCPU's thread"))?);
         }
         core.set_kickers(kickers);
+        let thread = |name: &str, sources| {
+            Reactor::start(name, sources, Arc::clone(&core))
+                .map_err(MachineError::host("start a thread for devices"))
+        };
+        let mut reactors = vec![thread("devices", sources)?];
+        let mut disks = Vec::new();
+        for (index, disk) in disk_threads.into_iter().enumerate() {
+            reactors.push(thread(&format!("disk {index}"), disk.sources)?);
+            disks.push(disk.block);
+        }
         // A busy network must not keep disks and timers waiting.
-        let reactors = [("devices", sources), ("network", network_sources)]
-            .into_iter()
-            .filter(|(_, sources)| !sources.is_empty())
-            .map(|(name, sources)| Reactor::start(name, sources, Arc::clone(&core)))
-            .collect::<Result<_, _>>()
-            .map_err(MachineError::host("start a thread for devices"))?;
+        if !network_sources.is_empty() {
+            reactors.push(thread("network", network_sources)?);
+        }
         Ok(Self {
             name: config.name.clone(),
             memory,
+            ram,
             memory_bytes: config.memory_bytes,
+            layout,
             cpuid,
             engine: engine.kind(),
             engine_reason: engine_reason.to_owned(),
@@ -157,10 +183,13 @@ impl Machine {
             clock,
             vm,
             vcpus,
+            processors,
+            parked: parked(Vec::new()),
             board,
             timers,
             core,
             reactors,
+            disks,
             networks,
             boot,
             profile,
@@ -168,6 +197,8 @@ impl Machine {
             drained,
             power,
             console,
+            balloon,
+            pluggable,
             seat,
             state: MachineState::Created,
             held: false,
@@ -181,7 +212,7 @@ impl Machine {
 /// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
 fn physical_bits(ram_end: u64) -> u8 {
-    if layout::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
+    if places::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
 }
 
 /// Refuses more memory than the host has with its swap: such a guest would be killed, at some time of the

@@ -19,6 +19,8 @@ pub enum Notice {
     Reset,
     /// The guest asks to be switched off.
     PowerOff,
+    /// The guest has ejected a processor.
+    CpuEjected,
     /// The guest ends the machine with this status.
     Exit(u8),
     /// A processor has come to where the debugger wants it to stop.
@@ -106,6 +108,7 @@ impl SystemControl for Core {
         self.notice_and_hold(match request {
             SystemRequest::Reset => Notice::Reset,
             SystemRequest::PowerOff => Notice::PowerOff,
+            SystemRequest::CpuEjected => Notice::CpuEjected,
             SystemRequest::Exit(status) => Notice::Exit(status),
         });
     }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use viv_disk::{Access, Disk, DiskError, OverlayDisk, RawDisk};
+use viv_disk::{Access, Caching, Disk, DiskError, OverlayDisk, RawDisk};
 
-use crate::config::{DiskConfig, Overlay};
+use crate::config::{CacheMode, DiskConfig, Overlay};
 
 /// Opens a disk as the config says.
 pub(crate) fn open(config: &DiskConfig) -> Result<Box<dyn Disk>, DiskError> {
-    let base = |access| RawDisk::open(&config.path, access);
+    let caching = if config.tuning.cache == CacheMode::None { Caching::Direct } else { Caching::Host };
+    let base = |access| RawDisk::open_with(&config.path, access, caching);
     match &config.overlay {
         Overlay::None if config.readonly => Ok(Box::new(base(Access::ReadOnly)?)),
         Overlay::None => Ok(Box::new(base(Access::ReadWrite)?)),
@@ -36,15 +37,20 @@ fn scratch_directory() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DiskBus;
+    use crate::config::{DiskBus, DiskTuning};
 
     #[test]
     fn writes_go_where_the_config_says() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, vec![1; 4096]).unwrap();
-        let config =
-            |readonly, overlay| DiskConfig { path: path.clone(), readonly, overlay, bus: DiskBus::Virtio };
+        let config = |readonly, overlay| DiskConfig {
+            path: path.clone(),
+            readonly,
+            overlay,
+            bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
+        };
         let kept = Overlay::Kept { path: directory.path().join("kept") };
 
         assert!(open(&config(true, Overlay::None)).unwrap().read_only());

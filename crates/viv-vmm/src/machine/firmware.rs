@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use viv_arch::VcpuState;
+use viv_boot::acpi::MemoryLayout;
 use viv_boot::firmware::{self, FirmwareTables};
 use viv_boot::{BootError, SmbiosParameters, SystemIdentity, smbios};
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
@@ -15,6 +16,7 @@ use viv_engine::{GuestMemory, memory};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::assembly::Assembly;
+use super::resources::Processors;
 use super::{acpi, boot};
 use crate::config::{BootDevice, Fds, FirmwareConfig, Profile, VariablesConfig};
 use crate::error::MachineError;
@@ -101,29 +103,31 @@ impl Assembly<'_> {
         &mut self,
         firmware: &Firmware,
         config: &FirmwareConfig,
-        cpus: u32,
+        processors: &Processors,
+        plan: Option<&MemoryLayout>,
         display: bool,
     ) -> Result<(), MachineError> {
-        let memory = &self.around.memory;
-        let cpu_count = u16::try_from(cpus).unwrap_or(u16::MAX);
+        let memory = &self.around.ram;
+        let present = processors.present();
+        let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         let facts = MachineFacts {
             uuid: [0; 16],
             ram_size: vm_memory::GuestMemoryBackend::iter(memory)
                 .map(vm_memory::GuestMemoryRegion::len)
                 .sum(),
-            cpus: cpu_count,
-            max_cpus: cpu_count,
+            cpus: count(present.iter().filter(|present| **present).count()),
+            max_cpus: count(present.len()),
             display,
             boot_menu: false,
         };
-        let mut device = FwCfg::new(memory.clone(), &facts);
+        let mut device = FwCfg::new(self.around.memory.clone(), &facts);
         device.add_file(firmware::E820, Content::Bytes(firmware::e820(memory)))?;
         device.add_file("bootorder", Content::Bytes(self.boot_order(&config.boot_order)))?;
         // SeaBIOS shows its screen, and what starts from it, on this serial port too.
         let port = layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
-        self.add_tables(&mut device, cpus, display)?;
-        let parameters = SmbiosParameters::new(SystemIdentity::default(), cpus, memory);
+        self.add_tables(&mut device, processors, plan, display)?;
+        let parameters = SmbiosParameters::new(SystemIdentity::default(), facts.cpus.into(), memory);
         let tables = smbios::build(&parameters).map_err(BootError::from)?;
         device.add_file(smbios::ANCHOR_FILE, Content::Bytes(tables.anchor_64(0).to_vec()))?;
         device.add_file(smbios::STRUCTURES_FILE, Content::Bytes(tables.structures().to_vec()))?;
@@ -151,19 +155,27 @@ impl Assembly<'_> {
     }
 
     /// The ACPI tables, which are made once firmware has placed what they describe.
-    fn add_tables(&self, device: &mut FwCfg, cpus: u32, display: bool) -> Result<(), MachineError> {
-        let sizes = firmware::tables(&acpi::parameters(Profile::Pc, cpus, self.board.pci(), display))
-            .map_err(BootError::from)?;
+    fn add_tables(
+        &self,
+        device: &mut FwCfg,
+        processors: &Processors,
+        memory: Option<&MemoryLayout>,
+        display: bool,
+    ) -> Result<(), MachineError> {
+        let sizes =
+            firmware::tables(&acpi::parameters(Profile::Pc, processors, memory, self.board.pci(), display))
+                .map_err(BootError::from)?;
         let files: [(&str, usize, Part); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
             (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
             (firmware::LOADER, sizes.loader.len(), |tables| tables.loader),
         ];
         for (name, size, part) in files {
-            let pci = self.board.pci().clone();
+            let (pci, processors) = (self.board.pci().clone(), processors.clone());
+            let memory = memory.cloned();
             let make = move || {
                 // They could be expressed before; if firmware has made that impossible, it gets none.
-                firmware::tables(&acpi::parameters(Profile::Pc, cpus, &pci, display))
+                firmware::tables(&acpi::parameters(Profile::Pc, &processors, memory.as_ref(), &pci, display))
                     .map(part)
                     .unwrap_or_default()
             };

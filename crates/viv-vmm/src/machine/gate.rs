@@ -1,6 +1,5 @@
 //! The gate through which a machine's threads go to work, and which is closed to make it stand still.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A gate. Threads work between [`Gate::enter`] and the drop of what it returns; the machine's owner closes it
@@ -43,15 +42,15 @@ impl Gate {
 
     /// Waits for the gate to be open. `None` tells the thread to end.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        self.enter_unless(&AtomicBool::new(false))
+        self.enter_unless(|| false)
     }
 
-    /// As [`Gate::enter`], for a thread that is to stay out while `barred` is set. It changes while the gate is closed.
-    pub(crate) fn enter_unless(&self, barred: &AtomicBool) -> Option<Inside<'_>> {
+    /// As [`Gate::enter`], for a thread that is to stay out while it is `barred`. That changes while the gate is closed.
+    pub(crate) fn enter_unless(&self, barred: impl Fn() -> bool) -> Option<Inside<'_>> {
         let mut state = self.lock();
         loop {
             match state.door {
-                Door::Open if !state.held && !barred.load(Ordering::Relaxed) => {
+                Door::Open if !state.held && !barred() => {
                     state.inside += 1;
                     return Some(Inside(self));
                 }
@@ -126,7 +125,7 @@ impl Drop for Inside<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use super::*;
 

@@ -2,11 +2,11 @@
 //!
 //! # Threads
 //!
-//! Each vCPU has a thread, network interfaces share one and all other devices another ([`reactor`]), each stream of the host has one for each
-//! direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s methods from its own. vCPU
-//! threads and the device threads work only while the [`gate`] is open. The owner closes it, by which they
-//! come to a stop between two instructions and between two events; then memory, vCPUs and devices are the
-//! owner's, to save, to restore, to reset.
+//! Each vCPU has a thread, each virtio disk has one ([`block`]), network interfaces share one and all other devices
+//! another ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
+//! methods from its own. The threads of vCPUs and devices work only while the [`gate`] is open. The owner closes it,
+//! by which they come to a stop between two instructions and between two events, and waits for what the host still
+//! does for the disks; then memory, vCPUs and devices are the owner's, to save, to restore, to reset.
 //!
 //! What the threads cannot decide (a guest that asks for a reset, a triple fault) they leave as a [`Notice`],
 //! which holds the gate until the owner has decided.
@@ -22,6 +22,7 @@
 mod acpi;
 mod agent;
 mod assembly;
+mod block;
 mod board;
 mod boot;
 mod build;
@@ -34,6 +35,7 @@ mod gate;
 mod network;
 pub(crate) mod notify;
 mod reactor;
+mod resources;
 mod saving;
 mod seat;
 mod serial;
@@ -47,12 +49,12 @@ pub(crate) mod tests;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use viv_arch::state::RunState;
 use viv_arch::{CpuidTable, VcpuState};
+use viv_boot::acpi::MemoryLayout;
 use viv_devices::acpi_pm::AcpiPm;
+use viv_devices::virtio::{Balloon, Block, Memory};
 use viv_engine::time::HostClock;
-use viv_engine::{Clock, EngineKind, GuestMemory, Vm};
-use vm_memory::{Bytes, GuestAddress};
+use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 
 pub use self::core::Notice;
 
@@ -63,6 +65,7 @@ use self::core::Core;
 use self::network::NetworkHandle;
 use self::notify::Notify;
 use self::reactor::Reactor;
+use self::resources::{Processors, parked};
 use self::seat::Seat;
 use self::timers::Timers;
 pub(crate) use self::vcpu::VcpuHandle;
@@ -76,8 +79,14 @@ use crate::stream::HostStream;
 /// A machine. Made by [`Machine::build`]; dropped, it is switched off.
 pub struct Machine {
     name: String,
+    /// All of its RAM, with the room for what is plugged in.
     memory: GuestMemory,
+    /// What of it firmware and kernel are told of.
+    ram: GuestMemory,
+    /// How much that is.
     memory_bytes: u64,
+    /// Where memory is, if more can be plugged in.
+    layout: Option<MemoryLayout>,
     cpuid: CpuidTable,
     engine: EngineKind,
     engine_reason: String,
@@ -85,11 +94,17 @@ pub struct Machine {
     clock: Arc<HostClock>,
     vm: Arc<dyn Vm>,
     vcpus: Vec<VcpuThread>,
+    /// Which of them are there.
+    processors: Processors,
+    /// The state of those that are not.
+    parked: VcpuState,
     board: Board,
     timers: Arc<Timers>,
     core: Arc<Core>,
-    /// Dropped to stop the device threads.
+    /// Dropped to stop the threads for devices.
     reactors: Vec<Reactor>,
+    /// The disks whose requests go on by themselves.
+    disks: Vec<Arc<Mutex<Block>>>,
     networks: Vec<NetworkHandle>,
     boot: BootSource,
     profile: Profile,
@@ -97,6 +112,9 @@ pub struct Machine {
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
     console: Option<ConsoleHandle>,
+    balloon: Option<Arc<Mutex<Balloon>>>,
+    /// Memory that comes and goes.
+    pluggable: Option<Arc<Mutex<Memory>>>,
     seat: Option<Seat>,
     state: MachineState,
     /// Whether a debugger keeps it from running.
@@ -165,7 +183,10 @@ impl Machine {
 
     /// Switches it off, for good.
     pub fn stop(&mut self) {
+        // The host forgets what a thread asked of it when that thread is gone.
         let core = &self.core;
+        core.gate.close(|| core.kick_all());
+        self.drain_disks();
         core.gate.end(|| core.kick_all());
         self.clock.stop();
         self.figures.get_or_insert(Figures {
@@ -258,27 +279,29 @@ impl Machine {
 
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
-        let cpus = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
-        let acpi = acpi::parameters(self.profile, cpus, self.board.pci(), self.seat.is_some());
-        let first = self.boot.load(&self.memory, acpi)?;
-        // Firmware sets MSRs alike on all of them.
-        let msrs = first.msrs.clone();
-        let others = VcpuState { run_state: RunState::WaitForSipi, msrs, ..VcpuState::reset() };
+        let acpi = acpi::parameters(
+            self.profile,
+            &self.processors,
+            self.layout.as_ref(),
+            self.board.pci(),
+            self.seat.is_some(),
+        );
+        let first = self.boot.load(&self.ram, acpi)?;
+        self.parked = parked(first.msrs.clone());
         for (index, vcpu) in self.vcpus.iter().enumerate() {
-            vcpu.vcpu().load(if index == 0 { &first } else { &others })?;
+            vcpu.vcpu().load(if index == 0 { &first } else { &self.parked })?;
         }
-        Ok(())
+        self.settle_vcpus()
     }
 
-    /// Makes all of RAM zero, by touching only what is not.
+    /// Makes all of RAM zero, by giving back what the host has memory for.
     fn clear_memory(&mut self) -> Result<(), MachineError> {
         self.note_written()?;
-        for page in self.written.iter() {
-            self.memory.write_slice(&[0; 4096], GuestAddress(page * 4096)).map_err(|error| {
-                MachineError::Host { action: "clear guest memory", source: std::io::Error::other(error) }
-            })?;
-        }
-        Ok(())
+        let present: Vec<_> = memory::present(&self.memory).collect();
+        present
+            .into_iter()
+            .try_for_each(|range| memory::give_back(&self.memory, range))
+            .map_err(MachineError::host("clear guest memory"))
     }
 
     fn note_written(&mut self) -> Result<(), MachineError> {
@@ -300,8 +323,16 @@ impl Machine {
     fn halt(&mut self) {
         let core = &self.core;
         core.gate.close(|| core.kick_all());
+        self.drain_disks();
         self.clock.stop();
         self.state = MachineState::Paused;
+    }
+
+    /// Waits for what the disks have under way, which still reaches guest memory and the interrupt controllers.
+    fn drain_disks(&self) {
+        for disk in &self.disks {
+            block::lock(disk).drain();
+        }
     }
 
     fn expect(&self, action: &'static str, state: MachineState) -> Result<(), MachineError> {

@@ -34,7 +34,7 @@ pub(crate) struct Reactor {
 const STOP: u64 = u64::MAX;
 
 impl Reactor {
-    /// Starts the thread, named `name`. It ends with the gate, or when this is dropped.
+    /// Starts the thread, with this name. It ends with the gate, or when this is dropped.
     pub(crate) fn start(name: &str, sources: Vec<Box<dyn Source>>, core: Arc<Core>) -> io::Result<Self> {
         let stop = Arc::new(Notify::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;

@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 
-use viv_engine::Clock;
+use viv_arch::state::RunState;
+use viv_engine::{Clock, memory};
 
 use super::Machine;
+use super::resources::parked;
 use crate::error::MachineError;
 use crate::protocol::MachineState;
 use crate::snapshot::{SavedMachine, read_pages, read_state, write_pages, write_state};
@@ -56,7 +58,13 @@ impl Machine {
             devices: self.board.save()?,
         };
         write_state(out, &state)?;
-        write_pages(out, &self.memory, self.written.iter())?;
+        // Pages that were given back are zero, and reading them would take memory for them.
+        let mut present = memory::present(&self.memory).peekable();
+        let is_present = |&page: &u64| {
+            while present.next_if(|range| range.end <= page * 4096).is_some() {}
+            present.peek().is_some_and(|range| range.start <= page * 4096)
+        };
+        write_pages(out, &self.memory, self.written.iter().filter(is_present))?;
         Ok(())
     }
 
@@ -70,6 +78,10 @@ impl Machine {
             vcpu.vcpu().load(state)?;
         }
         self.board.restore(&saved.devices)?;
+        if let Some(state) = saved.vcpus.iter().find(|vcpu| vcpu.run_state == RunState::WaitForSipi) {
+            self.parked = parked(state.msrs.clone());
+        }
+        self.settle_vcpus()?;
         // It may be elsewhere now.
         self.networks.iter().for_each(super::NetworkHandle::announce);
         self.resets = saved.resets;

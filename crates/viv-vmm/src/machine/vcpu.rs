@@ -18,6 +18,8 @@ pub(crate) struct VcpuThread {
     vcpu: SharedVcpu,
     /// Whether it stands still even if the gate is open. It changes while the gate is closed.
     frozen: Arc<AtomicBool>,
+    /// Whether the guest has no such processor, at present. It changes while the gate is closed.
+    absent: Arc<AtomicBool>,
     /// Processor time of the thread when the engine last returned, in nanoseconds.
     spent: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
@@ -50,11 +52,13 @@ impl VcpuThread {
         let vcpu = Arc::new(Mutex::new(vcpu));
         let spent = Arc::new(AtomicU64::new(0));
         let frozen = Arc::new(AtomicBool::new(false));
+        let absent = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name(format!("vcpu{index}")).spawn({
-            let (vcpu, spent, frozen) = (Arc::clone(&vcpu), Arc::clone(&spent), Arc::clone(&frozen));
-            move || run(index, &vcpu, &frozen, &spent, &core)
+            let (vcpu, spent) = (Arc::clone(&vcpu), Arc::clone(&spent));
+            let stays_out = [Arc::clone(&frozen), Arc::clone(&absent)];
+            move || run(index, &vcpu, &stays_out, &spent, &core)
         })?;
-        Ok(Self { vcpu, frozen, spent, thread: Some(thread) })
+        Ok(Self { vcpu, frozen, absent, spent, thread: Some(thread) })
     }
 
     /// The host's processor time that the guest has cost on this thread, in nanoseconds, while the gate is
@@ -63,7 +67,13 @@ impl VcpuThread {
         self.spent.load(Ordering::Relaxed)
     }
 
-    /// The same, for whoever outlives the thread.
+    /// Says whether the guest has no such processor; it then stands still even if the gate is open. Returns whether that
+    /// is a change.
+    pub(crate) fn set_absent(&self, absent: bool) -> bool {
+        self.absent.swap(absent, Ordering::Relaxed) != absent
+    }
+
+    /// The vCPU, for whoever outlives the thread.
     pub(crate) fn handle(&self) -> VcpuHandle {
         VcpuHandle { vcpu: Arc::clone(&self.vcpu), frozen: Arc::clone(&self.frozen) }
     }
@@ -93,8 +103,9 @@ fn thread_time() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn run(index: u32, vcpu: &SharedVcpu, frozen: &AtomicBool, spent: &AtomicU64, core: &Core) {
-    while let Some(_inside) = core.gate.enter_unless(frozen) {
+fn run(index: u32, vcpu: &SharedVcpu, stays_out: &[Arc<AtomicBool>], spent: &AtomicU64, core: &Core) {
+    let is_barred = || stays_out.iter().any(|out| out.load(Ordering::Relaxed));
+    while let Some(_inside) = core.gate.enter_unless(is_barred) {
         let mut vcpu = lock(vcpu);
         let exit = vcpu.run();
         spent.store(thread_time(), Ordering::Relaxed);

@@ -248,6 +248,12 @@ impl<'a> Server<'a> {
                 Ok(Reply::Done)
             }
             Request::Status => self.machine().map(|machine| Reply::Status(machine.status())),
+            Request::Resources => {
+                self.machine().map(|machine| Reply::Resources(Box::new(machine.resources())))
+            }
+            Request::Balloon { bytes } => self.machine()?.set_balloon(bytes).map(done),
+            Request::Memory { bytes } => self.machine()?.set_memory(bytes).map(done),
+            Request::Vcpus { count } => self.machine()?.set_vcpus(count).map(done),
             Request::Screenshot { path } => {
                 self.machine().and_then(|machine| screenshot(machine, &path)).map(done)
             }
@@ -318,6 +324,11 @@ impl<'a> Server<'a> {
                 Notice::Reset if self.no_reboot => self.end = Some(End::Reset),
                 Notice::Reset => {
                     if let Err(error) = self.reset() {
+                        self.end.get_or_insert(End::Failed { message: error.line() });
+                    }
+                }
+                Notice::CpuEjected => {
+                    if let Err(error) = self.machine().and_then(Machine::vcpu_ejected) {
                         self.end.get_or_insert(End::Failed { message: error.line() });
                     }
                 }

@@ -11,7 +11,9 @@ use crate::config::{EngineChoice, Fds, FileSource, MachineConfig, Stream};
 use crate::engine::{ChoiceError, Decision};
 use crate::machine::tests::bench::kernel;
 use crate::machine::tests::fake::{FAULT, FakeEngine, HALT, OUT};
-use crate::protocol::{Reply, Request, RequestLine, Status, VERSION};
+use crate::protocol::{
+    BalloonStatus, MemoryStatus, Reply, Request, RequestLine, Resources, Status, VERSION, VcpuStatus,
+};
 
 /// A VM process as a thread, with both ends of its socket.
 struct Process {
@@ -85,6 +87,13 @@ impl Process {
         match self.ask(Request::Status) {
             Ok(Reply::Status(status)) => status,
             other => panic!("{other:?} is no status"),
+        }
+    }
+
+    fn resources(&mut self) -> Resources {
+        match self.ask(Request::Resources) {
+            Ok(Reply::Resources(resources)) => *resources,
+            other => panic!("{other:?} are no resources"),
         }
     }
 
@@ -190,6 +199,50 @@ fn a_machine_is_saved_and_restored_by_path() {
     let _serial = process.create(&[HALT], |_| ());
     process.ask(Request::Restore { path }).unwrap();
     assert_eq!(process.status().state, crate::protocol::MachineState::Running);
+}
+
+#[test]
+fn memory_and_processors_change_while_it_runs() {
+    const MIB: u64 = 1 << 20;
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |config| {
+        (config.max_memory_bytes, config.max_vcpus) = (68 * MIB, 4);
+    });
+    // Before the start nobody has to agree.
+    process.ask(Request::Vcpus { count: 3 }).unwrap();
+    process.ask(Request::Start).unwrap();
+    process.ask(Request::Balloon { bytes: 8 * MIB + 1 }).unwrap();
+    process.ask(Request::Memory { bytes: 66 * MIB }).unwrap();
+    process.ask(Request::Vcpus { count: 1 }).unwrap();
+    let resources = process.resources();
+    let memory = MemoryStatus { actual: 64 * MIB, wanted: 66 * MIB, most: 68 * MIB };
+    assert_eq!(resources.memory, memory);
+    assert_eq!(resources.vcpus, VcpuStatus { present: 3, wanted: 1, most: 4 });
+    let balloon = BalloonStatus { wanted: 8 * MIB, actual: 0, statistics: None };
+    assert_eq!(resources.balloon, Some(balloon));
+    assert!(resources.present_bytes > 0 && resources.present_bytes < 64 * MIB);
+
+    process.ask(Request::Reset).unwrap();
+    assert_eq!(process.resources().vcpus, VcpuStatus { present: 1, wanted: 1, most: 4 });
+    for (request, why) in [
+        (Request::Balloon { bytes: 64 * MIB }, "take less"),
+        (Request::Memory { bytes: 62 * MIB }, "ask for 67108864 to 71303168"),
+        (Request::Memory { bytes: 65 * MIB }, "by a multiple of 2 MiB"),
+        (Request::Memory { bytes: 70 * MIB }, "give it room for more"),
+        (Request::Vcpus { count: 0 }, "ask for 1 to 4"),
+        (Request::Vcpus { count: 5 }, "ask for 1 to 4"),
+    ] {
+        let refused = process.ask(request).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
+fn a_machine_without_a_balloon_says_so() {
+    let mut process = Process::start();
+    let _serial = process.create(&[HALT], |config| config.balloon = false);
+    assert!(process.ask(Request::Balloon { bytes: 0 }).unwrap_err().contains("no balloon"));
+    assert_eq!(process.resources().balloon, None);
 }
 
 #[test]

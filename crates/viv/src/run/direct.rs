@@ -56,11 +56,15 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         readonly: disk.readonly,
         overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },
         bus: disk.bus,
+        tuning: disk.tuning.clone(),
     });
     let config = MachineConfig {
         name,
-        memory_bytes: args.memory.0,
-        vcpus: args.cpus,
+        memory_bytes: args.memory.size.0,
+        max_memory_bytes: args.memory.most.0,
+        balloon: true,
+        vcpus: args.cpus.count,
+        max_vcpus: args.cpus.most,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
         boot,

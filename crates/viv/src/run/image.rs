@@ -6,8 +6,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 use viv_image::{GUEST_PROGRAM, ImageHandle, ImageName, KeptDisk, Store};
 use viv_vmm::config::{
-    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, Fds, FileSource, KernelConfig,
-    MachineConfig, Overlay, Stream,
+    AgentConfig, AgentStdio, Boot, BootProtocol, Console, DiskBus, DiskConfig, DiskTuning, Fds, FileSource,
+    KernelConfig, MachineConfig, Overlay, Stream,
 };
 
 use crate::cli::RunArgs;
@@ -19,6 +19,9 @@ use crate::terminal;
 /// not come up; a panic ends the machine, by a reset at once. The kernel's self-tests of its ciphers would take half
 /// of the boot's time in software.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests";
+
+/// Has memory that is plugged in taken into use, in a way that it can be given back.
+const TAKE_MEMORY: &str = " memhp_default_state=online_movable";
 
 /// The overlay in a kept disk's directory.
 const OVERLAY: &str = "disk.overlay";
@@ -50,17 +53,26 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
     let Streams { stdio, console, input, outputs } = streams.map_err(failed)?;
     let config = MachineConfig {
         name: image.name().to_string(),
-        memory_bytes: args.memory.0,
-        vcpus: args.cpus,
+        memory_bytes: args.memory.size.0,
+        max_memory_bytes: args.memory.most.0,
+        balloon: true,
+        vcpus: args.cpus.count,
+        max_vcpus: args.cpus.most,
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
         boot: Boot::Kernel(KernelConfig {
             kernel: FileSource::Path(image.kernel()),
             initrds: vec![initrd.into()],
-            cmdline: CMDLINE.to_owned(),
+            cmdline: cmdline(args),
             protocol: BootProtocol::Auto,
         }),
-        disks: vec![DiskConfig { path: image.root(), readonly: false, overlay, bus: DiskBus::Virtio }],
+        disks: vec![DiskConfig {
+            path: image.root(),
+            readonly: false,
+            overlay,
+            bus: DiskBus::Virtio,
+            tuning: DiskTuning::default(),
+        }],
         cdroms: Vec::new(),
         networks: Vec::new(),
         serial: Some(serial),
@@ -81,6 +93,12 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         gdb: None,
     };
     Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })
+}
+
+/// What the guest's kernel is told in a machine like this.
+fn cmdline(args: &RunArgs) -> String {
+    let more = if args.memory.most > args.memory.size { TAKE_MEMORY } else { "" };
+    format!("{CMDLINE}{more}")
 }
 
 /// The image's initial RAM disk as a file that is nowhere.

@@ -31,8 +31,10 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     }
     check_options(decision.engine, &args.engine_opt).map_err(|error| Failure::of("--engine-opt", &error))?;
     let least = if args.image.is_some() { image::MIN_MEMORY } else { MIN_MEMORY };
-    check_memory(args.memory, least, host.memory)
-        .map_err(|why| Failure::line(format!("--memory {}: {why}", args.memory)))?;
+    for size in [args.memory.size, args.memory.most] {
+        check_memory(size, least, host.memory)
+            .map_err(|why| Failure::line(format!("--memory {size}: {why}")))?;
+    }
     check_display(args)?;
     let mut plan = match (&args.kernel, &args.firmware, &args.image) {
         (Some(kernel), ..) => direct::kernel(args, kernel)?,
@@ -109,7 +111,8 @@ fn check_memory(memory: Size, least: u64, most: u64) -> Result<(), String> {
 fn validate(config: &MachineConfig) -> Result<(), Failure> {
     config.validate().map_err(|error| {
         let option = match &error {
-            ConfigError::Disks { .. } => "--disk",
+            ConfigError::MaxMemory { .. } => "--memory",
+            ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",

@@ -44,6 +44,16 @@ impl Machine {
         self.directory.path().join(name)
     }
 
+    /// The kernel.
+    pub fn kernel(&self) -> &Path {
+        &self.kernel
+    }
+
+    /// The image's disk.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// `viv run` on it, with these options. Its first disk is the image's, read-only.
     pub fn run(&self, options: &[&str]) -> Command {
         let text = |path: &Path| path.to_str().expect("text").to_owned();

@@ -26,6 +26,7 @@ mod memtest;
 mod network;
 mod power;
 mod programs;
+mod resources;
 mod screen;
 mod smp;
 mod xen;

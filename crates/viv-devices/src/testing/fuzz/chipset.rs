@@ -8,6 +8,7 @@ use super::heard::Heard;
 use super::{Area, Target, idioms, nothing};
 use crate::a20::A20Gate;
 use crate::acpi_pm::AcpiPm;
+use crate::cpu_hotplug::CpuHotplug;
 use crate::debug_port::DebugPort;
 use crate::exit_port::ExitPort;
 use crate::fw_cfg::{Content, FwCfg, MachineFacts};
@@ -185,6 +186,29 @@ pub(super) const DEBUG_PORT: Target = Target {
     prologue: nothing,
     idiom: idioms::none,
 };
+
+pub(super) const CPU_HOTPLUG: Target = Target {
+    programs: 40,
+    make: || {
+        let mut bench = Bench::new();
+        let device = CpuHotplug::new(2, 6, bench.heard.clone());
+        let device = bench.add(device, &CpuHotplug::PORTS);
+        bench.outside = Some(Box::new(Operator(device)));
+        bench
+    },
+    areas: &[Area::Ports(layout::CPU_HOTPLUG, layout::CPU_HOTPLUG_LENGTH)],
+    prologue: nothing,
+    idiom: idioms::cpu_hotplug,
+};
+
+/// Somebody who wants more or fewer CPUs.
+struct Operator(Arc<Mutex<CpuHotplug>>);
+
+impl Outside for Operator {
+    fn happen(&mut self, what: u64) {
+        self.0.lock().unwrap().set_wanted((what >> 8) as u32 % 8);
+    }
+}
 
 pub(super) const EXIT_PORT: Target = Target {
     programs: 40,

@@ -26,13 +26,14 @@ pub(super) fn enable_functions() -> Vec<Op> {
         .into_iter()
         .flat_map(|(address, value)| [Op::out(0xcf8, address, 4), Op::out(0xcfc, value, 4)])
         .collect();
-    ops.extend((1..7).map(|slot| Op::store(ecam + (slot << 15) + 4, COMMAND | 1, 2)));
+    ops.extend((1..8).map(|slot| Op::store(ecam + (slot << 15) + 4, COMMAND | 1, 2)));
     ops
 }
 
 /// One register of one function.
 pub(super) fn pci(random: &mut Random, ops: &mut Vec<Op>) {
-    let slot = [0, 1, 2, 3, 4, 5, 6, u64::from(layout::LPC_SLOT), random.below(32)][random.below(9) as usize];
+    let slot =
+        [0, 1, 2, 3, 4, 5, 6, 7, u64::from(layout::LPC_SLOT), random.below(32)][random.below(10) as usize];
     let register = match random.below(3) {
         0 => 4,
         1 => 0x10 + random.below(6) * 4,
@@ -235,7 +236,7 @@ fn virtio(random: &mut Random, ops: &mut Vec<Op>, queues: u64, features: u64, he
 
 /// Reads, writes, flushes, ids, discards and zeroes.
 pub(super) fn virtio_blk(random: &mut Random, ops: &mut Vec<Op>) {
-    virtio(random, ops, 1, 0x7fff_ffff & !(1 << 29 | 1 << 28), |random| {
+    virtio(random, ops, 2, 0x7fff_ffff & !(1 << 29 | 1 << 28), |random| {
         let kind = [0, 1, 4, 8, 11, 13, random.below(32)][random.below(7) as usize];
         let sector = if random.below(8) == 0 { random.next() } else { random.below(140) };
         [kind, sector].map(u64::to_le_bytes).concat()
@@ -264,6 +265,30 @@ pub(super) fn virtio_net(random: &mut Random, ops: &mut Vec<Op>) {
             header.resize(12 + random.below(40) as usize, 0);
             header
         }
+    });
+}
+
+/// Numbers of pages, statistics, and free pages; the balloon's size and the poison beside.
+pub(super) fn virtio_balloon(random: &mut Random, ops: &mut Vec<Op>) {
+    virtio(random, ops, 5, 0x36, |random| {
+        let length = random.below(64) as usize + 1;
+        (0..8).flat_map(|_| ((DATA >> 12) + random.below(0x60)).to_le_bytes()).take(length).collect()
+    });
+    if random.below(4) == 0 {
+        ops.push(Op::store(BAR + 0x2004 + 8 * random.below(2), random.next() & random.next(), 4));
+    }
+}
+
+/// Where a region of pluggable memory begins.
+pub(super) const REGION: u64 = 2 << 20;
+
+/// Requests about one or more blocks, after the host has changed its mind.
+pub(super) fn virtio_mem(random: &mut Random, ops: &mut Vec<Op>) {
+    ops.push(Op::Outside(random.next()));
+    virtio(random, ops, 1, 2, |random| {
+        let block = REGION + (random.below(9) << 21);
+        let address = if random.below(10) == 0 { random.next() } else { block };
+        [random.below(5), address, random.below(4)].map(u64::to_le_bytes).concat()
     });
 }
 

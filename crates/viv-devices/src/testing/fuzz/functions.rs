@@ -1,6 +1,9 @@
 //! The bus with each function alone, and with all of them.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
+
+use viv_disk::Disk;
 
 use super::backends::{Memory, Moody};
 use super::bench::{Bench, Outside};
@@ -12,10 +15,11 @@ use crate::irq::IrqLine;
 use crate::irqchip::{IrqChip, IrqChipDevice};
 use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
+use crate::testing::{Alarm, Calls};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::{
-    Block, Console, Entropy, Net, NetBackend, NetConfig, PortConfig, ResizeOrder, Shared, VirtioDevice,
-    VirtioPci,
+    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, PortConfig,
+    ResizeOrder, Shared, Throttle, VirtioDevice, VirtioPci,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -47,6 +51,7 @@ pub(super) const VIRTIO_BLK: Target = Target {
     make: || {
         let mut bench = Bench::new();
         let block = block(&mut bench);
+        bench.outside = Some(Box::new(Limited(block.clone())));
         lone_virtio(bench, block)
     },
     areas: &[
@@ -81,8 +86,32 @@ pub(super) const VIRTIO_NET: Target = Target {
     ..VIRTIO_BLK
 };
 
+pub(super) const VIRTIO_MEM: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let start = drivers::REGION;
+        let memory = virtio::Memory::new(bench.memory.clone(), start..start + 8 * virtio::MEMORY_BLOCK);
+        let memory = Arc::new(Mutex::new(memory));
+        bench.outside = Some(Box::new(Plugger(memory.clone())));
+        lone_virtio(bench, memory)
+    },
+    idiom: drivers::virtio_mem,
+    ..VIRTIO_BLK
+};
+
 pub(super) const VIRTIO_RNG: Target =
     Target { make: || lone_virtio(Bench::new(), entropy()), idiom: drivers::virtio_rng, ..VIRTIO_BLK };
+
+pub(super) const VIRTIO_BALLOON: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let balloon: Shared<Balloon> = Arc::default();
+        bench.outside = Some(Box::new(Host(balloon.clone())));
+        lone_virtio(bench, balloon)
+    },
+    idiom: drivers::virtio_balloon,
+    ..VIRTIO_BLK
+};
 
 pub(super) const VGA: Target = Target {
     programs: 4,
@@ -178,8 +207,9 @@ fn every_function(placing: Placing) -> Bench {
     let console = console(&mut bench);
     add_virtio(&mut bench, &bus, 4, "virtio-console0", console, pin(4));
     add_virtio(&mut bench, &bus, 5, "virtio-rng0", entropy(), pin(5));
+    add_virtio(&mut bench, &bus, 6, "virtio-balloon0", Shared::<Balloon>::default(), pin(6));
     let net = net(&mut bench, 2);
-    add_virtio(&mut bench, &bus, 6, "virtio-net0", net, pin(6));
+    add_virtio(&mut bench, &bus, 7, "virtio-net0", net, pin(7));
     bench.add_pci_host(host, &bus);
     bench
 }
@@ -235,8 +265,13 @@ fn add_vga(bench: &mut Bench, bus: &PciBus, slot: u8) {
 
 fn block(bench: &mut Bench) -> Shared<Block> {
     let store = bench.store((0..DISK).map(|at| (at >> 9) as u8).collect());
-    let disk = Memory { store, heard: bench.heard.clone(), read_only: false };
-    Arc::new(Mutex::new(Block::new(Box::new(disk), "serial")))
+    let disk: Arc<dyn Disk> = Arc::new(Memory { store, heard: bench.heard.clone(), read_only: false });
+    let limits = Limits { requests: NonZeroU64::new(200), bytes: NonZeroU64::new(1 << 22) };
+    let alarm = Arc::<Alarm>::default();
+    let throttle = Some(Throttle::new(limits, bench.clock.clone(), alarm));
+    let settings =
+        BlockSettings { serial: "serial".to_owned(), queues: 2, throttle, ..BlockSettings::default() };
+    Arc::new(Mutex::new(Block::new(&disk, Calls::to(&disk), settings)))
 }
 
 fn console(bench: &mut Bench) -> Shared<Console> {
@@ -288,6 +323,38 @@ impl Outside for Cable {
             1 => net.set_link(what & 0x100 != 0),
             _ => net.process_pair((what >> 8) as usize % 3),
         }
+    }
+}
+
+/// A host that gives memory, or wants it back.
+struct Plugger(Shared<virtio::Memory>);
+
+impl Outside for Plugger {
+    fn happen(&mut self, what: u64) {
+        self.0.lock().unwrap().set_requested((what >> 8) % 10 * virtio::MEMORY_BLOCK);
+    }
+}
+
+/// A host that wants memory, and to know about it.
+struct Host(Shared<Balloon>);
+
+impl Outside for Host {
+    fn happen(&mut self, what: u64) {
+        let mut balloon = self.0.lock().unwrap();
+        if what & 1 == 0 {
+            balloon.ask_statistics();
+        } else {
+            balloon.set_target((what >> 8) as u32);
+        }
+    }
+}
+
+struct Limited(Shared<Block>);
+
+impl Outside for Limited {
+    fn happen(&mut self, what: u64) {
+        let mut block = self.0.lock().unwrap();
+        if what & 1 == 0 { block.resume() } else { block.drain() }
     }
 }
 

@@ -125,3 +125,13 @@ pub(super) fn pflash(random: &mut Random, ops: &mut Vec<Op>) {
     let end = if random.below(4) == 0 { random.below(0x100) } else { 0xd0 };
     ops.push(Op::store(at, end, 1));
 }
+
+/// CPUs wanted, and one looked at, told or ejected.
+pub(super) fn cpu_hotplug(random: &mut Random, ops: &mut Vec<Op>) {
+    let base = layout::CPU_HOTPLUG;
+    ops.push(Op::Outside(random.next()));
+    ops.push(Op::out(base, random.below(7), 4));
+    ops.push(Op::out(base + 5, random.below(4), 1));
+    ops.extend([0, 8].map(|at| Op::Read(super::Place::Port(base + at), 4)));
+    ops.push(Op::out(base + 4, 1 << random.below(5), 1));
+}

@@ -63,6 +63,7 @@ macro_rules! targets {
 targets! {
     acpi_pm: chipset::ACPI_PM,
     ahci: functions::AHCI,
+    cpu_hotplug: chipset::CPU_HOTPLUG,
     debug_port: chipset::DEBUG_PORT,
     exit_port: chipset::EXIT_PORT,
     fw_cfg: chipset::FW_CFG,
@@ -79,8 +80,10 @@ targets! {
     rtc: chipset::RTC,
     uart: chipset::UART,
     vga: functions::VGA,
+    virtio_balloon: functions::VIRTIO_BALLOON,
     virtio_blk: functions::VIRTIO_BLK,
     virtio_console: functions::VIRTIO_CONSOLE,
+    virtio_mem: functions::VIRTIO_MEM,
     virtio_net: functions::VIRTIO_NET,
     virtio_rng: functions::VIRTIO_RNG,
 }

@@ -14,6 +14,12 @@ pub(super) mod feature {
     pub const BLK_SIZE: u64 = 1 << 6;
     /// There is a flush request.
     pub const FLUSH: u64 = 1 << 9;
+    /// Preferred sizes and alignments are in the configuration space.
+    pub const TOPOLOGY: u64 = 1 << 10;
+    /// The driver can choose between write-back and write-through.
+    pub const CONFIG_WCE: u64 = 1 << 11;
+    /// There are several queues.
+    pub const MQ: u64 = 1 << 12;
     /// There is a discard request.
     pub const DISCARD: u64 = 1 << 13;
     /// There is a request to write zeroes.
@@ -59,16 +65,34 @@ pub(super) const MAX_DISCARD_RANGES: u32 = 16;
 /// The most ranges in a request to zero.
 pub(super) const MAX_WRITE_ZEROES_RANGES: u32 = 1;
 
-/// The configuration space of a disk of `capacity` sectors (5.2.4). Geometry, topology and what else we do not
-/// offer stay zero.
-pub(super) fn config(capacity: u64) -> Vec<u8> {
+/// Where the choice between write-back and write-through is in the configuration space.
+pub(super) const WRITEBACK: u64 = 32;
+
+/// What of the configuration space is not the same for all disks.
+pub(super) struct Config {
+    /// In sectors.
+    pub(super) capacity: u64,
+    /// In bytes, a power of two.
+    pub(super) physical_block: u32,
+    pub(super) writeback: bool,
+    pub(super) queues: u16,
+}
+
+/// The configuration space (5.2.4). Geometry and what else we do not offer stay zero.
+pub(super) fn config(of: &Config) -> Vec<u8> {
+    let sectors_in_block = of.physical_block.checked_div(viv_disk::SECTOR as u32).unwrap_or(1);
     let mut config = Vec::with_capacity(60);
-    config.extend(capacity.to_le_bytes());
+    config.extend(of.capacity.to_le_bytes());
     config.extend(SIZE_MAX.to_le_bytes());
     config.extend(SEG_MAX.to_le_bytes());
     config.extend([0; 4]); // geometry
     config.extend((viv_disk::SECTOR as u32).to_le_bytes());
-    config.extend([0; 12]); // topology, writeback, number of queues
+    // Topology: blocks are whole and aligned, the least transfer to be made is one, the best is not known.
+    config.extend([sectors_in_block.checked_ilog2().unwrap_or(0) as u8, 0]);
+    config.extend(u16::try_from(sectors_in_block).unwrap_or(u16::MAX).to_le_bytes());
+    config.extend([0; 4]);
+    config.extend([of.writeback.into(), 0]);
+    config.extend(of.queues.to_le_bytes());
     config.extend(MAX_DISCARD.to_le_bytes());
     config.extend(MAX_DISCARD_RANGES.to_le_bytes());
     config.extend(1_u32.to_le_bytes()); // discards need no alignment

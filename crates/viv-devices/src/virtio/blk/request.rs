@@ -1,93 +1,95 @@
-//! What a request asks, and how it is carried out.
+//! What a request asks.
 
-use viv_disk::{Disk, DiskError, SECTOR};
+use viv_disk::SECTOR;
+use viv_disk::aio::Operation;
 
 use super::SERIAL;
 use super::regs::{self, request, status};
 use crate::virtio::chain::{Buffers, Chain};
-use crate::virtio::queue::{Outcome, RingError};
+use crate::virtio::queue::RingError;
 
-/// How much is moved between disk and guest at a time.
-const BUFFER: usize = 256 << 10;
-
-/// A disk and what is needed to serve it.
-pub(super) struct Requests {
-    disk: Box<dyn Disk>,
-    size: u64,
-    read_only: bool,
-    serial: [u8; SERIAL],
-    write_through: bool,
-    buffer: Vec<u8>,
+/// What is known of the disk when requests are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader {
+    pub(super) size: u64,
+    pub(super) read_only: bool,
+    pub(super) serial: [u8; SERIAL],
+    /// A change has to outlive a crash of the host once its request has ended.
+    pub(super) durable: bool,
+    /// What was written need not outlive a crash at all.
+    pub(super) flushes_nothing: bool,
 }
 
-/// Why a request fails.
-enum Failure {
+/// A request that was read.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Where its status byte goes.
+    pub(super) status: Buffers,
+    /// The bytes that can be written before that.
+    pub(super) room: u64,
+    pub(super) work: Work,
+}
+
+/// What there is to do for a request.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Nothing more than to give this status, with so many bytes written before it.
+    Answer(u8, u64),
+    /// Fill or take what the chain has left for data.
+    Transfer { operation: Operation, offset: u64, length: u64, data: Buffers },
+    /// Do this with each of the ranges, of which there is at least one: where it begins, and its length.
+    Ranges(Vec<(Operation, u64, u64)>),
+}
+
+impl Work {
+    /// How many requests to the disk it takes.
+    pub(super) fn parts(&self) -> usize {
+        match self {
+            Self::Answer(..) => 0,
+            Self::Transfer { .. } => 1,
+            Self::Ranges(ranges) => ranges.len(),
+        }
+    }
+
+    /// Whether it only makes durable what others did.
+    pub(super) fn is_flush(&self) -> bool {
+        matches!(self, Self::Ranges(ranges) if matches!(ranges.as_slice(), [(Operation::Flush, ..)]))
+    }
+}
+
+/// Why a request is not carried out.
+enum Refusal {
     /// The driver gets to know by the status byte.
-    Request(u8),
-    /// The disk failed, and the driver gets IOERR.
-    Disk(DiskError),
+    Status(u8),
     /// The guest's memory failed.
     Ring(RingError),
 }
 
-impl From<RingError> for Failure {
+impl From<RingError> for Refusal {
     fn from(error: RingError) -> Self {
         Self::Ring(error)
     }
 }
 
-impl From<DiskError> for Failure {
-    fn from(error: DiskError) -> Self {
-        Self::Disk(error)
-    }
-}
+const IOERR: Refusal = Refusal::Status(status::IOERR);
+const UNSUPP: Refusal = Refusal::Status(status::UNSUPP);
 
-const IOERR: Failure = Failure::Request(status::IOERR);
-const UNSUPP: Failure = Failure::Request(status::UNSUPP);
-
-impl Requests {
-    pub(super) fn new(disk: Box<dyn Disk>, serial: [u8; SERIAL]) -> Self {
-        let (size, read_only) = (disk.size(), disk.read_only());
-        Self { disk, size, read_only, serial, write_through: true, buffer: vec![0; BUFFER] }
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub(super) fn read_only(&self) -> bool {
-        self.read_only
-    }
-
-    pub(super) fn disk(&mut self) -> &mut dyn Disk {
-        &mut *self.disk
-    }
-
-    pub(super) fn set_write_through(&mut self, write_through: bool) {
-        self.write_through = write_through;
-    }
-
-    /// Carries out one request and writes its status byte, the last that can be written.
-    pub(super) fn carry_out(&mut self, chain: &mut Chain) -> Result<Outcome, RingError> {
+impl Reader {
+    /// Reads what a request asks. Its status byte is the last that can be written.
+    pub(super) fn read(&self, chain: &mut Chain) -> Result<Asked, RingError> {
         let Some(room) = chain.writable.remaining().checked_sub(1) else {
             return Err(RingError::Chain { head: chain.head, reason: "has no room for a status" });
         };
-        let mut status_byte = chain.writable.split_off(room);
-        let status = match self.perform(chain) {
-            Ok(()) => status::OK,
-            Err(Failure::Request(status)) => status,
-            Err(Failure::Disk(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "disk request failed");
-                status::IOERR
-            }
-            Err(Failure::Ring(error)) => return Err(error),
+        let status = chain.writable.split_off(room);
+        let work = match self.work(chain) {
+            Ok(work) => work,
+            Err(Refusal::Status(status)) => Work::Answer(status, 0),
+            Err(Refusal::Ring(error)) => return Err(error),
         };
-        status_byte.write(&[status])?;
-        let written = room.saturating_sub(chain.writable.remaining()).saturating_add(1);
-        Ok(Outcome::Done(u32::try_from(written).unwrap_or(u32::MAX)))
+        Ok(Asked { status, room, work })
     }
 
-    fn perform(&mut self, chain: &mut Chain) -> Result<(), Failure> {
+    fn work(&self, chain: &mut Chain) -> Result<Work, Refusal> {
         let mut header = [0; regs::HEADER];
         if chain.readable.read(&mut header)? != header.len() {
             return Err(IOERR);
@@ -95,13 +97,15 @@ impl Requests {
         let kind = u32_at(&header, 0);
         let sector = u64_at(&header, 8);
         match kind {
-            request::IN => self.read(sector, &mut chain.writable),
-            request::OUT => self.write(sector, &mut chain.readable),
-            request::FLUSH => Ok(self.disk.flush()?),
-            request::GET_ID => {
-                chain.writable.write(&self.serial)?;
-                Ok(())
+            request::IN => self.transfer(Operation::Read, sector, chain.writable.take()),
+            request::OUT => {
+                let data = chain.readable.take();
+                let operation = Operation::Write { durable: self.durable };
+                self.check_writable().and_then(|()| self.transfer(operation, sector, data))
             }
+            request::FLUSH if self.flushes_nothing => Ok(Work::Answer(status::OK, 0)),
+            request::FLUSH => Ok(Work::Ranges(vec![(Operation::Flush, 0, 0)])),
+            request::GET_ID => Ok(Work::Answer(status::OK, chain.writable.write(&self.serial)? as u64)),
             request::DISCARD => self.discard(&mut chain.readable),
             request::WRITE_ZEROES => self.write_zeroes(&mut chain.readable),
             _ => Err(UNSUPP),
@@ -109,55 +113,35 @@ impl Requests {
     }
 
     /// Where `length` bytes from `sector` begin, if they lie on the disk.
-    fn locate(&self, sector: u64, length: u64) -> Result<u64, Failure> {
+    fn locate(&self, sector: u64, length: u64) -> Result<u64, Refusal> {
         let start = sector.checked_mul(SECTOR).ok_or(IOERR)?;
         let end = start.checked_add(length).ok_or(IOERR)?;
         if end <= self.size { Ok(start) } else { Err(IOERR) }
     }
 
-    /// Where the data of a read or write lies, if its amount is right.
-    fn locate_data(&self, sector: u64, length: u64) -> Result<u64, Failure> {
+    fn transfer(&self, operation: Operation, sector: u64, data: Buffers) -> Result<Work, Refusal> {
+        let length = data.remaining();
         if !length.is_multiple_of(SECTOR) || length > regs::MAX_DATA {
             return Err(IOERR);
         }
-        self.locate(sector, length)
+        let offset = self.locate(sector, length)?;
+        Ok(Work::Transfer { operation, offset, length, data })
     }
 
-    fn read(&mut self, sector: u64, to: &mut Buffers) -> Result<(), Failure> {
-        let mut at = self.locate_data(sector, to.remaining())?;
-        while let left @ 1.. = to.remaining() {
-            let part = first(&mut self.buffer, left);
-            self.disk.read_at(at, part)?;
-            at = at.saturating_add(to.write(part)? as u64);
-        }
-        Ok(())
+    fn discard(&self, from: &mut Buffers) -> Result<Work, Refusal> {
+        let ranges = self.ranges(from, regs::MAX_DISCARD_RANGES, regs::MAX_DISCARD, 0)?;
+        Ok(Work::Ranges(
+            ranges.into_iter().map(|range| (Operation::Discard, range.start, range.length)).collect(),
+        ))
     }
 
-    fn write(&mut self, sector: u64, from: &mut Buffers) -> Result<(), Failure> {
-        let mut at = self.locate_data(sector, from.remaining())?;
-        self.check_writable()?;
-        while let left @ 1.. = from.remaining() {
-            let part = first(&mut self.buffer, left);
-            from.read(part)?;
-            self.disk.write_at(at, part)?;
-            at = at.saturating_add(part.len() as u64);
-        }
-        if self.write_through { Ok(self.disk.flush()?) } else { Ok(()) }
-    }
-
-    fn discard(&mut self, from: &mut Buffers) -> Result<(), Failure> {
-        for range in self.ranges(from, regs::MAX_DISCARD_RANGES, regs::MAX_DISCARD, 0)? {
-            self.disk.discard(range.start, range.length)?;
-        }
-        Ok(())
-    }
-
-    fn write_zeroes(&mut self, from: &mut Buffers) -> Result<(), Failure> {
+    fn write_zeroes(&self, from: &mut Buffers) -> Result<Work, Refusal> {
         let ranges = self.ranges(from, regs::MAX_WRITE_ZEROES_RANGES, regs::MAX_WRITE_ZEROES, regs::UNMAP)?;
-        for range in ranges {
-            self.disk.write_zeroes(range.start, range.length, range.flags & regs::UNMAP != 0)?;
-        }
-        if self.write_through { Ok(self.disk.flush()?) } else { Ok(()) }
+        let zero = |range: Range| {
+            let may_unmap = range.flags & regs::UNMAP != 0;
+            (Operation::WriteZeroes { may_unmap, durable: self.durable }, range.start, range.length)
+        };
+        Ok(Work::Ranges(ranges.into_iter().map(zero).collect()))
     }
 
     /// Reads the ranges of a request to discard or zero, at most `count` of at most `sectors`, with no flags
@@ -168,7 +152,7 @@ impl Requests {
         count: u32,
         sectors: u32,
         flags: u32,
-    ) -> Result<Vec<Range>, Failure> {
+    ) -> Result<Vec<Range>, Refusal> {
         self.check_writable()?;
         let length = from.remaining();
         let most = u64::from(count).saturating_mul(regs::RANGE as u64);
@@ -193,7 +177,7 @@ impl Requests {
         Ok(ranges)
     }
 
-    fn check_writable(&self) -> Result<(), Failure> {
+    fn check_writable(&self) -> Result<(), Refusal> {
         if self.read_only { Err(IOERR) } else { Ok(()) }
     }
 }
@@ -203,12 +187,6 @@ struct Range {
     start: u64,
     length: u64,
     flags: u32,
-}
-
-/// The part of `buffer` for what is left of a request.
-fn first(buffer: &mut [u8], left: u64) -> &mut [u8] {
-    let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-    buffer.get_mut(..length).unwrap_or_default()
 }
 
 fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {

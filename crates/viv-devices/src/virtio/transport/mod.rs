@@ -270,6 +270,7 @@ impl PciDevice for VirtioPci {
 
     fn reset(&mut self) {
         self.reset_device();
+        lock(&self.device).reset_machine();
         self.interrupt.reset();
         self.config.reset();
     }

@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use viv_devices::layout;
+use vm_memory::{Bytes, GuestAddress};
 
 use self::bench::{Bench, NOWHERE};
 use self::fake::{COUNT, ECHO, FAULT, FakeEngine, HALT, OUT};
