@@ -12,6 +12,8 @@ pub const FOR_TESTS: &[&str] = &[
     "busybox-static",
     // e2fsck and debugfs, to check a disk that a guest wrote.
     "e2fsprogs",
+    // Networks for guests.
+    "iproute2",
     // To build the image that tests boot.
     "mmdebstrap",
     // 32-bit programs for guests, and the libraries that they are given.

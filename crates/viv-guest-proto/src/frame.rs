@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{GuestMessage, HostMessage, Run, Terminal, WindowSize};
+    use crate::{GuestMessage, HostMessage, Interface, Run, Terminal, WindowSize};
 
     fn run() -> HostMessage {
         HostMessage::Run(Run {
@@ -137,6 +137,12 @@ mod tests {
             terminal: Some(Terminal { term: "xterm".into(), size: Some(WindowSize { rows: 24, cols: 80 }) }),
             cwd: Some("/tmp".into()),
             hostname: None,
+            interfaces: vec![Interface {
+                mac: [2, 0, 0, 0, 0, 1],
+                addresses: vec![([10, 0, 2, 15].into(), 24), ("fd00::1".parse().unwrap(), 64)],
+                gateways: vec![[10, 0, 2, 2].into()],
+                name_servers: Vec::new(),
+            }],
         })
     }
 

@@ -1,6 +1,7 @@
 //! The messages.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,21 @@ pub struct Run {
     pub cwd: Option<String>,
     /// Host name; the image's own by default.
     pub hostname: Option<String>,
+    /// Network interfaces to be set up before it starts. Others are left alone.
+    pub interfaces: Vec<Interface>,
+}
+
+/// A network interface of the guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The address of Ethernet by which the guest finds it.
+    pub mac: [u8; 6],
+    /// Its addresses, each with the bits of its network's prefix. What IPv6 finds out by itself comes besides.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The ways to everywhere else, at most one for each version of IP.
+    pub gateways: Vec<IpAddr>,
+    /// Name servers, the first to be asked first.
+    pub name_servers: Vec<IpAddr>,
 }
 
 /// The terminal at the host's end of the console.

@@ -3,7 +3,7 @@
 use viv_guest_proto::GuestMessage;
 
 use crate::link::Link;
-use crate::{boot, loopback, modules, power, report, supervise};
+use crate::{boot, modules, network, power, report, supervise};
 
 /// Why the guest could not get to the point of running a program.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ fn prepare() -> Result<Link, Error> {
         link.control.tell(&GuestMessage::Failed { message: report::chain(&error) });
         return Err(error.into());
     }
-    if let Err(error) = loopback::up() {
+    if let Err(error) = network::start_loopback() {
         report::problem(&format!("bringing up the loopback interface: {error}"));
     }
     Ok(link)

@@ -14,7 +14,8 @@
 //! | [`pump`] | standard streams between pipes and ports |
 //! | [`plan`] | what to run and in which environment, as pure functions |
 //! | [`power`] | the way down: processes, mounts, power |
-//! | [`loopback`], [`report`] | the loopback interface; messages on the console |
+//! | [`network`] | its interfaces, the loopback first; name servers |
+//! | [`report`] | messages on the console |
 //!
 //! It is one static program without `unsafe`, small enough to go into every initial RAM disk. It must not
 //! know which virtual machine monitor it runs under: it needs virtio devices and an ext4 file system. It
@@ -26,8 +27,8 @@ mod boot;
 mod init;
 mod launch;
 mod link;
-mod loopback;
 mod modules;
+mod network;
 mod plan;
 mod port;
 mod power;

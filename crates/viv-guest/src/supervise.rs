@@ -14,7 +14,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use viv_guest_proto::{GuestMessage, HostMessage, Run, VERSION, WindowSize};
 
 use crate::link::{Link, ReceiveError};
-use crate::{launch, plan, power, pump, report};
+use crate::{launch, network, plan, power, pump, report};
 
 /// The console device that serves as terminal.
 const TERMINAL: &str = "/dev/hvc0";
@@ -98,6 +98,7 @@ fn start(run: &Run, link: &Link, events: &Sender<Event>) -> io::Result<Program> 
     if let Some(name) = hostname(run) {
         rustix::system::sethostname(name.as_bytes())?;
     }
+    network::set_up(&run.interfaces);
     let terminal = match &run.terminal {
         Some(wanted) => {
             // Stays open until the program has it: the last close would forget the size.

@@ -5,6 +5,7 @@
 //! [`FdSlot`] in the list of descriptors that travels beside the config.
 
 mod disk;
+mod network;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -13,8 +14,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
 use viv_devices::virtio::MEMORY_BLOCK;
+pub use viv_guest_proto::Interface;
 
 pub use disk::{AioMode, CacheMode, DiskTuning, MAX_SERIAL, default_queues};
+pub use network::{
+    MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
+};
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -55,6 +60,8 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// CD-ROM drives, each with the image of its medium.
     pub cdroms: Vec<PathBuf>,
+    /// Network interfaces, in the order in which the guest finds them.
+    pub networks: Vec<NetworkConfig>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
@@ -307,6 +314,8 @@ pub struct AgentConfig {
     pub directory: Option<String>,
     /// The guest's host name; `None` for the image's own.
     pub hostname: Option<String>,
+    /// Network interfaces that the agent sets up first.
+    pub interfaces: Vec<Interface>,
     /// Where its input and output go.
     pub stdio: AgentStdio,
 }
@@ -440,6 +449,21 @@ pub enum ConfigError {
         /// What was asked for.
         drives: usize,
     },
+    /// Too many network interfaces.
+    #[error("a machine cannot have {networks} network interfaces: give at most {MAX_NETWORKS}")]
+    Networks {
+        /// What was asked for.
+        networks: usize,
+    },
+    /// A network interface that cannot be.
+    #[error(
+        "network interface {index} cannot be: its address must be a single host's, its MTU at least {MIN_MTU}, \
+         its queues from 1 to {MAX_NETWORK_QUEUES}"
+    )]
+    Network {
+        /// Which one, from 0.
+        index: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -508,6 +532,12 @@ impl MachineConfig {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
         self.disks.iter().try_for_each(disk::validate)?;
+        if self.networks.len() > MAX_NETWORKS {
+            return Err(ConfigError::Networks { networks: self.networks.len() });
+        }
+        if let Some(index) = self.networks.iter().position(|network| !network.is_valid()) {
+            return Err(ConfigError::Network { index });
+        }
         if let Boot::Kernel(kernel) = &self.boot {
             let cmdline = kernel.cmdline.as_bytes();
             if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
@@ -549,6 +579,7 @@ pub(crate) mod tests {
             }),
             disks: Vec::new(),
             cdroms: Vec::new(),
+            networks: Vec::new(),
             serial: None,
             console: None,
             display: false,
@@ -596,10 +627,28 @@ pub(crate) mod tests {
             environment: Vec::new(),
             directory: None,
             hostname: None,
+            interfaces: Vec::new(),
             stdio: AgentStdio::Console { term: "linux".into() },
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoConsole));
+        let network = NetworkConfig {
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: Some(MIN_MTU),
+            backend: NetworkBackend::Tap { queues: vec![FdSlot(0)] },
+        };
+        let with = |networks| MachineConfig { networks, ..plain() }.validate();
+        assert_eq!(with(vec![network.clone(); MAX_NETWORKS]), Ok(()));
+        let networks = MAX_NETWORKS + 1;
+        assert_eq!(with(vec![network.clone(); networks]), Err(ConfigError::Networks { networks }));
+        for wrong in [
+            NetworkConfig { mac: [3, 0, 0, 0, 0, 1], ..network.clone() },
+            NetworkConfig { mac: [0; 6], ..network.clone() },
+            NetworkConfig { mtu: Some(MIN_MTU - 1), ..network.clone() },
+            NetworkConfig { backend: NetworkBackend::Tap { queues: Vec::new() }, ..network.clone() },
+        ] {
+            assert_eq!(with(vec![network.clone(), wrong]), Err(ConfigError::Network { index: 1 }));
+        }
         let config = MachineConfig { screenshot: Some(FdSlot(0)), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoDisplay));
     }

@@ -69,6 +69,9 @@ pub enum MachineError {
     /// A device cannot be made, saved or restored.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A network in this process cannot be made.
+    #[error(transparent)]
+    UserNetwork(#[from] viv_usernet::Error),
     /// Something does not fit what firmware can be told.
     #[error(transparent)]
     FirmwareFile(#[from] FwCfgError),

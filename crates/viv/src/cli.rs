@@ -1,12 +1,14 @@
 //! The command line: every subcommand, its options and its help.
 
+mod network;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use viv_disk::Format;
-use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS};
+use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS, Publish};
 
 use viv_vmm::keys::{KeysError, Keystrokes};
 use viv_vmm::process::Confinement;
@@ -17,6 +19,7 @@ use crate::size::Size;
 mod disk;
 
 pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
+pub use network::{NetArg, NetKind};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -135,6 +138,35 @@ The soft engine has:
     /// Keep the guest's disk under this name, and take it up again in the next run
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
+
+    /// Network interface: `user`, `tap=NAME`, `bridge=NAME` or `none`; may be given again
+    #[arg(long, value_name = "KIND", value_parser = NetArg::parse)]
+    #[arg(long_help = "Network interface; may be given again
+
+- user:        a network of its own, from which the guest reaches what viv does; the default with IMAGE
+- none:        no interface; the default with --kernel and --firmware
+- tap=NAME:    the other end of a tap interface of the host, which is made if it is not there
+- bridge=NAME: a port of a bridge of the host, for as long as the machine runs
+
+Options follow with commas between:
+- mac=02:00:00:00:00:01: its address; otherwise one that stays the same from run to run
+- mtu=BYTES:   the longest packet the guest should send
+- queues=N:    as many pairs of queues, 1 unless given
+- address=IP/BITS, gateway=IP, dns=IP: what a guest from an image sets up before its command; may be given again")]
+    pub net: Vec<NetArg>,
+
+    /// Lead a port of the host to one of the guest's: `8080:80`, `0.0.0.0:5353:53/udp`; may be given again
+    #[arg(long, value_name = "PORTS", value_parser = network::publish)]
+    #[arg(
+        long_help = "Lead a port of the host to one of the guest's, by the network `user`; may be given again
+
+Of the host it is the loopback's port unless an address is given."
+    )]
+    pub publish: Vec<Publish>,
+
+    /// Let the guest reach the host's own services, at its gateway 10.0.2.2, by the network `user`
+    #[arg(long)]
+    pub host_access: bool,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
     #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]

@@ -1,7 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
 //! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
-//!   [`Entropy`], [`Memory`].
+//!   [`Entropy`], [`Memory`], [`Net`].
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -43,8 +43,10 @@ mod blk;
 mod chain;
 mod console;
 mod device;
+mod gather;
 mod interrupt;
 mod mem;
+mod net;
 pub mod queue;
 mod regs;
 mod rng;
@@ -61,8 +63,10 @@ pub use blk::{Block, BlockSettings, Durability, Limits, Throttle};
 pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
+pub use gather::{Filled, Gather};
 pub use interrupt::Interrupt;
 pub use mem::{BLOCK as MEMORY_BLOCK, Memory};
+pub use net::{MAX_FRAME, MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;

@@ -1,10 +1,12 @@
 //! A queue at work: requests come out of the ring in guest memory, and go back used.
 //!
-//! Positions and notifications are the `virtio-queue` crate's. It ends a chain silently where a descriptor is
-//! bad, so whether a chain has an end, and a permissible shape, is checked here.
+//! Positions and the asking for notifications are the `virtio-queue` crate's. It ends a chain silently where a
+//! descriptor is bad, so whether a chain has an end, and a permissible shape, is checked here. It gives requests back one
+//! at a time, so what is given back together, and whether the driver wants to hear of it, is done here too.
 
+use std::num::Wrapping;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use viv_engine::GuestMemory;
@@ -12,6 +14,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::chain::{Buffers, Chain};
 use super::device::{QueueResources, QueueState};
+use super::gather::{Filled, Gather};
 use super::interrupt::Interrupt;
 use super::regs::feature;
 use crate::doorbell::Doorbell;
@@ -20,8 +23,25 @@ use crate::doorbell::Doorbell;
 /// indirect table, but none as long as this.
 pub const MAX_CHAIN: usize = 1024;
 
-/// VIRTQ_AVAIL_F_NO_INTERRUPT (VIRTIO 1.3, 2.7.6).
-const NO_INTERRUPT: u16 = 1;
+/// The driver's part of a ring (VIRTIO 1.3, 2.7.6).
+mod available_ring {
+    pub(super) const FLAGS: u64 = 0;
+    /// A flag: the driver does not want to be told of what is given back.
+    pub(super) const NO_INTERRUPT: u16 = 1;
+
+    /// Where the driver says after which position it wants to be told.
+    pub(super) fn used_event(size: u16) -> u64 {
+        u64::from(size).saturating_mul(2).saturating_add(4)
+    }
+}
+
+/// The device's part of a ring (VIRTIO 1.3, 2.7.8).
+mod used_ring {
+    pub(super) const INDEX: u64 = 2;
+    pub(super) const ELEMENTS: u64 = 4;
+    /// Bytes of an element: the first descriptor, the bytes written.
+    pub(super) const ELEMENT: u64 = 8;
+}
 
 /// What is wrong with a ring. The driver has to reset the device.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +94,24 @@ pub enum Outcome {
     Started,
 }
 
+/// What became of a turn.
+enum Step {
+    /// So many requests were given back.
+    Used(u16),
+    /// None was, but there may be more to do.
+    Passed,
+    /// There are no more requests.
+    Empty,
+    /// What is waited for is not a request.
+    Later,
+}
+
 /// A queue that runs.
 pub struct Virtqueue {
     index: u16,
     queue: Queue,
+    /// How many requests were given back since the driver was last told, or chose not to be.
+    untold: Wrapping<u16>,
     memory: Arc<GuestMemory>,
     interrupt: Arc<Interrupt>,
     doorbell: Arc<Doorbell>,
@@ -105,7 +139,7 @@ impl Virtqueue {
         if !queue.is_valid(&*memory) {
             return Err(RingError::NotInRam { index });
         }
-        Ok(Self { index, queue, memory, interrupt, doorbell })
+        Ok(Self { index, queue, untold: Wrapping(0), memory, interrupt, doorbell })
     }
 
     /// How far it got.
@@ -128,11 +162,47 @@ impl Virtqueue {
     /// Gives the waiting requests to `handle`, in order, until there are no more, one is to wait, or it is another
     /// device's turn; then tells the driver. A bad ring, or an error of `handle`, breaks the device: none of its queues is
     /// served until it is reset.
-    pub fn serve(&mut self, handle: impl FnMut(&mut Chain) -> Result<Outcome, RingError>) {
+    pub fn serve(&mut self, mut handle: impl FnMut(&mut Chain) -> Result<Outcome, RingError>) {
+        self.run(|queue| {
+            let Some(mut chain) = queue.pop()? else { return Ok(Step::Empty) };
+            match handle(&mut chain)? {
+                Outcome::Done(written) => queue.give_back(&[(chain.head, written)]),
+                Outcome::Later => {
+                    queue.take_again(1);
+                    Ok(Step::Later)
+                }
+                Outcome::Started => Ok(Step::Passed),
+            }
+        });
+    }
+
+    /// Like [`Virtqueue::serve`], for things to be written of which one may take several requests. `handle` is called
+    /// while there is a request.
+    pub fn fill(&mut self, mut handle: impl FnMut(&mut Gather<'_>) -> Result<Filled, RingError>) {
+        self.run(|queue| {
+            let Some(first) = queue.pop()? else { return Ok(Step::Empty) };
+            let mut gather = Gather::new(queue, first);
+            let filled = handle(&mut gather)?;
+            let taken = gather.taken();
+            match filled {
+                Filled::Done => queue.give_back(&taken),
+                Filled::Later | Filled::NoRoom => {
+                    queue.take_again(taken.len());
+                    Ok(Step::Later)
+                }
+                Filled::Dropped => {
+                    queue.take_again(taken.len());
+                    Ok(Step::Passed)
+                }
+            }
+        });
+    }
+
+    fn run(&mut self, step: impl FnMut(&mut Self) -> Result<Step, RingError>) {
         if self.interrupt.is_broken() {
             return;
         }
-        let served = self.serve_turn(handle).and_then(|used| if used { self.notify() } else { Ok(()) });
+        let served = self.run_turns(step).and_then(|()| self.notify());
         self.check(served);
     }
 
@@ -154,54 +224,88 @@ impl Virtqueue {
         if self.interrupt.is_broken() {
             return;
         }
-        let mut given = ended.into_iter().map(|(head, written)| {
-            self.queue.add_used(&*self.memory, head, written).map_err(ring("update", self.index))
-        });
-        let given = given.try_fold(false, |_, given| given.map(|()| true));
-        let told = given.and_then(|given| if given { self.notify() } else { Ok(()) });
+        let ended: Vec<_> = ended.into_iter().collect();
+        let told = self.give_back(&ended).and_then(|_| self.notify());
         self.check(told);
     }
 
-    /// Returns whether anything was finished.
-    fn serve_turn(
+    fn run_turns(
         &mut self,
-        mut handle: impl FnMut(&mut Chain) -> Result<Outcome, RingError>,
-    ) -> Result<bool, RingError> {
+        mut step: impl FnMut(&mut Self) -> Result<Step, RingError>,
+    ) -> Result<(), RingError> {
         let mut turns = self.queue.size();
-        let mut used = false;
         loop {
             self.queue.disable_notification(&*self.memory).map_err(ring("update", self.index))?;
-            while turns > 0
-                && let Some(mut chain) = self.pop()?
-            {
-                turns = turns.saturating_sub(1);
-                match handle(&mut chain)? {
-                    Outcome::Done(written) => {
-                        self.queue
-                            .add_used(&*self.memory, chain.head, written)
-                            .map_err(ring("update", self.index))?;
-                        used = true;
-                    }
-                    // Notifications stay off: only what the request waits for helps.
-                    Outcome::Later => {
-                        self.queue.go_to_previous_position();
-                        return Ok(used);
-                    }
-                    Outcome::Started => {}
+            while turns > 0 {
+                match step(self)? {
+                    Step::Used(count) => turns = turns.saturating_sub(count),
+                    Step::Passed => turns = turns.saturating_sub(1),
+                    Step::Empty => break,
+                    // Notifications stay as they are: off, unless more requests would help.
+                    Step::Later => return Ok(()),
                 }
             }
             if turns == 0 {
                 self.doorbell.ring(self.index);
-                return Ok(used);
+                return Ok(());
             }
-            if !self.queue.enable_notification(&*self.memory).map_err(ring("update", self.index))? {
-                return Ok(used);
+            if !self.asks_for_more()? {
+                return Ok(());
             }
         }
     }
 
+    /// Asks to be told of the next request. Returns whether there is one already.
+    pub(super) fn asks_for_more(&mut self) -> Result<bool, RingError> {
+        self.queue.enable_notification(&*self.memory).map_err(ring("update", self.index))
+    }
+
+    /// Asks for another turn.
+    pub(super) fn come_again(&self) {
+        self.doorbell.ring(self.index);
+    }
+
+    /// How many requests the ring holds at most.
+    pub(super) fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Puts back the `count` requests that were taken last, to be taken again.
+    fn take_again(&mut self, count: usize) {
+        for _ in 0..count {
+            self.queue.go_to_previous_position();
+        }
+    }
+
+    /// Gives requests back, each with the number of bytes written into it, in such a way that the driver sees all of
+    /// them or none.
+    fn give_back(&mut self, used: &[(u16, u32)]) -> Result<Step, RingError> {
+        let base = self.queue.used_ring();
+        let store = |offset: u64, value: u32| {
+            let address = base.saturating_add(offset);
+            let stored = self.memory.write_obj(value.to_le(), GuestAddress(address));
+            stored.map_err(|source| RingError::Memory { address, source })
+        };
+        let mut next = Wrapping(self.queue.next_used());
+        for &(head, written) in used {
+            let slot = u64::from(next.0.checked_rem(self.queue.size()).unwrap_or(0));
+            let element = used_ring::ELEMENTS.saturating_add(slot.saturating_mul(used_ring::ELEMENT));
+            store(element, head.into())?;
+            store(element.saturating_add(4), written)?;
+            next += 1;
+        }
+        let count = next - Wrapping(self.queue.next_used());
+        self.untold += count;
+        self.queue.set_next_used(next.0);
+        let address = base.saturating_add(used_ring::INDEX);
+        self.memory
+            .store(next.0.to_le(), GuestAddress(address), Ordering::Release)
+            .map_err(|source| RingError::Memory { address, source })?;
+        Ok(Step::Used(count.0))
+    }
+
     /// Takes the next request.
-    fn pop(&mut self) -> Result<Option<Chain>, RingError> {
+    pub(super) fn pop(&mut self) -> Result<Option<Chain>, RingError> {
         let index = self.index;
         let mut heads = self.queue.iter(&*self.memory).map_err(ring("read", index))?;
         let Some(descriptors) = heads.next() else { return Ok(None) };
@@ -238,16 +342,25 @@ impl Virtqueue {
         Ok(Some(Chain { head, readable: buffers(readable), writable: buffers(writable) }))
     }
 
+    /// Tells the driver what was given back, if it wants to hear of it (VIRTIO 1.3, 2.7.7).
     fn notify(&mut self) -> Result<(), RingError> {
-        let mut wanted = self.queue.needs_notification(&*self.memory).map_err(ring("read", self.index))?;
-        if !self.queue.event_idx_enabled() {
-            let address = self.queue.avail_ring();
-            let flags: u16 = self
-                .memory
-                .load(GuestAddress(address), Ordering::Relaxed)
-                .map_err(|source| RingError::Memory { address, source })?;
-            wanted = u16::from_le(flags) & NO_INTERRUPT == 0;
+        let untold = std::mem::take(&mut self.untold);
+        if untold.0 == 0 {
+            return Ok(());
         }
+        // What the driver asked for is read after it can see what was given back.
+        fence(Ordering::SeqCst);
+        let load = |offset: u64| {
+            let address = self.queue.avail_ring().saturating_add(offset);
+            let loaded: Result<u16, _> = self.memory.load(GuestAddress(address), Ordering::Relaxed);
+            loaded.map(u16::from_le).map_err(|source| RingError::Memory { address, source })
+        };
+        let wanted = if self.queue.event_idx_enabled() {
+            let event = Wrapping(load(available_ring::used_event(self.queue.size()))?);
+            Wrapping(self.queue.next_used()) - event - Wrapping(1) < untold
+        } else {
+            load(available_ring::FLAGS)? & available_ring::NO_INTERRUPT == 0
+        };
         if wanted {
             self.interrupt.queue_used(self.index);
         }

@@ -79,6 +79,7 @@ impl Agent {
             terminal,
             cwd: config.directory.clone(),
             hostname: config.hostname.clone(),
+            interfaces: config.interfaces.clone(),
         }))?;
         Ok(Self { shared: Arc::new(Shared { run, on_console, core, wake, talk: Mutex::default() }) })
     }
@@ -223,6 +224,7 @@ mod tests {
             environment: Vec::new(),
             directory: None,
             hostname: None,
+            interfaces: Vec::new(),
             stdio: AgentStdio::Console { term: "xterm".into() },
         };
         let wake = Arc::new(Notify::new().unwrap());

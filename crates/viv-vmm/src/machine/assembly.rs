@@ -32,12 +32,15 @@ use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
+use super::network::{self, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
-use crate::config::{AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, Profile, Stream};
+use crate::config::{
+    AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Stream,
+};
 use crate::error::MachineError;
 use crate::stream::HostStream;
 
@@ -61,6 +64,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) sources: Vec<Box<dyn Source>>,
     /// The disks that have threads of their own.
     pub(crate) disks: Vec<DiskThread>,
+    /// The same for the thread for network interfaces.
+    pub(crate) network_sources: Vec<Box<dyn Source>>,
     pub(crate) streams: Vec<Arc<HostStream>>,
     /// What firmware can start from, by its path.
     pub(crate) boot_paths: Vec<(BootDevice, String)>,
@@ -74,8 +79,8 @@ impl<'a> Assembly<'a> {
         let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
-        let (disks, streams, boot_paths) = Default::default();
-        Ok(Self { around, fds, board, sources, disks, streams, boot_paths, drained })
+        let (disks, network_sources, streams, boot_paths) = Default::default();
+        Ok(Self { around, fds, board, sources, disks, network_sources, streams, boot_paths, drained })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
@@ -155,7 +160,7 @@ impl<'a> Assembly<'a> {
             let worker = function.worker();
             Ok((function, worker))
         })?;
-        thread.sources.extend(worker.map(source));
+        thread.sources.push(source(worker));
         self.disks.push(thread);
         self.boot_paths.push((BootDevice::Disk, format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0")));
         Ok(())
@@ -231,6 +236,24 @@ impl<'a> Assembly<'a> {
         Ok(Some(console))
     }
 
+    /// Adds network interface `index`.
+    pub(crate) fn add_network(
+        &mut self,
+        index: usize,
+        config: &NetworkConfig,
+    ) -> Result<NetworkHandle, MachineError> {
+        let (network, sources) = network::connect(config, self.fds)?;
+        let name = format!("virtio-net{index}");
+        let (_, worker) = self.add_function(|connections| {
+            let function = VirtioPci::new(&name, network.device(), connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        self.network_sources.push(source(worker));
+        self.network_sources.extend(sources);
+        Ok(network)
+    }
+
     /// The streams of the agent's command: input, output, errors.
     fn agent_streams(&mut self, stdio: &AgentStdio) -> Result<[Arc<HostStream>; 3], MachineError> {
         let (stdin, stdout, stderr) = match *stdio {
@@ -259,7 +282,7 @@ impl<'a> Assembly<'a> {
             let worker = controller.worker();
             Ok((controller, worker))
         })?;
-        self.sources.extend(worker.map(source));
+        self.sources.push(source(worker));
         self.boot_paths.extend((0..).zip(kinds).map(|(port, kind): (u8, _)| {
             (kind, format!("/pci@i0cf8/pci8086,2922@{slot:x}/drive@{port:x}/disk@0"))
         }));
@@ -273,7 +296,7 @@ impl<'a> Assembly<'a> {
             let worker = function.worker();
             Ok((function, worker))
         })?;
-        self.sources.extend(worker.map(source));
+        self.sources.push(source(worker));
         Ok(slot)
     }
 
@@ -281,21 +304,17 @@ impl<'a> Assembly<'a> {
     fn add_function<D: PciDevice + 'static>(
         &mut self,
         make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
-    ) -> Result<(u8, Option<Worker>), MachineError> {
+    ) -> Result<(u8, Worker), MachineError> {
         let Surroundings { vm, memory, .. } = &self.around;
-        let mut worker = None;
-        let slot = self.board.add_pci(|slot, line| {
+        self.board.add_pci(|slot, line| {
             let connections = Connections {
                 memory: memory.clone(),
                 msi: vm.clone(),
                 line,
                 line_number: layout::slot_gsi(slot),
             };
-            let (function, work) = make(connections)?;
-            worker = Some(work);
-            Ok(function)
-        })?;
-        Ok((slot, worker))
+            Ok(make(connections)?)
+        })
     }
 
     fn stream(

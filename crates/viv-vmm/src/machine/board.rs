@@ -99,16 +99,17 @@ impl Board {
         Ok(self.routes.bus.map_memory(range.start, range.end - range.start, device)?)
     }
 
-    /// Puts a function that `make` builds into the next slot of PCI, and gives the slot.
-    pub(crate) fn add_pci<D: PciDevice + 'static>(
+    /// Puts a function that `make` builds into the next slot of PCI, and gives the slot and what else `make` made.
+    pub(crate) fn add_pci<D: PciDevice + 'static, T>(
         &mut self,
-        make: impl FnOnce(u8, Arc<dyn IntxLine>) -> Result<D, MachineError>,
-    ) -> Result<u8, MachineError> {
+        make: impl FnOnce(u8, Arc<dyn IntxLine>) -> Result<(D, T), MachineError>,
+    ) -> Result<(u8, T), MachineError> {
         let slot = self.next_slot;
         self.next_slot = self.next_slot.saturating_add(1);
         let line = Arc::new(PinLine(self.pirqs.line(slot)));
-        self.pci.add(slot, Box::new(make(slot, line)?))?;
-        Ok(slot)
+        let (function, besides) = make(slot, line)?;
+        self.pci.add(slot, Box::new(function))?;
+        Ok((slot, besides))
     }
 
     /// The interrupt controllers.

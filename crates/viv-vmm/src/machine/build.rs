@@ -130,6 +130,10 @@ impl Machine {
         assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
+        let networks = config.networks.iter().enumerate();
+        let networks = networks
+            .map(|(index, network)| assembly.add_network(index, network))
+            .collect::<Result<_, _>>()?;
         let seat = match typist {
             Some(typist) => {
                 let display = assembly.add_display(vga_bios)?;
@@ -143,7 +147,8 @@ impl Machine {
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
             assembly.add_firmware(firmware, told, variables, &processors, layout.as_ref(), config.display)?;
         }
-        let Assembly { board, sources, disks: disk_threads, streams, drained, .. } = assembly;
+        let Assembly { board, sources, disks: disk_threads, network_sources, streams, drained, .. } =
+            assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
@@ -163,6 +168,10 @@ impl Machine {
         for (index, disk) in disk_threads.into_iter().enumerate() {
             reactors.push(thread(ThreadKind::Disk, &format!("disk {index}"), disk.sources)?);
             disks.push(disk.block);
+        }
+        // A busy network must not keep disks and timers waiting.
+        if !network_sources.is_empty() {
+            reactors.push(thread("network", network_sources)?);
         }
         Ok(Self {
             name: config.name.clone(),
@@ -184,6 +193,7 @@ impl Machine {
             core,
             reactors,
             disks,
+            networks,
             boot,
             profile,
             streams,

@@ -2,8 +2,8 @@
 //!
 //! # Threads
 //!
-//! Each vCPU has a thread, each virtio disk has one ([`block`]), all other devices share one ([`reactor`]), each
-//! stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
+//! Each vCPU has a thread, each virtio disk has one ([`block`]), network interfaces share one and all other devices
+//! another ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
 //! methods from its own. The threads of vCPUs and devices work only while the [`gate`] is open. The owner closes it,
 //! by which they come to a stop between two instructions and between two events, and waits for what the host still
 //! does for the disks; then memory, vCPUs and devices are the owner's, to save, to restore, to reset.
@@ -32,6 +32,7 @@ mod debugging;
 mod disks;
 mod firmware;
 mod gate;
+mod network;
 pub(crate) mod notify;
 mod opened;
 mod reactor;
@@ -63,6 +64,7 @@ use self::board::Board;
 use self::boot::BootSource;
 use self::console::ConsoleHandle;
 use self::core::Core;
+use self::network::NetworkHandle;
 use self::notify::Notify;
 use self::reactor::Reactor;
 use self::resources::{Processors, parked};
@@ -105,6 +107,7 @@ pub struct Machine {
     reactors: Vec<Reactor>,
     /// The disks whose requests go on by themselves.
     disks: Vec<Arc<Mutex<Block>>>,
+    networks: Vec<NetworkHandle>,
     boot: BootSource,
     profile: Profile,
     streams: Vec<Arc<HostStream>>,

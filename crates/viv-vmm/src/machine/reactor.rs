@@ -1,4 +1,4 @@
-//! A thread for devices: waits for descriptors and serves devices, one thing at a time. Each disk has one of its own.
+//! Threads for devices: each waits for descriptors and serves devices, one thing at a time.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,7 +16,12 @@ pub(crate) trait Source: Send {
     /// Readable when there is something to do.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Does it. The descriptor must not stay readable for what was done.
+    /// When to be called: by default while the descriptor is readable.
+    fn events(&self) -> epoll::EventFlags {
+        epoll::EventFlags::IN
+    }
+
+    /// Does it. The descriptor must not stay readable for what was done, unless [`Source::events`] are edges.
     fn ready(&mut self);
 }
 
@@ -42,7 +47,7 @@ impl Reactor {
         epoll::add(&epoll, &*stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         for (index, source) in sources.iter().enumerate() {
             let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&epoll, source.fd(), data, epoll::EventFlags::IN)?;
+            epoll::add(&epoll, source.fd(), data, source.events())?;
         }
         let thread = viv_jail::spawn(kind, name, {
             // The thread keeps the stop flag's descriptor alive as long as its epoll.

@@ -82,6 +82,8 @@ impl Machine {
             self.parked = parked(state.msrs.clone());
         }
         self.settle_vcpus()?;
+        // It may be elsewhere now.
+        self.networks.iter().for_each(super::NetworkHandle::announce);
         self.resets = saved.resets;
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Assembly<'_> {
         let display = Display::new();
         let rom = rom.map(read_rom).transpose()?;
         let function = VgaFunction::new(&display, rom)?;
-        self.board.add_pci(|_, _| Ok(function))?;
+        self.board.add_pci(|_, _| Ok((function, ())))?;
         let legacy = Arc::new(Mutex::new(VgaLegacy::new(&display)));
         self.board.add(legacy.clone(), &VgaLegacy::PORTS)?;
         self.board.map_memory(VgaLegacy::MEMORY, legacy)?;

@@ -65,6 +65,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         boot,
         disks,
         cdroms: args.cdrom.clone(),
+        networks: Vec::new(),
         serial: Some(serial),
         console: None,
         display,

@@ -4,6 +4,7 @@ mod direct;
 pub mod firmware;
 mod gdb;
 mod image;
+mod network;
 
 use viv_vmm::MachineConfig;
 use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
@@ -54,6 +55,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             return Err(Failure::line("neither an image nor --kernel nor --firmware is given"));
         }
     };
+    network::connect(args, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -69,6 +71,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let kept = args.keep.as_ref().map(|name| store.keep(name, &handle)).transpose();
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
+    network::connect(args, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -120,6 +123,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
         let option = match &error {
             ConfigError::MaxMemory { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
+            ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",
         };

@@ -41,6 +41,14 @@ pub fn at(store: impl Into<PathBuf>) -> Command {
     viv
 }
 
+/// Another program, which starts `viv` on the tests' store, with the image in it.
+pub fn around(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("VIV", viv(&[]).get_program());
+    command.env("VIV_HOME", STORE).env_remove("VIV_LOG").env("TERM", "xterm");
+    command
+}
+
 /// `viv` on the tests' store, with the image in it.
 pub fn viv(arguments: &[&str]) -> Command {
     if let Err(why) = &*BUILT {

@@ -24,6 +24,7 @@ mod mach;
 mod memory;
 mod memtest;
 mod ordinary;
+mod network;
 mod power;
 mod programs;
 mod resources;

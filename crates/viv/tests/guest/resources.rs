@@ -66,6 +66,7 @@ fn config(machine: &Machine) -> MachineConfig {
             tuning: DiskTuning::default(),
         }],
         cdroms: Vec::new(),
+        networks: Vec::new(),
         serial: None,
         console: None,
         display: false,

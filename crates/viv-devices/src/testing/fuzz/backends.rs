@@ -10,7 +10,7 @@ use super::heard::Heard;
 use crate::pflash::FlashStore;
 use crate::testing::Random;
 use crate::uart::CharBackend;
-use crate::virtio::{Input, PortBackend};
+use crate::virtio::{Input, NetBackend, Offloads, PortBackend, Sent, VnetHeader};
 
 /// A disk, or a chip of flash memory.
 pub(super) struct Memory {
@@ -120,6 +120,40 @@ impl PortBackend for Moody {
 
     fn set_guest_open(&mut self, open: bool) {
         self.heard.bytes(&[open.into()]);
+    }
+}
+
+impl NetBackend for Moody {
+    fn offloads(&self) -> Offloads {
+        Offloads::all()
+    }
+
+    fn set_guest_offloads(&mut self, _offloads: Offloads) {}
+
+    fn send(&mut self, header: &VnetHeader, frame: &[u8]) -> Sent {
+        self.heard.count();
+        if self.below(4) == 0 {
+            return Sent::Full;
+        }
+        self.heard.bytes(&header.to_bytes(0));
+        self.heard.bytes(frame);
+        if self.below(2) == 0 { Sent::Done } else { Sent::Answered }
+    }
+
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<(VnetHeader, usize)> {
+        self.heard.count();
+        buffer.resize(3000, 0);
+        let length = match self.below(16) {
+            0..4 => return None,
+            // One that lies about how much it gave.
+            4 => usize::MAX,
+            5 => buffer.len(),
+            _ => self.below(3000) as usize,
+        };
+        let given = buffer.get_mut(..length).unwrap_or_default();
+        given.fill(self.below(0x100) as u8);
+        let [flags, gso_type] = [self.below(4) as u8, self.below(6) as u8];
+        Some((VnetHeader { flags, gso_type, ..VnetHeader::default() }, length))
     }
 }
 

@@ -26,13 +26,14 @@ pub(super) fn enable_functions() -> Vec<Op> {
         .into_iter()
         .flat_map(|(address, value)| [Op::out(0xcf8, address, 4), Op::out(0xcfc, value, 4)])
         .collect();
-    ops.extend((1..7).map(|slot| Op::store(ecam + (slot << 15) + 4, COMMAND | 1, 2)));
+    ops.extend((1..8).map(|slot| Op::store(ecam + (slot << 15) + 4, COMMAND | 1, 2)));
     ops
 }
 
 /// One register of one function.
 pub(super) fn pci(random: &mut Random, ops: &mut Vec<Op>) {
-    let slot = [0, 1, 2, 3, 4, 5, 6, u64::from(layout::LPC_SLOT), random.below(32)][random.below(9) as usize];
+    let slot =
+        [0, 1, 2, 3, 4, 5, 6, 7, u64::from(layout::LPC_SLOT), random.below(32)][random.below(10) as usize];
     let register = match random.below(3) {
         0 => 4,
         1 => 0x10 + random.below(6) * 4,
@@ -247,6 +248,23 @@ pub(super) fn virtio_console(random: &mut Random, ops: &mut Vec<Op>) {
     virtio(random, ops, 8, 3, |random| {
         let message = random.below(4) | random.below(9) << 32 | random.below(2) << 48;
         message.to_le_bytes().to_vec()
+    });
+}
+
+/// Frames, room for frames, and commands.
+pub(super) fn virtio_net(random: &mut Random, ops: &mut Vec<Op>) {
+    let features = 0x0f7f_ffff & random.next() & !(1 << 29 | 1 << 28) | 1 << 17;
+    virtio(random, ops, 3, features, |random| {
+        if random.below(2) == 0 {
+            let (class, command) = (random.below(6), random.below(6));
+            let argument = random.next() >> random.below(64);
+            [&[class as u8, command as u8][..], &argument.to_le_bytes()].concat()
+        } else {
+            let kind = [0, 0, 1, 4, random.below(0x100)][random.below(5) as usize] as u8;
+            let mut header = vec![random.below(4) as u8, kind];
+            header.resize(12 + random.below(40) as usize, 0);
+            header
+        }
     });
 }
 

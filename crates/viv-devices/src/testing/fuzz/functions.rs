@@ -18,8 +18,8 @@ use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, 
 use crate::testing::{Alarm, Calls};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::{
-    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, PortConfig, ResizeOrder, Shared, Throttle,
-    VirtioDevice, VirtioPci,
+    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, PortConfig,
+    ResizeOrder, Shared, Throttle, VirtioDevice, VirtioPci,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -72,6 +72,17 @@ pub(super) const VIRTIO_CONSOLE: Target = Target {
         lone_virtio(bench, console)
     },
     idiom: drivers::virtio_console,
+    ..VIRTIO_BLK
+};
+
+pub(super) const VIRTIO_NET: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let net = net(&mut bench, 1);
+        bench.outside = Some(Box::new(Cable(net.clone())));
+        lone_virtio(bench, net)
+    },
+    idiom: drivers::virtio_net,
     ..VIRTIO_BLK
 };
 
@@ -197,6 +208,8 @@ fn every_function(placing: Placing) -> Bench {
     add_virtio(&mut bench, &bus, 4, "virtio-console0", console, pin(4));
     add_virtio(&mut bench, &bus, 5, "virtio-rng0", entropy(), pin(5));
     add_virtio(&mut bench, &bus, 6, "virtio-balloon0", Shared::<Balloon>::default(), pin(6));
+    let net = net(&mut bench, 2);
+    add_virtio(&mut bench, &bus, 7, "virtio-net0", net, pin(7));
     bench.add_pci_host(host, &bus);
     bench
 }
@@ -270,6 +283,15 @@ fn console(bench: &mut Bench) -> Shared<Console> {
     Arc::new(Mutex::new(Console::new(ports.collect(), ResizeOrder::default())))
 }
 
+fn net(bench: &mut Bench, pairs: usize) -> Shared<Net> {
+    let backends = (0..pairs).map(|index| {
+        let store = bench.store(vec![index as u8 + 1; 8]);
+        Box::new(Moody { store, heard: bench.heard.clone() }) as Box<dyn NetBackend>
+    });
+    let config = NetConfig { mac: [2, 0, 0, 0, 0, 1], mtu: Some(1500), backends: backends.collect() };
+    Arc::new(Mutex::new(Net::new(config)))
+}
+
 /// Random numbers that a copy has too.
 fn entropy() -> Shared<Entropy> {
     Arc::new(Mutex::new(Entropy::with_source(|data| {
@@ -287,6 +309,19 @@ impl Outside for Window {
             console.process_port((what >> 8) as usize % 4);
         } else {
             console.resize((what >> 8) as u16, (what >> 24) as u16);
+        }
+    }
+}
+
+struct Cable(Shared<Net>);
+
+impl Outside for Cable {
+    fn happen(&mut self, what: u64) {
+        let mut net = self.0.lock().unwrap();
+        match what & 7 {
+            0 => net.announce(),
+            1 => net.set_link(what & 0x100 != 0),
+            _ => net.process_pair((what >> 8) as usize % 3),
         }
     }
 }

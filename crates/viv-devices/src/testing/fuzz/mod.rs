@@ -84,6 +84,7 @@ targets! {
     virtio_blk: functions::VIRTIO_BLK,
     virtio_console: functions::VIRTIO_CONSOLE,
     virtio_mem: functions::VIRTIO_MEM,
+    virtio_net: functions::VIRTIO_NET,
     virtio_rng: functions::VIRTIO_RNG,
 }
 

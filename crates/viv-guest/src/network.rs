@@ -1,0 +1,135 @@
+//! Network interfaces.
+//!
+//! The host says what each is to be set up with, and knows it by its address of Ethernet. What goes wrong is reported, and
+//! the program runs all the same: most need no network.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use viv_guest_proto::Interface;
+use viv_netlink::{LinkChange, Netlink};
+
+use crate::report;
+
+/// The loopback interface is the first that the kernel makes.
+const LOOPBACK: u32 = 1;
+/// Where the kernel lists interfaces; each has a file `address`.
+const CLASS: &str = "/sys/class/net";
+/// How long an interface may take to appear.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The driver of interfaces, from the root file system where the initial RAM disk does not have it.
+const DRIVER: &str = "virtio_net";
+const RESOLVER: &str = "/etc/resolv.conf";
+/// How a list of name servers begins that may be written anew.
+const MARK: &str = "# from the host, at every start\n";
+/// The most name servers that the C library asks (MAXNS in resolv.conf(5)).
+const MAX_NAME_SERVERS: usize = 3;
+
+/// Brings the loopback interface up. The kernel adds its addresses by itself.
+pub(crate) fn start_loopback() -> io::Result<()> {
+    Netlink::open()?.change_link(LOOPBACK, LinkChange { up: true, ..LinkChange::default() })
+}
+
+/// Sets up the interfaces that the host names.
+pub(crate) fn set_up(interfaces: &[Interface]) {
+    if interfaces.is_empty() {
+        return;
+    }
+    for interface in interfaces {
+        if let Err(error) = set_up_one(interface) {
+            report::problem(&format!("setting up network interface {}: {error}", text(interface.mac)));
+        }
+    }
+    let servers: Vec<_> =
+        interfaces.iter().flat_map(|interface| &interface.name_servers).take(MAX_NAME_SERVERS).collect();
+    if let Err(error) = write_resolver(Path::new(RESOLVER), &servers) {
+        report::problem(&format!("writing {RESOLVER}: {error}"));
+    }
+}
+
+fn set_up_one(interface: &Interface) -> io::Result<()> {
+    let name = await_interface(interface.mac)?;
+    let netlink = Netlink::open()?;
+    let index = netlink.index(&name)?;
+    netlink.change_link(index, LinkChange { up: true, ..LinkChange::default() })?;
+    for &(ip, prefix) in &interface.addresses {
+        netlink.add_address(index, ip, prefix)?;
+    }
+    for &gateway in &interface.gateways {
+        netlink.add_default_route(index, gateway)?;
+    }
+    Ok(())
+}
+
+/// Waits for the interface with this address, and returns its name.
+fn await_interface(mac: [u8; 6]) -> io::Result<String> {
+    if let Some(name) = find(mac) {
+        return Ok(name);
+    }
+    // The driver may be there, and its interface be on its way.
+    let _ = Command::new("/sbin/modprobe").arg(DRIVER).status();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match find(mac) {
+            Some(name) => return Ok(name),
+            None if Instant::now() > deadline => return Err(io::ErrorKind::NotFound.into()),
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+fn find(mac: [u8; 6]) -> Option<String> {
+    let mac = text(mac);
+    fs::read_dir(CLASS).ok()?.flatten().find_map(|entry| {
+        let address = fs::read_to_string(entry.path().join("address")).ok()?;
+        (address.trim() == mac).then(|| entry.file_name().to_string_lossy().into_owned())
+    })
+}
+
+/// As the kernel writes it.
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Writes the list of name servers, unless somebody else has written one.
+fn write_resolver(path: &Path, servers: &[&IpAddr]) -> io::Result<()> {
+    let there = fs::read_to_string(path).unwrap_or_default();
+    if !there.trim().is_empty() && !there.starts_with(MARK) {
+        return Ok(());
+    }
+    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    fs::write(path, if lines.is_empty() { lines } else { format!("{MARK}{lines}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebodys_own_list_of_name_servers_stays() {
+        let directory = std::env::temp_dir().join(format!("viv-guest-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("resolv.conf");
+        let [one, two] = ["10.0.2.3", "fd00::3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        write_resolver(&path, &[&one, &two]).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            format!("{MARK}nameserver 10.0.2.3\nnameserver fd00::3\n")
+        );
+        write_resolver(&path, &[]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        fs::write(&path, "nameserver 9.9.9.9\n").unwrap();
+        write_resolver(&path, &[&one]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 9.9.9.9\n");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_kernel_does() {
+        assert_eq!(text([2, 0, 0xab, 0, 0, 0x1f]), "02:00:ab:00:00:1f");
+    }
+}
