@@ -26,6 +26,7 @@ pub struct Inside {
 #[derive(Debug)]
 #[must_use = "threads can be started until it is locked"]
 pub struct Jail {
+    network: bool,
     missing: Missing,
 }
 
@@ -62,7 +63,7 @@ impl Inmate {
                 let _ = FILTERS.set(filters);
             }
         }
-        Jail { missing }
+        Jail { network: inside.network, missing }
     }
 }
 
@@ -78,7 +79,7 @@ impl Jail {
     /// # Errors
     /// When the host does not take the filter.
     pub fn lock(mut self) -> Result<(), JailError> {
-        limits::lock(&mut self.missing);
+        limits::lock(self.network, &mut self.missing);
         confine(ThreadKind::Control)
     }
 }

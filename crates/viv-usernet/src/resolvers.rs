@@ -23,8 +23,11 @@ pub(crate) struct Resolvers {
 }
 
 impl Resolvers {
+    /// Those of the file as it is now. Its changes are followed for as long as it can be seen.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, changed: None, list: Vec::new(), current: 0 }
+        let mut resolvers = Self { path, changed: None, list: Vec::new(), current: 0 };
+        resolvers.follow();
+        resolvers
     }
 
     /// A list that is from no file.
@@ -40,13 +43,18 @@ impl Resolvers {
 
     /// The one in use, of the list as it is now.
     pub(crate) fn current(&mut self) -> Option<SocketAddr> {
-        let changed = fs::metadata(&self.path).and_then(|data| data.modified()).ok();
-        if changed != self.changed || self.list.is_empty() {
-            self.changed = changed;
+        self.follow();
+        self.list.get(self.current).copied()
+    }
+
+    /// Reads the file again if it has changed. One that is gone, or out of reach, is as it was.
+    fn follow(&mut self) {
+        let Ok(changed) = fs::metadata(&self.path).and_then(|data| data.modified()) else { return };
+        if self.changed != Some(changed) {
+            self.changed = Some(changed);
             self.list = read(&self.path);
             self.current = 0;
         }
-        self.list.get(self.current).copied()
     }
 
     /// Goes on to the next after one that did not answer.

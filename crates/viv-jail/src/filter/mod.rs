@@ -59,7 +59,7 @@ impl ThreadKind {
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
-            Self::Network => &[lists::WAIT, lists::NETWORK],
+            Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK],
         }
     }
 

@@ -32,7 +32,7 @@ use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
-use super::network::{self, NetworkHandle};
+use super::network::{self, Far, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::resources::Processors;
@@ -241,8 +241,9 @@ impl<'a> Assembly<'a> {
         &mut self,
         index: usize,
         config: &NetworkConfig,
+        far: Far,
     ) -> Result<NetworkHandle, MachineError> {
-        let (network, sources) = network::connect(config, self.fds)?;
+        let (network, sources) = network::connect(config, far)?;
         let name = format!("virtio-net{index}");
         let (_, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(&name, network.device(), connections)?;

@@ -56,7 +56,7 @@ impl Machine {
         engine: &dyn Engine,
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
-        let Opened { boot, vga_bios, variables, disks, cdroms, .. } = opened;
+        let Opened { boot, vga_bios, variables, disks, cdroms, networks, .. } = opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
         let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
@@ -130,9 +130,9 @@ impl Machine {
         assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
-        let networks = config.networks.iter().enumerate();
+        let networks = config.networks.iter().zip(networks).enumerate();
         let networks = networks
-            .map(|(index, network)| assembly.add_network(index, network))
+            .map(|(index, (network, far))| assembly.add_network(index, network, far))
             .collect::<Result<_, _>>()?;
         let seat = match typist {
             Some(typist) => {
@@ -171,7 +171,7 @@ impl Machine {
         }
         // A busy network must not keep disks and timers waiting.
         if !network_sources.is_empty() {
-            reactors.push(thread("network", network_sources)?);
+            reactors.push(thread(ThreadKind::Network, "network", network_sources)?);
         }
         Ok(Self {
             name: config.name.clone(),

@@ -6,6 +6,7 @@ use viv_disk::Disk;
 
 use super::boot::{BootSource, open};
 use super::disks;
+use super::network::{self, Far};
 use crate::config::{Boot, ConfigError, Fds, MachineConfig};
 use crate::error::MachineError;
 use crate::host::host_memory;
@@ -22,6 +23,8 @@ pub(crate) struct Opened {
     pub(super) variables: Option<File>,
     pub(super) disks: Vec<Box<dyn Disk>>,
     pub(super) cdroms: Vec<Box<dyn Disk>>,
+    /// What the network interfaces lead to.
+    pub(super) networks: Vec<Far>,
     memory_bytes: u64,
 }
 
@@ -55,8 +58,18 @@ impl Opened {
             variables,
             disks: config.disks.iter().map(disks::open).collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
+            networks: config
+                .networks
+                .iter()
+                .map(|told| network::open(told, fds))
+                .collect::<Result<_, _>>()?,
             memory_bytes: config.max_memory_bytes,
         })
+    }
+
+    /// Whether the machine speaks on the host's network.
+    pub(crate) fn is_on_network(&self) -> bool {
+        self.networks.iter().any(|far| matches!(far, Far::User(_)))
     }
 
     /// The size in bytes beyond which no file of this machine grows, memory and snapshots included.

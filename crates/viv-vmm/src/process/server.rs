@@ -292,7 +292,7 @@ impl<'a> Server<'a> {
         let opened = Opened::open(config, &fds)?;
         let inside = Inside {
             kvm: engine.kind() == EngineKind::Kvm,
-            network: false,
+            network: opened.is_on_network(),
             largest_file: opened.largest_file(),
         };
         let jail = self.inmate.take().map(|inmate| inmate.enter(inside));

@@ -6,6 +6,8 @@ mod user;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use viv_devices::virtio::{Net, NetBackend, NetConfig};
+use viv_tap::Tap;
+use viv_usernet::UserNet;
 
 use super::reactor::Source;
 use crate::config::{Fds, NetworkBackend, NetworkConfig};
@@ -26,14 +28,30 @@ impl NetworkHandle {
     }
 }
 
-/// Makes an interface, with what its back end wants to be told of.
+/// What an interface leads to.
+pub(crate) enum Far {
+    /// The queues of a tap interface.
+    Tap(Vec<Arc<Tap>>),
+    /// A router in this process.
+    User(Box<UserNet>),
+}
+
+/// Opens what an interface leads to, which has to see the host's files.
+pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineError> {
+    Ok(match &config.backend {
+        NetworkBackend::Tap { queues } => Far::Tap(tap::open(queues, fds)?),
+        NetworkBackend::User(user) => Far::User(Box::new(UserNet::new(user.router(config.mtu))?)),
+    })
+}
+
+/// Makes an interface, with what its far end wants to be told of.
 pub(crate) fn connect(
     config: &NetworkConfig,
-    fds: &Fds,
+    far: Far,
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
-    match &config.backend {
-        NetworkBackend::Tap { queues } => tap::connect(config, queues, fds),
-        NetworkBackend::User(user) => user::connect(config, user),
+    match far {
+        Far::Tap(taps) => Ok(tap::connect(config, taps)),
+        Far::User(router) => user::connect(config, *router),
     }
 }
 

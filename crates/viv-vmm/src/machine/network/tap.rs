@@ -12,17 +12,17 @@ use super::{NetworkHandle, Source, lock, make};
 use crate::config::{FdSlot, Fds, NetworkConfig};
 use crate::error::MachineError;
 
-/// Makes an interface with a pair of queues for each of a tap interface's queues.
-pub(super) fn connect(
-    config: &NetworkConfig,
-    queues: &[FdSlot],
-    fds: &Fds,
-) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
+/// Takes over the queues of a tap interface.
+pub(super) fn open(queues: &[FdSlot], fds: &Fds) -> Result<Vec<Arc<Tap>>, MachineError> {
     let open = |slot: &_| {
         let tap = Tap::new(fds.get(*slot)?).map_err(MachineError::host("use a tap interface"))?;
-        Ok::<_, MachineError>(Arc::new(tap))
+        Ok(Arc::new(tap))
     };
-    let taps = queues.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    queues.iter().map(open).collect()
+}
+
+/// Makes an interface with a pair of queues for each of a tap interface's queues.
+pub(super) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> (NetworkHandle, Vec<Box<dyn Source>>) {
     let several = taps.len() > 1;
     let backend = |tap: &Arc<Tap>| -> Box<dyn NetBackend> {
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })
@@ -31,7 +31,7 @@ pub(super) fn connect(
     let source =
         |(pair, tap)| -> Box<dyn Source> { Box::new(TapSource { device: network.device(), pair, tap }) };
     let sources = taps.into_iter().enumerate().map(source).collect();
-    Ok((network, sources))
+    (network, sources)
 }
 
 /// A queue of a tap interface, as its pair of queues sees it.

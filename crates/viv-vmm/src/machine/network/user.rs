@@ -7,15 +7,14 @@ use viv_devices::virtio::{Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_usernet::{Checksum, GuestOffloads, Offload, Segment, SegmentKind, UserNet};
 
 use super::{NetworkHandle, Source, lock, make};
-use crate::config::{NetworkConfig, UserNetwork};
+use crate::config::NetworkConfig;
 use crate::error::MachineError;
 
 /// Makes an interface with a router behind it.
 pub(super) fn connect(
     config: &NetworkConfig,
-    user: &UserNetwork,
+    net: UserNet,
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
-    let net = UserNet::new(user.router(config.mtu))?;
     let fd = net.fd().try_clone_to_owned().map_err(MachineError::host("use the user-mode network"))?;
     let net = Arc::new(Mutex::new(net));
     let network = make(config, vec![Box::new(UserBackend(Arc::clone(&net)))]);
