@@ -32,7 +32,7 @@ impl Owner {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("gdb")).unwrap();
         let mut bench = Bench::with(&SoftEngine::default(), &CODE, |mut config| {
-            config.vcpus = 2;
+            (config.vcpus, config.max_vcpus) = (2, 2);
             crate::config::tests::kernel(&mut config).protocol = crate::config::BootProtocol::Linux64;
             config
         });

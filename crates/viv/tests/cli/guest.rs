@@ -94,9 +94,14 @@ impl Guest {
 
     /// `viv run` on the guest, with these options.
     pub fn run(&self, options: &[&str]) -> Command {
+        self.run_on("soft", options)
+    }
+
+    /// The same on the engine of this name.
+    pub fn run_on(&self, engine: &str, options: &[&str]) -> Command {
         let mut viv = Command::new(env!("CARGO_BIN_EXE_viv"));
         viv.current_dir(self.directory.path());
-        viv.args(["run", "--memory", "16M", "--engine", "soft", "--kernel", "guest.elf"]).args(options);
+        viv.args(["run", "--memory", "16M", "--engine", engine, "--kernel", "guest.elf"]).args(options);
         viv
     }
 }

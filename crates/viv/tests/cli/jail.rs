@@ -143,8 +143,8 @@ fn an_ordinary_user_runs_a_guest() {
     }
     let guest = Guest::new();
     fs::set_permissions(guest.path("."), fs::Permissions::from_mode(0o755)).expect("permissions");
-    for options in [&[][..], &["--engine", "auto"]] {
-        let mut viv = guest.run(options);
+    for engine in ["soft", "auto"] {
+        let mut viv = guest.run_on(engine, &[]);
         let output = feed(viv.uid(STRANGER).gid(STRANGER), b"q");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }

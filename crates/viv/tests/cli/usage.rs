@@ -87,7 +87,7 @@ fn what_run_does_not_understand_fails_with_125() {
             (
                 "run --kernel a --disk b,ro",
                 "--disk b,ro: the disk option 'ro' is not known; 'readonly', 'writable', 'temporary', 'sata', \
-                 'virtio', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are",
+                 'virtio', 'format=', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are",
             ),
             (
                 "run --kernel a --disk ,readonly",

@@ -129,8 +129,11 @@ fn a_snapshot_of_another_machine_is_refused() {
         let mut bench = Bench::with(&FakeEngine, &[HALT], change);
         bench.machine.restore(&mut saved.as_slice()).unwrap_err().line()
     };
-    assert!(refuse(|config| MachineConfig { memory_bytes: 32 << 20, ..config }).contains("bytes of memory"));
-    assert!(refuse(|config| MachineConfig { vcpus: 2, ..config }).contains("vCPUs"));
+    assert!(
+        refuse(|config| MachineConfig { memory_bytes: 32 << 20, max_memory_bytes: 32 << 20, ..config })
+            .contains("bytes of memory")
+    );
+    assert!(refuse(|config| MachineConfig { vcpus: 2, max_vcpus: 2, ..config }).contains("vCPUs"));
     for length in [0, 20, saved.len() / 2, saved.len() - 1] {
         let mut bench = Bench::new(&FakeEngine, &[HALT]);
         assert!(bench.machine.restore(&mut &saved[..length]).is_err(), "{length} bytes are not enough");
@@ -144,7 +147,10 @@ fn what_cannot_be_built_is_refused_in_one_line() {
         assert!(!line.contains('\n'));
         line
     };
-    assert!(refuse(MachineConfig { memory_bytes: 1 << 40, ..plain() }).contains("ask for less"));
+    assert!(
+        refuse(MachineConfig { memory_bytes: 1 << 40, max_memory_bytes: 1 << 40, ..plain() })
+            .contains("ask for less")
+    );
     assert!(refuse(plain()).contains("cannot open the kernel kernel"));
     let serial = Some(Stream { input: Some(NOWHERE), output: None });
     let mut config = MachineConfig { serial, ..plain() };
