@@ -89,8 +89,8 @@ pub(super) const CONTROL: &[Rule] = &[
 /// What the alarm's thread does.
 pub(super) const ALARM: &[Rule] = &[when(SYS_prctl, &[Is(0, PR_SET_TIMERSLACK as u32)])];
 
-/// Rings that are set up already.
-pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter), any(SYS_io_uring_register)];
+/// Rings that are set up already. Who stops a disk waits for what is in flight.
+pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter)];
 
 /// Sockets of the Internet's protocols, and nothing to be called by.
 pub(super) const NETWORK: &[Rule] = &[
@@ -117,6 +117,10 @@ pub(super) const NETWORK: &[Rule] = &[
     when(SYS_ioctl, &[Is(1, FIONBIO as u32)]),
 ];
 
+/// What a guest's driver chooses of a tap interface: offloads, and which queues are in use (include/uapi/linux/if_tun.h).
+pub(super) const TAP: &[Rule] =
+    &[when(SYS_ioctl, &[Is(1, 0x4004_54d0)]), when(SYS_ioctl, &[Is(1, 0x4004_54d9)])];
+
 /// Building a machine, before it runs: its memory, its code, its threads, their filters.
 pub(super) const BUILDING: &[Rule] = &[
     any(SYS_mprotect),
@@ -130,6 +134,7 @@ pub(super) const BUILDING: &[Rule] = &[
     any(SYS_pipe2),
     any(SYS_dup),
     any(SYS_io_uring_setup),
+    any(SYS_io_uring_register),
     // BLKPBSZGET: the sectors of a host's disk.
     when(SYS_ioctl, &[Is(1, 0x127b)]),
     any(SYS_clone),

@@ -53,13 +53,21 @@ impl ThreadKind {
     fn lists(self) -> &'static [&'static [Rule]] {
         match self {
             Self::Supervisor => &[lists::SUPERVISOR],
-            Self::Control => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::CONTROL],
-            Self::Vcpu => &[lists::FILES, lists::TIMERS, lists::SIGNALS],
+            Self::Control => &[
+                lists::WAIT,
+                lists::FILES,
+                lists::TIMERS,
+                lists::SIGNALS,
+                lists::CONTROL,
+                lists::DISK,
+                lists::TAP,
+            ],
+            Self::Vcpu => &[lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK, lists::TAP],
             Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
-            Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK],
+            Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
         }
     }
 
@@ -152,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn rings_are_for_disks_and_sockets_for_networks() {
+    fn rings_are_for_disks_and_who_stops_them_and_sockets_for_networks() {
         let allows =
             |kind: ThreadKind, call| kind.lists().iter().copied().flatten().any(|rule| rule.call == call);
         for kind in ThreadKind::ALL {
-            for ring in [libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
-                assert_eq!(allows(kind, ring), kind == ThreadKind::Disk, "{kind:?}");
-            }
+            let stops_disks = matches!(kind, ThreadKind::Control | ThreadKind::Vcpu | ThreadKind::Disk);
+            assert_eq!(allows(kind, libc::SYS_io_uring_enter), stops_disks, "{kind:?}");
+            assert!(!allows(kind, libc::SYS_io_uring_register), "{kind:?}");
             assert_eq!(allows(kind, libc::SYS_socket), kind == ThreadKind::Network, "{kind:?}");
         }
     }

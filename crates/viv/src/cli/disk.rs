@@ -1,5 +1,6 @@
 //! `viv disk`: its subcommands, their options and their help.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -127,8 +128,9 @@ pub struct RebaseArgs {
     #[arg(long = "unsafe", short = 'u')]
     pub unchecked: bool,
     /// The backing file as the image is to name it, or '' for none
-    #[arg(long, short, value_name = "FILE", required = true)]
-    pub backing: PathBuf,
+    // The parser of paths takes no empty one.
+    #[arg(long, short, value_name = "FILE", required = true, value_parser = clap::value_parser!(OsString))]
+    pub backing: OsString,
     /// Format of the backing file
     #[arg(long, short = 'F', value_name = "FORMAT")]
     pub backing_format: Option<Format>,

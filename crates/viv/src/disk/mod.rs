@@ -136,11 +136,11 @@ fn commit(path: &Path) -> Result<(), Failure> {
 
 fn rebase(args: &RebaseArgs) -> Result<(), Failure> {
     let failed = |error: DiskError| failed("rebasing", &args.file, &error);
-    let to: Option<(PathBuf, Format)> = if args.backing.as_os_str().is_empty() {
+    let to: Option<(PathBuf, Format)> = if args.backing.is_empty() {
         None
     } else {
-        let path = viv_disk::backing_path(&args.file, &args.backing).map_err(failed)?;
-        Some((args.backing.clone(), backing_format(&path, args.backing_format)?))
+        let path = viv_disk::backing_path(&args.file, Path::new(&args.backing)).map_err(failed)?;
+        Some((args.backing.clone().into(), backing_format(&path, args.backing_format)?))
     };
     let to = to.as_ref().map(|(path, format)| (path.as_path(), *format));
     if args.unchecked {

@@ -20,14 +20,14 @@ const MIB: u64 = 1 << 20;
 const LOOKS: u32 = 900;
 const BETWEEN: Duration = Duration::from_millis(200);
 
-/// A shell on the serial line, with the drivers that the image's initial RAM disk may lack.
+/// What does what comes by the serial line, with the drivers that the image's initial RAM disk may lack.
 const SCRIPT: &str = "
 mkdir -p /root /work /tmp; mount -o ro /dev/vda /root
 for driver in balloon mem; do
     insmod /root/lib/modules/$(uname -r)/kernel/drivers/virtio/virtio_$driver.ko 2>/dev/null
 done
 stty -echo; echo @@ready
-exec sh 2>/tmp/errors
+while read -r line; do eval \"$line\" 2>/tmp/errors; done
 ";
 
 /// A guest with a shell.
@@ -210,7 +210,8 @@ fn memory_that_is_free_goes_back_to_the_host() {
     let before = present(&guest.resources());
     guest.run("mount -t tmpfs -o size=400M tmpfs /work; dd if=/dev/urandom of=/work/file bs=1M count=300");
     let used = present(&guest.resources());
-    assert!(used >= before + 295, "{before} MiB before, {used} after 300 MiB were written");
+    // Of what was there before, some is free again.
+    assert!(used >= before + 200, "{before} MiB before, {used} after 300 MiB were written");
     guest.run("rm /work/file");
     let after = guest.until("the memory comes back", |now| present(now) < before + 64);
     eprintln!(
