@@ -1,6 +1,5 @@
 //! Images against a model, against QEMU's programs, and under cuts of the power.
 
-mod bench;
 pub(crate) mod fuzz;
 mod interop;
 mod killed;
