@@ -44,7 +44,7 @@ mod raw;
 mod storage;
 #[cfg(test)]
 mod testing;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the kernel is told addresses of guest memory")]
 mod uring;
 
 use std::ops::Range;
