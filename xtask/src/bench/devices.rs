@@ -11,10 +11,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::Bench;
-use super::boot;
-use super::contender::{Contender, Disk, Guest, Placement};
-use super::figures::{Place, Runs, Workloads};
-use super::session::Session;
+use super::contender::{Disk, Guest, Placement};
+use super::figures::Workloads;
+use super::places;
 use super::workloads;
 
 /// Guest RAM in MiB.
@@ -27,9 +26,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
     let program = workloads::compile(&root.join("xtask/guest/devices/main.rs"), &bench.directory)?;
     workloads::check_rows(&program, &bench.rows)?;
     let disk = disk(&bench.directory)?;
-    let initrd = bench.directory.join("devices.initrd");
-    let content = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
-    fs::write(&initrd, bench.initrd(&content)?).with_context(|| format!("writing {}", initrd.display()))?;
+    let initrd = bench.initrd(&program)?;
     let writable = Some(Disk { file: &disk, writable: true });
     let guest = Guest {
         bench,
@@ -40,24 +37,9 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
         memory: MEMORY,
         placement: Placement::Pinned,
     };
-    let mut runs = Runs::default();
-    for number in 1..=bench.runs {
-        for place in Place::ALL {
-            let mut command = match place {
-                Place::Native => native(bench, &program, &disk),
-                Place::Viv => Contender::Viv.command(&guest),
-                Place::Tcg => Contender::Tcg.command(&guest),
-            };
-            let mut session = Session::start(&mut command)?;
-            let timed = workloads::follow(&mut session).with_context(|| format!("devices, {place}"))?;
-            let ended = session.end().with_context(|| format!("devices, {place}"))?;
-            let rate = if place == Place::Viv { boot::rate(&ended.errors)? } else { None };
-            eprintln!("devices {number} of {}, {place}: {:.1} s", bench.runs, ended.whole);
-            runs.add(place, timed, rate.map(|(_, rate)| rate));
-        }
-    }
+    let figures = places::alternate("devices", &guest, || Ok(native(bench, &program, &disk)))?;
     fs::remove_file(&disk).with_context(|| format!("removing {}", disk.display()))?;
-    runs.sum()
+    Ok(figures)
 }
 
 /// A new disk, each 4 KiB of which begin with their number, and which the host has in memory.

@@ -7,11 +7,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::Bench;
-use super::boot;
-use super::contender::{Contender, Disk, Guest, Placement};
-use super::figures::{Place, Runs, Workloads};
+use super::contender::{Disk, Guest, Placement};
+use super::figures::Workloads;
+use super::places;
 use super::rootfs;
-use super::session::Session;
 use super::workloads;
 use crate::packages;
 
@@ -34,9 +33,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
     let program = workloads::compile(&root.join("xtask/guest/workloads/main.rs"), &bench.directory)?;
     workloads::check_rows(&program, &bench.rows)?;
     let disk = rootfs::provide(root, &bench.directory, super::image_name()?)?;
-    let initrd = bench.directory.join("guest.initrd");
-    let content = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
-    fs::write(&initrd, bench.initrd(&content)?).with_context(|| format!("writing {}", initrd.display()))?;
+    let initrd = bench.initrd(&program)?;
     let guest = Guest {
         bench,
         initrd: &initrd,
@@ -46,23 +43,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
         memory: MEMORY,
         placement: Placement::Pinned,
     };
-    let mut runs = Runs::default();
-    for number in 1..=bench.runs {
-        for place in Place::ALL {
-            let mut command = match place {
-                Place::Native => native(bench, &program, &disk)?,
-                Place::Viv => Contender::Viv.command(&guest),
-                Place::Tcg => Contender::Tcg.command(&guest),
-            };
-            let mut session = Session::start(&mut command)?;
-            let timed = workloads::follow(&mut session).with_context(|| format!("workloads, {place}"))?;
-            let ended = session.end().with_context(|| format!("workloads, {place}"))?;
-            let rate = if place == Place::Viv { boot::rate(&ended.errors)? } else { None };
-            eprintln!("workloads {number} of {}, {place}: {:.1} s", bench.runs, ended.whole);
-            runs.add(place, timed, rate.map(|(_, rate)| rate));
-        }
-    }
-    runs.sum()
+    places::alternate("workloads", &guest, || native(bench, &program, &disk))
 }
 
 /// The program on the host, whose clock is then the guest's too. What it mounts is gone with it.

@@ -8,8 +8,8 @@
 //!   processors. [`session`]: one run of it, watched by its serial port.
 //! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
 //!   the host's too for as long as they run there.
-//! - [`host`], [`memory`], [`sample`], [`figures`], [`report`]: what the machine is, who has how much memory, medians,
-//!   ratios, tables.
+//! - [`places`]: the same rows in every place. [`host`], [`memory`], [`sample`], [`figures`], [`report`]: what the machine
+//!   is, who has how much memory, medians, ratios, tables.
 //!
 //! Runs alternate between the contenders, so that a machine that is slower for a while is so for both. Figures of
 //! one machine mean little; what is to be quoted is the ratio.
@@ -23,6 +23,7 @@ mod host;
 mod init;
 mod installed;
 mod memory;
+mod places;
 mod processors;
 mod report;
 mod rootfs;
@@ -137,12 +138,16 @@ impl Bench {
         })
     }
 
-    /// An initial RAM disk with this program as the first process, and the modules that it has to load.
-    fn initrd(&self, program: &[u8]) -> Result<Vec<u8>> {
-        match &self.image {
-            Some(image) => Ok(image.initrd(program)?),
-            None => initrd::assemble(program, &[]).context("building an initial RAM disk"),
-        }
+    /// Writes an initial RAM disk beside this program, with it as the first process and the modules that it has to load.
+    fn initrd(&self, program: &Path) -> Result<PathBuf> {
+        let content = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+        let assembled = match &self.image {
+            Some(image) => image.initrd(&content)?,
+            None => initrd::assemble(&content, &[]).context("building an initial RAM disk")?,
+        };
+        let path = program.with_extension("initrd");
+        fs::write(&path, assembled).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -51,9 +50,7 @@ pub struct Processors(BTreeMap<Place, BTreeMap<String, Sample>>);
 /// Runs everything alternately, as often as was asked for.
 pub fn measure(root: &Path, bench: &Bench) -> Result<Processors> {
     let program = workloads::compile(&root.join("xtask/guest/processors.rs"), &bench.directory)?;
-    let initrd = bench.directory.join("processors.initrd");
-    let content = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
-    fs::write(&initrd, bench.initrd(&content)?).with_context(|| format!("writing {}", initrd.display()))?;
+    let initrd = bench.initrd(&program)?;
     let guest = |kernel_words| Guest {
         bench,
         initrd: &initrd,

@@ -22,7 +22,7 @@ const BETWEEN: Duration = Duration::from_millis(200);
 
 /// What does what comes by the serial line, with the drivers that the image's initial RAM disk may lack.
 const SCRIPT: &str = "
-mkdir -p /root /work /tmp; mount -o ro /dev/vda /root
+mkdir -p /root /scratch /tmp; mount -o ro /dev/vda /root
 for driver in balloon mem; do
     insmod /root/lib/modules/$(uname -r)/kernel/drivers/virtio/virtio_$driver.ko 2>/dev/null
 done
@@ -208,11 +208,13 @@ fn balloon(resources: &Resources) -> u64 {
 fn memory_that_is_free_goes_back_to_the_host() {
     let mut guest = Guest::boot();
     let before = present(&guest.resources());
-    guest.run("mount -t tmpfs -o size=400M tmpfs /work; dd if=/dev/urandom of=/work/file bs=1M count=300");
+    guest.run(
+        "mount -t tmpfs -o size=400M tmpfs /scratch; dd if=/dev/urandom of=/scratch/file bs=1M count=300",
+    );
     let used = present(&guest.resources());
     // Of what was there before, some is free again.
     assert!(used >= before + 200, "{before} MiB before, {used} after 300 MiB were written");
-    guest.run("rm /work/file");
+    guest.run("rm /scratch/file");
     let after = guest.until("the memory comes back", |now| present(now) < before + 64);
     eprintln!(
         "{before} MiB before, {used} with 300 MiB of files, {} after they were removed",
@@ -225,10 +227,12 @@ fn memory_that_is_free_goes_back_to_the_host() {
 #[test]
 fn a_balloon_takes_memory_and_gives_it_back() {
     let mut guest = Guest::boot();
-    guest.run("mount -t tmpfs -o size=700M tmpfs /work; dd if=/dev/urandom of=/work/file bs=1M count=64");
-    let sum = guest.run("md5sum /work/file");
+    guest.run(
+        "mount -t tmpfs -o size=700M tmpfs /scratch; dd if=/dev/urandom of=/scratch/file bs=1M count=64",
+    );
+    let sum = guest.run("md5sum /scratch/file");
     // Work goes on meanwhile.
-    guest.run("(while :; do md5sum /work/file; done >/tmp/sums 2>&1) & true");
+    guest.run("(while :; do md5sum /scratch/file; done >/tmp/sums 2>&1) & true");
     for mebibytes in [300, 40, 350] {
         guest.ask(Request::Balloon { bytes: mebibytes * MIB });
         guest.until("the balloon has its size", |now| balloon(now) == mebibytes);
@@ -239,11 +243,11 @@ fn a_balloon_takes_memory_and_gives_it_back() {
     assert!(sums.lines().all(|line| sum.starts_with(line)), "{sums} is not {sum}");
 
     // More is asked for than the guest can spare: it takes back what it needs.
-    guest.run("dd if=/dev/urandom of=/work/more bs=1M count=450");
+    guest.run("dd if=/dev/urandom of=/scratch/more bs=1M count=450");
     let short = guest.until("the guest has taken memory back", |now| balloon(now) < 350);
     assert_eq!(short.balloon.expect("a balloon").wanted, 350 * MIB);
-    assert_eq!(guest.run("md5sum /work/file"), sum);
-    guest.run("rm /work/more");
+    assert_eq!(guest.run("md5sum /scratch/file"), sum);
+    guest.run("rm /scratch/more");
     guest.ask(Request::Balloon { bytes: 0 });
     guest.until("the balloon is empty", |now| balloon(now) == 0);
 }
@@ -265,12 +269,14 @@ fn memory_is_plugged_in_and_out() {
     guest.until_it_finds("[ $(awk '/^MemTotal/ { print $2 }' /proc/meminfo) -gt 930000 ]");
 
     // More than there was fits, and outlasts a move.
-    guest.run("mount -t tmpfs -o size=500M tmpfs /work; dd if=/dev/urandom of=/work/file bs=1M count=400");
-    let sum = guest.run("md5sum /work/file");
+    guest.run(
+        "mount -t tmpfs -o size=500M tmpfs /scratch; dd if=/dev/urandom of=/scratch/file bs=1M count=400",
+    );
+    let sum = guest.run("md5sum /scratch/file");
     let directory = tempfile::tempdir().expect("a directory");
     let mut guest = guest.move_by(&directory.path().join("snapshot"));
-    assert_eq!(guest.run("md5sum /work/file"), sum);
-    guest.run("rm /work/file");
+    assert_eq!(guest.run("md5sum /scratch/file"), sum);
+    guest.run("rm /scratch/file");
 
     assert!(guest.try_ask(Request::Memory { bytes: 255 * MIB }).is_err_and(|why| why.contains("ask for")));
     guest.ask(Request::Memory { bytes: 256 * MIB });
