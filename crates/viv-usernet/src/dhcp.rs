@@ -78,7 +78,8 @@ pub(crate) fn answer(config: &Config, message: &[u8]) -> Option<(Vec<u8>, Ipv4Ad
         transaction_id: request.transaction_id(),
         secs: 0,
         client_hardware_address: request.client_hardware_address(),
-        client_ip: if refused { Ipv4Addr::UNSPECIFIED } else { client },
+        // An offer has none (RFC 2131, table 3).
+        client_ip: if refused || kind == DhcpMessageType::Offer { Ipv4Addr::UNSPECIFIED } else { client },
         your_ip: if refused || inform { Ipv4Addr::UNSPECIFIED } else { network.guest },
         server_ip: network.gateway,
         router: (!refused).then_some(network.gateway),

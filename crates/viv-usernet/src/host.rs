@@ -1,6 +1,6 @@
 //! The host's side: sockets, and the descriptor that says which of them have something.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -195,9 +195,30 @@ pub(crate) fn receive_from(socket: &OwnedFd, data: &mut [u8]) -> Result<(usize, 
     Ok((read.min(length), peer))
 }
 
-/// Whether what goes to an address stays on the host. Nothing is sent for that.
+/// Whether what goes to an address stays on the host, or may. Nothing is sent for that.
 pub(crate) fn is_own(address: IpAddr) -> bool {
-    // The host picks the destination as the source when that is its own.
-    let Ok(probe) = connect_datagram(SocketAddr::new(address, 9)) else { return false };
-    local_address(&probe).is_some_and(|local| local.ip() == address)
+    // The host picks the destination as the source when that is its own; but for the second address of a subnet, the first.
+    match connect_datagram(SocketAddr::new(address, 9)) {
+        Ok(probe) => {
+            local_address(&probe).is_none_or(|local| local.ip() == address) || takes_as_its_own(address)
+        }
+        // Where the host has no way to, there is nothing to reach.
+        Err(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::PERM | Errno::INVAL) => false,
+        Err(_) => true,
+    }
+}
+
+/// Whether the host lets a socket have an address that is not everybody's to have (`ip_nonlocal_bind`).
+fn takes_as_its_own(address: IpAddr) -> bool {
+    let binds = |address| {
+        let bound = socket(address, SocketType::DGRAM, None)
+            .and_then(|probe| net::bind(&probe, &SocketAddr::new(address, 0)));
+        !matches!(bound, Err(Errno::ADDRNOTAVAIL))
+    };
+    // Documentation's own (RFC 5737, RFC 3849): nobody's.
+    let nobodys = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    };
+    binds(address) && !binds(nobodys)
 }

@@ -132,20 +132,32 @@ impl Connection {
     }
 
     /// A segment of the guest's.
-    pub(super) fn segment(&mut self, core: &Core, budgets: &mut Budgets, segment: &Segment<'_>) {
+    pub(super) fn segment(
+        &mut self,
+        core: &mut Core,
+        budgets: &mut Budgets,
+        token: Token,
+        segment: &Segment<'_>,
+    ) {
         match self.phase {
             Phase::Connecting => {
                 if segment.flags.rst {
                     self.abort();
                 }
             }
-            Phase::Offered => self.answer_to_offer(budgets, segment),
+            Phase::Offered => self.answer_to_offer(core, budgets, token, segment),
             Phase::Calling => self.answer_to_call(core, segment),
-            Phase::Open => self.open_segment(budgets, segment),
+            Phase::Open => self.open_segment(core, budgets, token, segment),
         }
     }
 
-    fn answer_to_offer(&mut self, budgets: &mut Budgets, segment: &Segment<'_>) {
+    fn answer_to_offer(
+        &mut self,
+        core: &mut Core,
+        budgets: &mut Budgets,
+        token: Token,
+        segment: &Segment<'_>,
+    ) {
         let flags = segment.flags;
         if flags.rst {
             if segment.seq == self.receiver.next {
@@ -156,7 +168,7 @@ impl Connection {
             self.owed = true;
         } else if flags.ack && segment.ack == self.sender.first.plus(1) {
             self.open();
-            self.open_segment(budgets, segment);
+            self.open_segment(core, budgets, token, segment);
         }
     }
 
@@ -184,7 +196,7 @@ impl Connection {
         self.alarm.clear();
     }
 
-    fn open_segment(&mut self, budgets: &mut Budgets, segment: &Segment<'_>) {
+    fn open_segment(&mut self, core: &mut Core, budgets: &mut Budgets, token: Token, segment: &Segment<'_>) {
         let flags = segment.flags;
         if flags.rst {
             // Only the exact number is believed (RFC 5961, 3).
@@ -205,9 +217,10 @@ impl Connection {
                 return;
             }
             send::Acknowledged::Nothing => self.retries = 0,
+            // What is still under way is waited for anew (RFC 6298, 5.2 and 5.3).
             send::Acknowledged::Data => {
                 self.retries = 0;
-                self.alarm.clear();
+                if self.sender.in_flight() == 0 { self.alarm.clear() } else { self.arm(core, token) }
             }
         }
         match self.receiver.take(budgets, &self.socket, segment) {

@@ -100,7 +100,7 @@ impl Connections {
             return self.unknown(core, &segment);
         };
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.segment(core, &mut self.budgets, &segment);
+            connection.segment(core, &mut self.budgets, Token::Connection(id), &segment);
         }
         self.settle(core, id);
     }

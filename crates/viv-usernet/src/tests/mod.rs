@@ -127,12 +127,17 @@ impl Guest {
 
     /// Lets everybody act once.
     pub fn step(&mut self) {
+        self.step_with(|card, frame| card.to_guest.push_back(frame.to_vec()));
+    }
+
+    /// The same, with frames on their way to the guest in other hands.
+    fn step_with(&mut self, mut deliver: impl FnMut(&mut Card, &[u8])) {
         self.net.poll();
         let mut frame = Vec::new();
         while let Some(offload) = self.net.receive(&mut frame) {
             assert_eq!(offload, Offload::default(), "nothing more was agreed on");
             assert!(frame.len() <= 1514, "{} bytes in a frame", frame.len());
-            self.card.to_guest.push_back(frame.clone());
+            deliver(&mut self.card, &frame);
         }
         let now = Moment::from_micros(i64::try_from(self.start.elapsed().as_micros()).unwrap());
         self.interface.poll(now, &mut self.card, &mut self.sockets);
@@ -145,10 +150,20 @@ impl Guest {
     }
 
     /// Goes on until `done` gives something.
-    pub fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub fn until<T>(&mut self, what: &str, done: impl FnMut(&mut Self) -> Option<T>) -> T {
+        self.until_with(what, |card, frame| card.to_guest.push_back(frame.to_vec()), done)
+    }
+
+    /// The same, with frames on their way to the guest in other hands.
+    pub fn until_with<T>(
+        &mut self,
+        what: &str,
+        mut deliver: impl FnMut(&mut Card, &[u8]),
+        mut done: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
-            self.step();
+            self.step_with(&mut deliver);
             if let Some(value) = done(self) {
                 return value;
             }

@@ -7,7 +7,7 @@ use std::thread;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 
-use super::{Guest, gateway, open, pattern};
+use super::{Card, Guest, gateway, open, pattern};
 
 const LENGTH: usize = 3 << 20;
 
@@ -25,14 +25,7 @@ fn exchange(guest: &mut Guest, handle: SocketHandle, data: &[u8], expected: usiz
         if sent < data.len() && socket.can_send() {
             sent += socket.send_slice(&data[sent..]).unwrap();
         }
-        while socket.can_recv() {
-            socket
-                .recv(|part| {
-                    received.extend(&*part);
-                    (part.len(), ())
-                })
-                .unwrap();
-        }
+        receive(guest, handle, &mut received);
         (sent == data.len() && received.len() >= expected).then_some(())
     });
     received
@@ -203,26 +196,54 @@ fn frames_that_are_lost_are_sent_again() {
     let expected = data.clone();
     let sender = thread::spawn(move || stream.write_all(&data));
     let (mut received, mut count) = (Vec::<u8>::new(), 0_u32);
-    guest.until("data past losses", |guest| {
-        // One frame of 50 is lost on its way to the guest.
-        let mut frame = Vec::new();
-        while guest.net.receive(&mut frame).is_some() {
-            count += 1;
-            if !count.is_multiple_of(50) {
-                guest.card.to_guest.push_back(frame.clone());
-            }
+    // One frame of 50 is lost on its way to the guest.
+    let lossy = |card: &mut Card, frame: &[u8]| {
+        count += 1;
+        if !count.is_multiple_of(50) {
+            card.to_guest.push_back(frame.to_vec());
         }
-        let socket = guest.tcp(handle);
-        while socket.can_recv() {
-            socket
-                .recv(|part| {
-                    received.extend(&*part);
-                    (part.len(), ())
-                })
-                .unwrap();
-        }
+    };
+    guest.until_with("data past losses", lossy, |guest| {
+        receive(guest, handle, &mut received);
         (received.len() >= expected.len()).then_some(())
     });
     assert!(received == expected);
     sender.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_last_frame_is_sent_again_though_what_came_before_it_arrived() {
+    let (listener, address) = listener("127.0.0.1:0");
+    let mut guest = Guest::new(open());
+    let handle = guest.connected(address, 40_000, 32 << 10);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(b"head").unwrap();
+    // The first frame is delivered once the second is under way, which is lost.
+    let (mut head, mut lost) = (None, false);
+    let hand_on = |card: &mut Card, frame: &[u8]| {
+        if !lost && frame.ends_with(b"head") {
+            head = Some(frame.to_vec());
+            stream.write_all(b"tail").unwrap();
+        } else if !lost && frame.ends_with(b"tail") {
+            lost = true;
+            card.to_guest.extend(head.take());
+        } else {
+            card.to_guest.push_back(frame.to_vec());
+        }
+    };
+    let mut received = Vec::new();
+    guest.until_with("what was lost", hand_on, |guest| {
+        receive(guest, handle, &mut received);
+        (received == b"headtail").then_some(())
+    });
+    assert!(lost);
+}
+
+/// Takes what has come.
+fn receive(guest: &mut Guest, handle: SocketHandle, received: &mut Vec<u8>) {
+    let socket = guest.tcp(handle);
+    while socket.can_recv() {
+        socket.recv(|part| (part.len(), received.extend(&*part))).unwrap();
+    }
 }

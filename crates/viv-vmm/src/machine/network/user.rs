@@ -70,8 +70,6 @@ fn offload(header: VnetHeader) -> Offload {
     let VnetHeader { flags, gso_type, gso_size, csum_start, csum_offset, .. } = header;
     let checksum = if flags & VnetHeader::NEEDS_CSUM != 0 {
         Checksum::Partial { start: csum_start, offset: csum_offset }
-    } else if flags & VnetHeader::DATA_VALID != 0 {
-        Checksum::Valid
     } else {
         Checksum::None
     };
