@@ -71,6 +71,11 @@ pub trait Disk: Send + Sync {
     /// Whether it can only be read.
     fn read_only(&self) -> bool;
 
+    /// How long the file on the host is that the disk is in; of a chain, the one in front. In bytes.
+    fn file_length(&self) -> u64 {
+        self.size()
+    }
+
     /// The least that can be written without reading what is around it, in bytes: a power of two, at least [`SECTOR`].
     fn physical_block(&self) -> u32 {
         SECTOR as u32

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -79,14 +80,16 @@ impl Uring {
     /// A ring for `disk`, which must be raw. Fails where the kernel is too old for what is used here, or forbids it.
     pub(crate) fn new(disk: Arc<dyn Disk>) -> io::Result<Self> {
         let unsupported = |reason| io::Error::new(io::ErrorKind::Unsupported, reason);
-        let ring = IoUring::new(DEPTH.into())?;
+        // Since Linux 5.10 a ring can be made that does these things and no others.
+        let old = |_| unsupported("the host's kernel is older than Linux 5.10, or forbids it");
+        let ring = IoUring::builder().setup_r_disabled().build(DEPTH.into()).map_err(old)?;
         let features = ring.params();
-        // Linux 5.9 and later. Completions must not get lost, and pieces may go once they are submitted.
+        // Completions must not get lost, and pieces may go once they are submitted.
         if !(features.is_feature_nodrop()
             && features.is_feature_submit_stable()
             && features.is_feature_poll_32bits())
         {
-            return Err(unsupported("the host's kernel is older than Linux 5.9"));
+            return Err(unsupported("the host's kernel lacks features that are needed"));
         }
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
@@ -94,6 +97,10 @@ impl Uring {
         if !used.iter().all(|&code| probe.is_supported(code)) {
             return Err(unsupported("the host's kernel lacks operations that are needed"));
         }
+        // Filters of system calls do not see what a ring is asked to do.
+        let mut restrictions = used.map(Restriction::sqe_op);
+        ring.submitter().register_restrictions(&mut restrictions)?;
+        ring.submitter().register_enable_rings()?;
         // Not registered with the ring: the kernel lets go of what is some time after the ring or its process is gone,
         // and until then the file would be locked.
         let file = disk.as_raw().ok_or_else(|| unsupported("the disk is not raw"))?.file();

@@ -28,7 +28,7 @@ use crate::uring::Uring;
 use crate::{Disk, DiskError};
 use pool::{BUFFER, Pool, perform};
 
-/// The most requests that should run at a time, for each disk.
+/// From how many requests on that run at a time no more should be started, for each disk.
 pub const DEPTH: u16 = 256;
 
 /// What is asked of a disk.

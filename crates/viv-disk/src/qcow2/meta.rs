@@ -28,8 +28,9 @@ use crate::storage::Storage;
 
 /// Bytes of L2 tables in memory; as few as possible in tests, so that they do not stay there.
 const CACHE: u64 = if cfg!(test) { 0 } else { 16 << 20 };
-/// References that have ended and are still counted, at the most.
-const MAX_ENDED: usize = 1 << 16;
+/// Bytes of clusters to which references have ended and that are still counted, at the most: by so much a file can grow
+/// that is not given out again meanwhile.
+const MAX_ENDED: u64 = 256 << 20;
 /// L1 entries that are written together: those of a sector.
 const L1_PIECE: u64 = 64;
 
@@ -259,7 +260,8 @@ impl Meta {
         if self.failed {
             return Err(Self::bad(file, "it could not be written before; open it again".into()));
         }
-        if self.ended.len() > MAX_ENDED { self.commit(file) } else { Ok(()) }
+        let ended = self.geometry.offset_of(self.ended.len() as u64);
+        if ended > MAX_ENDED { self.commit(file) } else { Ok(()) }
     }
 
     /// Moves the L1 table to where it has `entries`; where that is. The header has to name it before the next commit.
@@ -349,19 +351,22 @@ impl Meta {
             match &mut free {
                 Some((_, end)) if *end == cluster => *end = end.saturating_add(1),
                 _ => {
-                    self.discard(file, free)?;
+                    self.discard(file, free);
                     free = Some((cluster, cluster.saturating_add(1)));
                 }
             }
         }
-        self.discard(file, free)?;
+        self.discard(file, free);
         self.refcounts.write_blocks(file)
     }
 
-    fn discard(&self, file: &dyn Storage, clusters: Option<(u64, u64)>) -> Result<(), DiskError> {
-        let Some((first, end)) = clusters else { return Ok(()) };
+    /// Gives clusters back to the host, which is no loss if it does not take them: they are free all the same.
+    fn discard(&self, file: &dyn Storage, clusters: Option<(u64, u64)>) {
+        let Some((first, end)) = clusters else { return };
         let begin = self.geometry.offset_of(first);
-        file.discard(begin, self.geometry.offset_of(end).saturating_sub(begin))
+        if let Err(error) = file.discard(begin, self.geometry.offset_of(end).saturating_sub(begin)) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "space is not given back");
+        }
     }
 }
 

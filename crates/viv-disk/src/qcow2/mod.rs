@@ -215,6 +215,10 @@ impl Disk for Qcow2Disk {
         self.read_only
     }
 
+    fn file_length(&self) -> u64 {
+        self.file.length().unwrap_or(0)
+    }
+
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         check_range(offset, length_of(data), self.size)?;
         self.read(offset, data)

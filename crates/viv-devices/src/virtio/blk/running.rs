@@ -2,7 +2,7 @@
 
 use std::io;
 
-use viv_disk::aio::{Aio, Completion, DEPTH, Request, Scatter};
+use viv_disk::aio::{Aio, Completion, DEPTH, Operation, Request, Scatter};
 
 use super::regs::status;
 use super::request::{Asked, Reader, Work};
@@ -19,6 +19,10 @@ pub(super) struct Running {
     jobs: Vec<Option<Job>>,
     free: Vec<usize>,
     ended: Vec<Completion>,
+    /// How many requests to the disk are under way: a chain may be several.
+    requests: usize,
+    /// The tag of the first job: those before it are of jobs that were given up.
+    first_tag: u64,
 }
 
 /// A chain that the disk has.
@@ -26,8 +30,10 @@ struct Job {
     queue: u16,
     head: u16,
     status: Buffers,
-    /// The bytes before the status that are written unless it fails.
+    /// The bytes before the status.
     room: u64,
+    /// Whether they are written unless it fails.
+    reads: bool,
     /// How many requests to the disk it still waits for.
     left: usize,
     failed: bool,
@@ -47,7 +53,8 @@ pub(super) enum Halt {
 
 impl Running {
     pub(super) fn new(reader: Reader, aio: Box<dyn Aio>, throttle: Option<Throttle>) -> Self {
-        Self { reader, throttle, aio, jobs: Vec::new(), free: Vec::new(), ended: Vec::new() }
+        let (jobs, free, ended) = Default::default();
+        Self { reader, throttle, aio, jobs, free, ended, requests: 0, first_tag: 0 }
     }
 
     /// How many chains the disk has.
@@ -57,7 +64,7 @@ impl Running {
 
     /// Whether it takes no more of them.
     pub(super) fn is_full(&self) -> bool {
-        self.count() >= usize::from(DEPTH)
+        self.requests >= usize::from(DEPTH)
     }
 
     /// Reads a chain of `queue` and starts it. With [`Outcome::Later`], `halt` says why.
@@ -84,8 +91,10 @@ impl Running {
             *halt = Some(Halt::Throttled);
             return Ok(Outcome::Later);
         }
-        let job = Job { queue, head: chain.head, status, room, left: work.parts(), failed: false };
-        let tag = self.insert(job);
+        let left = work.parts();
+        let reads = matches!(work, Work::Transfer { operation: Operation::Read, .. });
+        let tag = self.insert(Job { queue, head: chain.head, status, room, reads, left, failed: false });
+        self.requests = self.requests.saturating_add(left);
         match work {
             Work::Answer(..) => {}
             Work::Transfer { operation, offset, length, data } => {
@@ -109,7 +118,7 @@ impl Running {
         if let Some(place) = self.jobs.get_mut(index) {
             *place = Some(job);
         }
-        index as u64
+        self.first_tag.wrapping_add(index as u64)
     }
 
     /// Hands on what was started.
@@ -136,17 +145,20 @@ impl Running {
         given
     }
 
-    /// Gives up on all that is under way.
+    /// Gives up on all that is under way. Should the disk come to the end of it after all, it is of no job any longer.
     pub(super) fn forget(&mut self) {
+        self.first_tag = self.first_tag.wrapping_add(self.jobs.len() as u64);
+        self.requests = 0;
         self.jobs.clear();
         self.free.clear();
     }
 
     fn end(&mut self, Completion { tag, result }: Completion) -> Option<Result<Given, RingError>> {
-        let index = usize::try_from(tag).ok()?;
+        let index = usize::try_from(tag.wrapping_sub(self.first_tag)).ok()?;
         let place = self.jobs.get_mut(index)?;
         let job = place.as_mut()?;
         job.left = job.left.saturating_sub(1);
+        self.requests = self.requests.saturating_sub(1);
         if let Err(error) = result {
             tracing::warn!(error = &error as &dyn std::error::Error, "disk request failed");
             job.failed = true;
@@ -154,10 +166,12 @@ impl Running {
         if job.left > 0 {
             return None;
         }
-        let Job { queue, head, mut status, room, failed, .. } = place.take()?;
+        let Job { queue, head, mut status, room, reads, failed, .. } = place.take()?;
         self.free.push(index);
-        let (code, written) = if failed { (status::IOERR, 0) } else { (status::OK, room) };
-        Some(status.write(&[code]).map(|_| (queue, head, with_status(written))))
+        let code = if failed { status::IOERR } else { status::OK };
+        // The first byte that was not written ends what counts (VIRTIO 1.3, 2.7.8.2).
+        let written = if room == 0 || reads && !failed { with_status(room) } else { 0 };
+        Some(status.write(&[code]).map(|_| (queue, head, written)))
     }
 }
 

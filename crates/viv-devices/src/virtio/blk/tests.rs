@@ -480,6 +480,24 @@ fn a_disk_that_was_saved_at_work_goes_on_elsewhere() {
 }
 
 #[test]
+fn a_request_for_many_ranges_counts_as_many() {
+    let mut slow = Slow::new(1);
+    let ranges: Vec<u8> = (0..16).flat_map(|sector| range(sector, 1, 0)).collect();
+    for _ in 0..40 {
+        let header = slow.driver.data(&[u64::from(request::DISCARD), 0].map(u64::to_le_bytes).concat());
+        let (ranges, code) = (slow.driver.data(&ranges), slow.driver.data(&[0xee]));
+        slow.driver.add_indirect(0, &[(header, 16, false), (ranges, 256, false), (code, 1, true)]);
+    }
+    slow.driver.kick(0);
+    assert_eq!(slow.running(), usize::from(viv_disk::aio::DEPTH));
+    while slow.running() > 0 {
+        slow.end(0);
+        slow.driver.worker.process();
+    }
+    assert_eq!(slow.driver.used(0).len(), 40);
+}
+
+#[test]
 fn what_exceeds_the_limits_waits_for_its_time() {
     let clock = Arc::<ManualClock>::default();
     let limited = |alarm: &Arc<Alarm>| {

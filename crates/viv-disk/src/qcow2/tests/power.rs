@@ -54,6 +54,23 @@ fn a_power_cut_loses_nothing_that_was_flushed() {
     }
 }
 
+#[test]
+fn a_host_that_takes_no_space_back_is_no_loss() {
+    let recorder = Recorder::default();
+    write_new(&recorder, 1 << 20, &CreateOptions::default()).unwrap();
+    recorder.keep_space();
+    let disk = Qcow2Disk::over(Box::new(recorder.clone()), Access::ReadWrite, None).unwrap();
+    for value in 1..5 {
+        disk.write_at(0, &filled(value, 1 << 20)).unwrap();
+        disk.flush().unwrap();
+        disk.discard(0, 1 << 20).unwrap();
+        disk.flush().unwrap();
+    }
+    disk.write_at(0, &filled(7, 1 << 20)).unwrap();
+    drop(disk);
+    verify(&recorder.bytes(), &vec![vec![7]; 2048], "space that is kept");
+}
+
 /// A random load, and cuts at random moments of it.
 fn load(seed: u64, cuts: u64, qemu: bool) {
     let mut random = Random::new(seed);

@@ -22,6 +22,7 @@ enum Change {
 struct Contents {
     bytes: Vec<u8>,
     log: Vec<Change>,
+    keeps_space: bool,
 }
 
 /// The file; clones are the same one.
@@ -30,7 +31,12 @@ pub(super) struct Recorder(Arc<Mutex<Contents>>);
 
 impl Recorder {
     pub(super) fn holding(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Contents { bytes, log: Vec::new() })))
+        Self(Arc::new(Mutex::new(Contents { bytes, ..Contents::default() })))
+    }
+
+    /// Refuses to give space back from here on.
+    pub(super) fn keep_space(&self) {
+        self.0.lock().unwrap().keeps_space = true;
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -74,7 +80,7 @@ impl Recorder {
     }
 
     fn change(&self, change: Change) -> Result<(), DiskError> {
-        let Contents { bytes, log } = &mut *self.0.lock().unwrap();
+        let Contents { bytes, log, .. } = &mut *self.0.lock().unwrap();
         match &change {
             Change::Write(offset, data) => write(bytes, *offset as usize, data),
             Change::Discard(offset, length) => discard(bytes, *offset, *length),
@@ -130,6 +136,10 @@ impl Storage for Recorder {
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        if self.0.lock().unwrap().keeps_space {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(DiskError::io("free space in", self.path())(full));
+        }
         self.change(Change::Discard(offset, length))
     }
 }
