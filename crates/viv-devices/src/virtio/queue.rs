@@ -87,9 +87,13 @@ pub enum RingError {
 pub enum Outcome {
     /// It is finished, with so many bytes written into its writable buffers.
     Done(u32),
+    /// The same, and it was so much work that others have their turn now.
+    DoneForNow(u32),
     /// It cannot be finished now. It stays in the ring, and its buffers may be looked at again as if for the
     /// first time; more requests would not help.
     Later,
+    /// A part of it is done. It stays in the ring, and goes on when others have had their turn.
+    Continues,
     /// It runs by itself now, and the device gives it back by [`Virtqueue::complete`].
     Started,
 }
@@ -100,6 +104,8 @@ enum Step {
     Used(u16),
     /// None was, but there may be more to do.
     Passed,
+    /// There is more to do, at the next turn.
+    Enough,
     /// There are no more requests.
     Empty,
     /// What is waited for is not a request.
@@ -167,6 +173,14 @@ impl Virtqueue {
             let Some(mut chain) = queue.pop()? else { return Ok(Step::Empty) };
             match handle(&mut chain)? {
                 Outcome::Done(written) => queue.give_back(&[(chain.head, written)]),
+                Outcome::DoneForNow(written) => {
+                    queue.give_back(&[(chain.head, written)])?;
+                    Ok(Step::Enough)
+                }
+                Outcome::Continues => {
+                    queue.take_again(1);
+                    Ok(Step::Enough)
+                }
                 Outcome::Later => {
                     queue.take_again(1);
                     Ok(Step::Later)
@@ -240,6 +254,7 @@ impl Virtqueue {
                 match step(self)? {
                     Step::Used(count) => turns = turns.saturating_sub(count),
                     Step::Passed => turns = turns.saturating_sub(1),
+                    Step::Enough => turns = 0,
                     Step::Empty => break,
                     // Notifications stay as they are: off, unless more requests would help.
                     Step::Later => return Ok(()),
@@ -313,7 +328,7 @@ impl Virtqueue {
         let bad = |reason| Err(RingError::Chain { head, reason });
 
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
-        let (mut ended, mut count) = (false, 0_usize);
+        let (mut ended, mut count, mut bytes) = (false, 0_usize, 0_u32);
         for descriptor in descriptors {
             count = count.saturating_add(1);
             if count > MAX_CHAIN {
@@ -324,6 +339,9 @@ impl Virtqueue {
             if part.1 == 0 {
                 continue;
             }
+            // VIRTIO 1.3, 2.7.5: no chain is longer than 2³² bytes.
+            let Some(sum) = bytes.checked_add(part.1) else { return bad("has 4 GiB of buffers") };
+            bytes = sum;
             if !self.memory.check_range(part.0, part.1 as usize) {
                 return bad("has a buffer outside RAM");
             }

@@ -39,6 +39,8 @@ const NAME: &str = "virtio-balloon";
 const QUEUE_SIZE: u16 = 128;
 /// How many pages of one request are given back. Linux puts 256 into one.
 const MAX_PAGES: usize = 4096;
+/// How many bytes are given back before others have their turn. Linux reports 64 MiB at a time at the most.
+const TURN: u64 = 256 << 20;
 
 /// A balloon.
 #[derive(Default)]
@@ -138,7 +140,7 @@ fn inflate(chain: &mut Chain, memory: &GuestMemory) -> Result<Outcome, RingError
 /// Gives back the pages that are reported as free.
 fn report(free: &Buffers, memory: &GuestMemory) -> Outcome {
     free.ranges().for_each(|range| take(memory, range));
-    Outcome::Done(0)
+    if free.remaining() >= TURN { Outcome::DoneForNow(0) } else { Outcome::Done(0) }
 }
 
 /// Gives pages back. A host that does not take them leaves them to the guest, to whom it makes no difference.

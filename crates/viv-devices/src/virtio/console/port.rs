@@ -8,6 +8,8 @@ use crate::virtio::queue::{Outcome, RingError};
 
 /// How many bytes are moved at a time.
 const CHUNK: usize = 4096;
+/// How many bytes of the guest's are taken before others have their turn.
+const TURN: usize = 1 << 20;
 
 /// What a back end has to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,15 +140,19 @@ impl Port {
     pub(super) fn drain(&mut self, buffers: &mut Buffers) -> Result<Outcome, RingError> {
         buffers.skip(self.state.taken as usize)?;
         let mut data = [0; CHUNK];
-        while let count @ 1.. = buffers.read(&mut data)? {
+        for _ in 0..TURN / CHUNK {
+            let count = buffers.read(&mut data)?;
+            if count == 0 {
+                self.state.taken = 0;
+                return Ok(Outcome::Done(0));
+            }
             let taken = self.backend.write(data.get(..count).unwrap_or_default()).min(count);
             self.state.taken = self.state.taken.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
             if taken < count {
                 return Ok(Outcome::Later);
             }
         }
-        self.state.taken = 0;
-        Ok(Outcome::Done(0))
+        Ok(Outcome::Continues)
     }
 
     pub(super) fn reset(&mut self) {

@@ -302,6 +302,26 @@ fn the_guest_waits_when_the_host_does_not_read() {
 }
 
 #[test]
+fn a_long_buffer_is_taken_in_turns() {
+    let mut bench = Bench::new();
+    bench.open_all();
+    bench.wires[0].wire().room = usize::MAX;
+    let data: Vec<u8> = (0..70_000_u32).map(|i| (i % 249) as u8).collect();
+    // The same bytes over and over, for guest memory is small.
+    let part = (bench.driver.data(&data), data.len() as u32, false);
+    bench.driver.add_indirect(1, &vec![part; 40]);
+    bench.driver.ring(1);
+    let taken = |bench: &Bench| bench.wires[0].wire().from_guest.len();
+    let mut before = 0;
+    while bench.driver.used(1).is_empty() {
+        bench.driver.worker.process();
+        assert!(taken(&bench) - before <= 1 << 20);
+        before = taken(&bench);
+    }
+    assert!(bench.wires[0].wire().from_guest == data.repeat(40));
+}
+
+#[test]
 fn a_saved_console_knows_what_the_guest_is_still_to_be_told() {
     let mut bench = Bench::new();
     bench.open_all();

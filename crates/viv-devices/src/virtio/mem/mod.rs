@@ -159,6 +159,7 @@ impl Blocks {
         }
     }
 
+    /// Serves a request, after which others have their turn: it may be for many gigabytes.
     fn serve(&mut self, chain: &mut Chain) -> Result<Outcome, RingError> {
         let mut bytes = [0; REQUEST];
         let answer = if chain.readable.read(&mut bytes)? < REQUEST {
@@ -169,7 +170,7 @@ impl Blocks {
             self.carry_out(u16::from_le_bytes([k0, k1]), address, u16::from_le_bytes([c0, c1]))
         };
         let written = chain.writable.write(&answer.encode())?;
-        Ok(Outcome::Done(u32::try_from(written).unwrap_or(u32::MAX)))
+        Ok(Outcome::DoneForNow(u32::try_from(written).unwrap_or(u32::MAX)))
     }
 }
 

@@ -65,6 +65,11 @@ impl VnetHeader {
         }
     }
 
+    /// The same for who must not be told, or believed, that the checksum is right.
+    pub(super) fn unverified(self) -> Self {
+        Self { flags: self.flags & !Self::DATA_VALID, ..self }
+    }
+
     /// What whoever gets the frame must be able to do; `None` if that is nothing we know.
     pub(super) fn needs(self) -> Option<Offloads> {
         let checksum =

@@ -102,7 +102,8 @@ impl Pair {
     pub(super) fn send(&mut self, chain: &mut Chain, offloads: Offloads) -> Result<Outcome, RingError> {
         let mut header = [0; VnetHeader::LENGTH];
         let is_whole = chain.readable.read(&mut header)? == header.len();
-        let header = VnetHeader::from_bytes(header);
+        // What a driver sends nobody has verified (5.1.6.2.1).
+        let header = VnetHeader::from_bytes(header).unverified();
         let is_allowed = header.needs().is_some_and(|needs| offloads.contains(needs));
         let length = usize::try_from(chain.readable.remaining()).unwrap_or(usize::MAX);
         let Some(frame) = self.outgoing.get_mut(..length).filter(|frame| frame.len() >= MIN_FRAME) else {
@@ -139,7 +140,9 @@ impl Pair {
         if !rules.accept(header, frame) {
             return Ok(Filled::Dropped);
         }
-        let filled = write(gather, header, frame, rules.mergeable)?;
+        // Without GUEST_CSUM the flags are 0 (5.1.6.4.1).
+        let told = if rules.offloads.contains(Offloads::CHECKSUM) { header } else { header.unverified() };
+        let filled = write(gather, told, frame, rules.mergeable)?;
         if filled == Filled::NoRoom {
             self.waiting = Some(Waiting { header, frame: frame.to_vec() });
         }
