@@ -74,13 +74,15 @@ impl Jail {
         &self.missing.0
     }
 
-    /// Locks the door: no more threads, hardly more descriptors, and the calling thread under its own filter.
+    /// Locks the door: no more threads, hardly more descriptors, and the calling thread under its own filter. Returns what
+    /// the host did not permit of all, each in one line.
     ///
     /// # Errors
     /// When the host does not take the filter.
-    pub fn lock(mut self) -> Result<(), JailError> {
+    pub fn lock(mut self) -> Result<Vec<String>, JailError> {
         limits::lock(self.network, &mut self.missing);
-        confine(ThreadKind::Control)
+        confine(ThreadKind::Control)?;
+        Ok(self.missing.0)
     }
 }
 

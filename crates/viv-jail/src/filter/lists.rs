@@ -2,7 +2,7 @@
 
 use libc::*;
 
-use super::rule::Test::{Is, Lacks, Masked, OwnProcess};
+use super::rule::Test::{Is, Lacks, Masked, NotZero, OwnProcess};
 use super::rule::{Rule, Test, any, when};
 
 /// Bits of a mapping's rights, the third argument of mmap and mprotect, that no thread may ask for.
@@ -26,7 +26,8 @@ pub(super) const EVERY_THREAD: &[Rule] = &[
     when(SYS_mmap, NO_CODE),
     when(SYS_mprotect, NO_CODE),
     any(SYS_munmap),
-    any(SYS_mremap),
+    // With a length of 0 it would make a second mapping of shared memory, code among it.
+    when(SYS_mremap, &[NotZero(1)]),
     any(SYS_madvise),
     any(SYS_brk),
     any(SYS_futex),

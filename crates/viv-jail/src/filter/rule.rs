@@ -15,15 +15,17 @@ pub(super) struct Rule {
     tests: &'static [Test],
 }
 
-/// What an argument has to be; the first has number 0. All are 32 bits wide to the kernel but for [`Test::Lacks`].
+/// What an argument has to be; the first has number 0. They are 32 bits wide to the kernel where not said otherwise.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Test {
     /// This value.
     Is(u8, u32),
     /// This value in the bits of the mask.
     Masked(u8, u32, u32),
-    /// None of these bits.
+    /// None of these bits, of 64.
     Lacks(u8, u64),
+    /// Not 0, in 64 bits.
+    NotZero(u8),
     /// The number of this process.
     OwnProcess(u8),
 }
@@ -47,6 +49,7 @@ impl Test {
                 (argument, Dword, SeccompCmpOp::MaskedEq(u64::from(mask)), u64::from(value))
             }
             Self::Lacks(argument, bits) => (argument, Qword, SeccompCmpOp::MaskedEq(bits), 0),
+            Self::NotZero(argument) => (argument, Qword, SeccompCmpOp::Ne, 0),
             Self::OwnProcess(argument) => (argument, Dword, SeccompCmpOp::Eq, u64::from(std::process::id())),
         };
         SeccompCondition::new(argument, length, operator, value)
