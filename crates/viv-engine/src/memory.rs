@@ -19,7 +19,7 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
 
-pub use presence::{give_back, present, present_in};
+pub use presence::{give_back, present, present_bytes, present_in};
 
 /// Guest RAM as engines and devices share it. Clones are handles to the same memory.
 pub type GuestMemory = GuestMemoryMmap<PageRecord>;

@@ -36,7 +36,7 @@ pub enum ChannelError {
     #[error("a control message is not understood")]
     Malformed(#[source] serde_json::Error),
     /// More descriptors than the protocol allows.
-    #[error("more than {} descriptors came with a control message", Fds::MAX)]
+    #[error("more descriptors came with a control message than the protocol allows")]
     TooManyFds,
     /// A value cannot be put into JSON: a path that is not UTF-8.
     #[error("a control message cannot be written; are all paths UTF-8?")]
@@ -87,12 +87,20 @@ pub(crate) fn send_line(
 }
 
 /// The receiving end: collects bytes into lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LineReader {
     buffer: Vec<u8>,
     /// How much of `buffer` was searched for a newline.
     searched: usize,
     fds: Vec<OwnedFd>,
+    /// How many descriptors may come before they are taken.
+    most_fds: usize,
+}
+
+impl Default for LineReader {
+    fn default() -> Self {
+        Self { buffer: Vec::new(), searched: 0, fds: Vec::new(), most_fds: Fds::MAX }
+    }
 }
 
 /// What [`LineReader::fill`] found.
@@ -107,6 +115,11 @@ pub(crate) enum Filled {
 }
 
 impl LineReader {
+    /// One for lines with no descriptors beside them.
+    pub(crate) fn without_descriptors() -> Self {
+        Self { most_fds: 0, ..Self::default() }
+    }
+
     /// Receives once, waiting unless `flags` say otherwise.
     pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Filled, ChannelError> {
         let mut bytes = [0; 16 << 10];
@@ -134,7 +147,7 @@ impl LineReader {
                 self.fds.extend(fds);
             }
         }
-        if message.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > Fds::MAX {
+        if message.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > self.most_fds {
             return Err(ChannelError::TooManyFds);
         }
         if message.bytes == 0 {
@@ -207,6 +220,17 @@ mod tests {
         assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
         assert_eq!(reader.wait::<String>(b.as_fd()).unwrap().as_deref(), Some("two"));
         assert_eq!(reader.wait::<String>(b.as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn descriptors_are_refused_where_none_are_due() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        send_line(a.as_fd(), &"one", &[write]).unwrap();
+        let mut reader = LineReader::without_descriptors();
+        assert!(matches!(reader.wait::<String>(b.as_fd()), Err(ChannelError::TooManyFds)));
+        drop(reader);
+        assert_eq!(rustix::io::read(&read, &mut [0]).unwrap(), 0, "it is closed");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::channel::{self, ChannelError, LineReader};
 use crate::config::{Fds, MachineConfig};
@@ -49,6 +50,9 @@ impl Launch {
         Self { program: "/proc/self/exe".into(), arguments: vec!["vmm".into(), "--check-jail".into()] }
     }
 }
+
+/// How long a VM process may leave its requests unread, once there is no room for more.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a VM process cannot be started or spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +101,7 @@ impl Controller {
     /// Sends a request and returns its id; the reply comes out of [`VmProcess::next_message`].
     ///
     /// # Errors
-    /// When the VM process is gone.
+    /// When the VM process is gone, or has not read what was sent before for a long time. Nothing can be sent after that.
     pub fn send(&self, request: Request) -> Result<u64, ClientError> {
         self.send_with(request, &[])
     }
@@ -105,7 +109,7 @@ impl Controller {
     /// Sends a request for which the VM process needs an open file.
     ///
     /// # Errors
-    /// When the VM process is gone.
+    /// As for [`Controller::send`].
     pub fn send_with_file(&self, request: Request, file: impl Into<OwnedFd>) -> Result<u64, ClientError> {
         self.send_with(request, &[file.into()])
     }
@@ -124,6 +128,7 @@ impl Controller {
 /// When the process does not start. What is wrong with the config comes as the reply.
 pub fn spawn(launch: &Launch, config: MachineConfig, fds: Fds) -> Result<VmProcess, ClientError> {
     let (ours, theirs) = UnixStream::pair().map_err(ClientError::Socket)?;
+    ours.set_write_timeout(Some(PATIENCE)).map_err(ClientError::Socket)?;
     let child = Command::new(&launch.program)
         .args(&launch.arguments)
         .stdin(OwnedFd::from(theirs))
@@ -136,7 +141,7 @@ pub fn spawn(launch: &Launch, config: MachineConfig, fds: Fds) -> Result<VmProce
     let process = VmProcess {
         child,
         controller: Controller { shared: Arc::new(shared) },
-        reader: LineReader::default(),
+        reader: LineReader::without_descriptors(),
     };
     let create = Request::Create { version: VERSION, config: Box::new(config) };
     process.controller.send_with(create, fds.as_slice())?;

@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::Range;
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat, seek};
 use rustix::io::Errno;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
@@ -46,7 +46,16 @@ pub fn present(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
-/// The same of one region, as offsets from its start.
+/// For how many bytes of RAM the host has memory. A host that does not tell has it for none.
+#[must_use]
+pub fn present_bytes(memory: &GuestMemory) -> u64 {
+    // All regions are of one file. `st_blocks` is in units of 512 bytes, whatever the file system's are (inode(7)).
+    let file = memory.iter().find_map(|region| region.file_offset());
+    let stat = file.and_then(|file| fstat(file.file()).ok());
+    stat.map_or(0, |stat| stat.st_blocks.unsigned_abs().saturating_mul(512))
+}
+
+/// The same as [`present`] of one region, as offsets from its start.
 pub fn present_in(region: &GuestRegionMmap<PageRecord>) -> impl Iterator<Item = Range<u64>> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -91,6 +100,7 @@ mod tests {
         assert_eq!(ranges(&memory), []);
         memory.write_slice(&[7; 0x4000], GuestAddress(0x10_0000)).unwrap();
         assert_eq!(ranges(&memory), [(0x10_0000, 0x10_4000)]);
+        assert_eq!(present_bytes(&memory), 0x4000);
         let region = memory.find_region(GuestAddress(0x10_0000)).unwrap();
         let page = ((0x10_1000 - region.start_addr().0) >> PAGE_SHIFT) as usize;
         record(region).note_code(page);

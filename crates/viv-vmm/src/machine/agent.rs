@@ -41,8 +41,8 @@ struct Talk {
     decoder: Decoder<GuestMessage>,
     /// The agent has said that it is ready.
     ready: bool,
-    /// What the agent said was not understood: no more is heard.
-    broken: bool,
+    /// The agent has nothing more to say, or what it said was not understood: no more is heard.
+    over: bool,
     to_guest: VecDeque<u8>,
     /// The window's size, if it changed before the agent was ready.
     size: Option<WindowSize>,
@@ -53,7 +53,7 @@ struct Talk {
 #[derive(Serialize, Deserialize)]
 struct AgentState {
     ready: bool,
-    broken: bool,
+    over: bool,
     to_guest: Vec<u8>,
 }
 
@@ -104,7 +104,7 @@ impl Agent {
     /// Sends a message once the agent is ready, and says whether it was.
     fn say(&self, message: &HostMessage) -> bool {
         let mut talk = self.talk();
-        if !talk.ready || talk.broken {
+        if !talk.ready || talk.over {
             return false;
         }
         // These messages have a few bytes.
@@ -116,7 +116,7 @@ impl Agent {
 
     fn hear(&self, bytes: &[u8]) {
         let mut talk = self.talk();
-        if talk.broken {
+        if talk.over {
             return;
         }
         talk.decoder.push(bytes);
@@ -134,21 +134,28 @@ impl Agent {
                     Notice::GuestReady
                 }
                 Ok(Some(GuestMessage::Ready { version })) => {
-                    talk.broken = true;
+                    talk.over = true;
                     Notice::GuestError(format!(
                         "the guest's agent speaks version {version} of the protocol, not {VERSION}, \
                          or is ready twice"
                     ))
                 }
-                Ok(Some(GuestMessage::Exited { code })) => Notice::CommandExited(code),
-                Ok(Some(GuestMessage::Failed { message })) => Notice::GuestError(one_line(&message)),
+                // After either of them it powers the guest off.
+                Ok(Some(GuestMessage::Exited { code })) => {
+                    talk.over = true;
+                    Notice::CommandExited(code)
+                }
+                Ok(Some(GuestMessage::Failed { message })) => {
+                    talk.over = true;
+                    Notice::GuestError(one_line(&message))
+                }
                 Err(error) => {
-                    talk.broken = true;
+                    talk.over = true;
                     Notice::GuestError(format!("the guest's agent is not understood: {}", chain(&error)))
                 }
             };
             self.shared.core.notice(notice);
-            if talk.broken {
+            if talk.over {
                 return;
             }
         }
@@ -197,14 +204,14 @@ impl Device for Agent {
     fn save(&self) -> Result<SavedState, DeviceError> {
         let talk = self.talk();
         let to_guest = talk.to_guest.iter().copied().collect();
-        let state = AgentState { ready: talk.ready, broken: talk.broken, to_guest };
+        let state = AgentState { ready: talk.ready, over: talk.over, to_guest };
         SavedState::encode(NAME, STATE_VERSION, &state)
     }
 
     fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
-        let AgentState { ready, broken, to_guest } = state.decode(STATE_VERSION)?;
+        let AgentState { ready, over, to_guest } = state.decode(STATE_VERSION)?;
         let decoder = Decoder::default();
-        *self.talk() = Talk { decoder, ready, broken, to_guest: to_guest.into(), size: None };
+        *self.talk() = Talk { decoder, ready, over, to_guest: to_guest.into(), size: None };
         self.shared.wake.set();
         Ok(())
     }
@@ -304,6 +311,18 @@ mod tests {
             let errors = notices.iter().filter(|notice| matches!(notice, Notice::GuestError(_)));
             assert_eq!(errors.count(), 1);
             assert!(!agent.shut_down());
+        }
+    }
+
+    #[test]
+    fn a_command_ends_once() {
+        for last in [GuestMessage::Exited { code: 3 }, GuestMessage::Failed { message: "no".into() }] {
+            let (mut agent, core) = agent();
+            agent.write(&ready());
+            for _ in 0..100 {
+                agent.write(&encode(&last).unwrap());
+            }
+            assert_eq!(std::iter::from_fn(|| core.take_notice()).count(), 2);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use viv_devices::system::{SystemControl, SystemRequest};
 use viv_engine::{DebugStop, Kick};
@@ -42,6 +42,13 @@ pub enum Notice {
     GuestError(String),
 }
 
+impl Notice {
+    /// Whether the machine stands still until its owner has decided.
+    fn is_waited_on(&self) -> bool {
+        !matches!(self, Self::GuestReady | Self::CommandExited(_) | Self::GuestError(_))
+    }
+}
+
 /// What all threads of a machine share.
 pub(crate) struct Core {
     pub(crate) gate: Gate,
@@ -75,21 +82,41 @@ impl Core {
 
     /// Leaves a note.
     pub(crate) fn notice(&self, notice: Notice) {
-        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push_back(notice);
+        self.notices().push_back(notice);
         self.noticed.set();
     }
 
     /// Leaves a note on which the machine waits: no vCPU runs on before the owner has decided.
     pub(crate) fn notice_and_hold(&self, notice: Notice) {
+        let mut notices = self.notices();
         self.gate.hold();
+        notices.push_back(notice);
+        drop(notices);
         self.kick_all();
-        self.notice(notice);
+        self.noticed.set();
+    }
+
+    /// Goes on after a note on which the machine waited, unless it waits on another one.
+    pub(crate) fn release(&self) {
+        if !self.notices().iter().any(Notice::is_waited_on) {
+            self.gate.release();
+        }
+    }
+
+    /// Forgets what a guest has left that is no more. That the machine cannot go on stays.
+    pub(crate) fn forget_guest(&self) {
+        self.notices().retain(|notice| matches!(notice, Notice::Failed(_)));
+        self.release();
+    }
+
+    fn notices(&self) -> MutexGuard<'_, VecDeque<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The oldest note.
     pub(crate) fn take_notice(&self) -> Option<Notice> {
         self.noticed.clear();
-        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notices = self.notices();
         let first = notices.pop_front();
         if !notices.is_empty() {
             self.noticed.set();
@@ -111,5 +138,31 @@ impl SystemControl for Core {
             SystemRequest::CpuEjected => Notice::CpuEjected,
             SystemRequest::Exit(status) => Notice::Exit(status),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_on_holds_until_the_last_of_it() {
+        let core = Core::new().unwrap();
+        core.notice_and_hold(Notice::CpuEjected);
+        core.notice(Notice::GuestReady);
+        core.notice_and_hold(Notice::PowerOff);
+        assert_eq!(core.take_notice(), Some(Notice::CpuEjected));
+        core.release();
+        assert!(core.gate.is_held(), "the machine is to be switched off");
+        core.forget_guest();
+        assert!(!core.gate.is_held());
+        assert_eq!(core.take_notice(), None);
+
+        core.notice_and_hold(Notice::Failed("no more".into()));
+        core.notice_and_hold(Notice::Reset);
+        core.forget_guest();
+        assert!(core.gate.is_held());
+        assert_eq!(core.take_notice(), Some(Notice::Failed("no more".into())));
+        assert_eq!(core.take_notice(), None);
     }
 }

@@ -13,7 +13,7 @@ impl Machine {
         self.core.gate.close(|| self.core.kick_all());
         self.clock.stop();
         self.held = true;
-        self.core.gate.release();
+        self.core.release();
     }
 
     /// Undoes [`Machine::hold`].
@@ -26,7 +26,7 @@ impl Machine {
 
     /// Goes on after a notice of the debugger's that nobody waits for.
     pub(crate) fn release_notice(&self) {
-        self.core.gate.release();
+        self.core.release();
     }
 
     /// Its vCPUs, in order.

@@ -72,6 +72,11 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
     /// Lets threads in.
     pub(crate) fn open(&self) {
         self.turn(Door::Open);

@@ -175,8 +175,8 @@ impl Machine {
         self.board.reset();
         self.clear_memory()?;
         self.load_guest()?;
-        self.resets += 1;
-        self.core.gate.release();
+        self.resets = self.resets.saturating_add(1);
+        self.core.forget_guest();
         if running {
             self.run();
         }

@@ -72,11 +72,12 @@ impl Opened {
         self.networks.iter().any(|far| matches!(far, Far::User(_)))
     }
 
-    /// The size in bytes beyond which no file of this machine grows, memory and snapshots included.
+    /// The size in bytes beyond which no file of this machine grows, memory and snapshots included. A file that is longer
+    /// than its disk, for it holds states of former times, can grow by another disk.
     pub(crate) fn largest_file(&self) -> u64 {
-        let sizes = self.disks.iter().chain(&self.cdroms).map(|disk| disk.size());
-        let largest = sizes.max().unwrap_or(0).max(self.memory_bytes);
-        largest.saturating_mul(2).saturating_add(OVERHEAD)
+        let size = |disk: &Box<dyn Disk>| disk.file_length().max(disk.size()).saturating_add(disk.size());
+        let largest = self.disks.iter().chain(&self.cdroms).map(size).max().unwrap_or(0);
+        largest.max(self.memory_bytes.saturating_mul(2)).saturating_add(OVERHEAD)
     }
 }
 

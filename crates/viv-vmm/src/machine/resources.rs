@@ -83,7 +83,7 @@ impl Machine {
         });
         Resources {
             memory: MemoryStatus { actual: least + plugged, wanted: least + requested, most: least + room },
-            present_bytes: memory::present(&self.memory).map(|range| range.end - range.start).sum(),
+            present_bytes: memory::present_bytes(&self.memory),
             balloon,
             vcpus: VcpuStatus { present: there, wanted, most: count(present.len()) },
         }
@@ -161,7 +161,7 @@ impl Machine {
             self.halt();
         }
         let settled = self.settle_vcpus();
-        self.core.gate.release();
+        self.core.release();
         if running {
             self.run();
         }
@@ -173,12 +173,13 @@ impl Machine {
     pub(crate) fn settle_vcpus(&self) -> Result<(), MachineError> {
         let mut parked = None;
         for (vcpu, present) in self.vcpus.iter().zip(self.processors.present()) {
-            if vcpu.set_absent(!present) {
+            if vcpu.is_absent() == present {
                 let state = match &mut parked {
                     Some(state) => state,
                     none => none.insert(VcpuState { tsc: self.common_tsc()?, ..self.parked.clone() }),
                 };
                 vcpu.vcpu().load(state)?;
+                vcpu.set_absent(!present);
             }
         }
         Ok(())

@@ -68,10 +68,14 @@ impl VcpuThread {
         self.spent.load(Ordering::Relaxed)
     }
 
-    /// Says whether the guest has no such processor; it then stands still even if the gate is open. Returns whether that
-    /// is a change.
-    pub(crate) fn set_absent(&self, absent: bool) -> bool {
-        self.absent.swap(absent, Ordering::Relaxed) != absent
+    /// Says whether the guest has no such processor; it then stands still even if the gate is open.
+    pub(crate) fn set_absent(&self, absent: bool) {
+        self.absent.store(absent, Ordering::Relaxed);
+    }
+
+    /// Whether the guest has no such processor.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.absent.load(Ordering::Relaxed)
     }
 
     /// The vCPU, for whoever outlives the thread.

@@ -18,9 +18,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::net::SendFlags;
-use signal_hook::consts::SIGTERM;
+use signal_hook::consts::{SIGTERM, SIGXFSZ};
 use viv_jail::{Fate, Forked, Supervisor};
 
 pub use self::check::{check_jail, jail_lacks};
@@ -87,8 +88,9 @@ fn supervise(supervisor: Supervisor, control: &OwnedFd) -> io::Result<ExitCode> 
     }
 }
 
-/// A stream that becomes readable on SIGTERM.
+/// A stream that becomes readable on SIGTERM. A write past the limit on files is to fail, and no more than that.
 fn follow_signals() -> io::Result<UnixStream> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let (ours, theirs) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGTERM, theirs)?;
     Ok(ours)

@@ -23,6 +23,9 @@ use crate::protocol::{End, Event, MachineState, Message, Reply, Request, Request
 /// Makes the engine for a choice and options.
 type MakeEngine<'a> = &'a dyn Fn(EngineChoice, &[String]) -> Result<(Box<dyn Engine>, Decision), ChoiceError>;
 
+/// How many notices of the machine's are dealt with before requests are.
+const NOTICES: usize = 64;
+
 /// The VM process between two messages.
 pub(super) struct Server<'a> {
     control: OwnedFd,
@@ -303,8 +306,8 @@ impl<'a> Server<'a> {
         // Closed before it is counted what is open.
         drop(fds);
         if let Some(jail) = jail {
-            tracing::debug!(missing = ?jail.missing(), "the machine is in its jail");
-            jail.lock()?;
+            let missing = jail.lock()?;
+            tracing::debug!(?missing, "the machine is in its jail");
         }
         self.machine = Some(machine);
         self.decision = Some(decision);
@@ -342,11 +345,13 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Deals with what the machine cannot decide.
+    /// Deals with what the machine cannot decide, some of it: whoever sends requests has his turn too.
     fn take_notices(&mut self) -> Result<(), ChannelError> {
-        while self.end.is_none()
-            && let Some(notice) = self.machine.as_ref().and_then(Machine::take_notice)
-        {
+        for _ in 0..NOTICES {
+            if self.end.is_some() {
+                break;
+            }
+            let Some(notice) = self.machine.as_ref().and_then(Machine::take_notice) else { break };
             match notice {
                 Notice::Reset if self.no_reboot => self.end = Some(End::Reset),
                 Notice::Reset => {

@@ -13,7 +13,7 @@ mod stop;
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::process::ExitStatus;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Instant;
 
@@ -34,6 +34,9 @@ use crate::stats;
 use crate::terminal::{self, RawTerminal};
 
 pub use self::pump::Sink;
+
+/// How many events wait to be taken: whoever has more waits with them.
+const EVENTS: usize = 64;
 
 /// What happens to a session.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ struct Session {
     controller: Controller,
     /// The VM process, to end it by force.
     process: rustix::fd::OwnedFd,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     interactive: bool,
     /// Where standard input goes, until the guest is ready to take it.
     input: Option<PipeWriter>,
@@ -97,6 +100,8 @@ struct Session {
     /// The engine, and why that one.
     engine: Option<String>,
     raw: Option<RawTerminal>,
+    /// The machine was built, and asked to start.
+    begun: bool,
     ready: bool,
     /// The status of the command, once it ended by itself.
     command: Option<u8>,
@@ -112,7 +117,7 @@ struct Session {
 /// # Errors
 /// When it cannot be started, or ends in a way that the guest did not choose.
 pub fn run(plan: Plan, confinement: Confinement, stats: Option<Output>) -> Result<u8, Failure> {
-    let (events, received) = mpsc::channel();
+    let (events, received) = mpsc::sync_channel(EVENTS);
     signals::forward(events.clone())?;
     let agent = plan.config.agent.is_some();
     let name = plan.config.name.clone();
@@ -146,6 +151,7 @@ pub fn run(plan: Plan, confinement: Confinement, stats: Option<Output>) -> Resul
         spinner,
         engine: None,
         raw: None,
+        begun: false,
         ready: false,
         command: None,
         failure: None,
@@ -167,7 +173,7 @@ pub fn run(plan: Plan, confinement: Confinement, stats: Option<Output>) -> Resul
 }
 
 /// Reads what the VM process says until it is gone.
-fn follow(mut vm: VmProcess, events: Sender<Event>) -> io::Result<()> {
+fn follow(mut vm: VmProcess, events: SyncSender<Event>) -> io::Result<()> {
     let follow = move || {
         loop {
             match vm.next_message() {
@@ -215,7 +221,7 @@ impl Session {
         match event {
             Event::Vm(Message::Reply { result: Ok(_), id }) => {
                 // Request 0 was to build the machine.
-                if id == 0 {
+                if id == 0 && !std::mem::replace(&mut self.begun, true) {
                     self.send(Request::Start);
                     if let Some(keys) = self.keys.take() {
                         self.send(Request::SendKeys { keys });
@@ -346,10 +352,7 @@ impl Session {
         match self.stop.as_mut().and_then(|stop| stop.next(Instant::now())) {
             Some(Step::PowerButton) => self.send(Request::PowerButton),
             Some(Step::Cut) => self.send(Request::Stop),
-            Some(Step::Kill) => {
-                // One that is gone already is what is wanted.
-                let _ = pidfd_send_signal(&self.process, Signal::KILL);
-            }
+            Some(Step::Kill) => self.kill(),
             None => {}
         }
     }
@@ -359,11 +362,17 @@ impl Session {
         self.failure.get_or_insert(failure);
     }
 
-    /// Sends a request. A VM process that is gone says so by [`Event::VmGone`].
+    /// Sends a request. A VM process that is gone says so by [`Event::VmGone`]; one that does not listen is ended.
     fn send(&self, request: Request) {
         if let Err(error) = self.controller.send(request) {
             tracing::debug!(%error, "a request was not sent");
+            self.kill();
         }
+    }
+
+    fn kill(&self) {
+        // One that is gone already is what is wanted.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
     }
 }
 

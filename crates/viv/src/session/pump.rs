@@ -6,7 +6,7 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ impl Sink {
 ///
 /// With `keyboard`, standard input is a raw terminal: the escape is looked for, and an end of input is the
 /// terminal's hangup.
-pub fn input(mut to_guest: PipeWriter, keyboard: bool, events: Sender<Event>) -> io::Result<()> {
+pub fn input(mut to_guest: PipeWriter, keyboard: bool, events: SyncSender<Event>) -> io::Result<()> {
     let carry = move || {
         let mut escape = Escape::default();
         let mut chunk = vec![0; CHUNK];
@@ -74,7 +74,7 @@ pub fn input(mut to_guest: PipeWriter, keyboard: bool, events: Sender<Event>) ->
 }
 
 /// Carries what the guest says to `sink`, up to its end, and tells when that was reached.
-pub fn output(mut from_guest: PipeReader, sink: Sink, events: Sender<Event>) -> io::Result<()> {
+pub fn output(mut from_guest: PipeReader, sink: Sink, events: SyncSender<Event>) -> io::Result<()> {
     let carry = move || {
         let mut chunk = vec![0; CHUNK];
         let done = loop {
