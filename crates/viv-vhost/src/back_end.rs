@@ -222,9 +222,7 @@ impl AsFd for Called {
 
 /// Begins a conversation, and finds what the other can do: its features, what it has of the protocol, how many queues it can
 /// have if it tells.
-fn introduce(
-    frontend: &mut Frontend,
-) -> vhost::Result<(u64, VhostUserProtocolFeatures, Option<u64>)> {
+fn introduce(frontend: &mut Frontend) -> vhost::Result<(u64, VhostUserProtocolFeatures, Option<u64>)> {
     frontend.set_owner()?;
     let features = frontend.get_features()?;
     if features & PROTOCOL_FEATURES == 0 {

@@ -473,7 +473,9 @@ pub enum ConfigError {
         index: usize,
     },
     /// Too many directories of the host, or one that cannot be.
-    #[error("the machine cannot have these {shares} shares: give at most {MAX_SHARES}, with tags of 1 to {MAX_TAG} bytes")]
+    #[error(
+        "the machine cannot have these {shares} shares: give at most {MAX_SHARES}, with tags of 1 to {MAX_TAG} bytes"
+    )]
     Shares {
         /// How many were asked for.
         shares: usize,

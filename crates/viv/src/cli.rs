@@ -173,10 +173,12 @@ Of the host it is the loopback's port unless an address is given."
 
     /// Show the guest a directory that another process serves by vhost-user; may be given again
     #[arg(long, value_name = "vhost-user=SOCKET:GUESTDIR[,ro]", value_parser = ShareArg::parse)]
-    #[arg(long_help = "Show the guest a directory that another process serves by vhost-user; may be given again
+    #[arg(
+        long_help = "Show the guest a directory that another process serves by vhost-user; may be given again
 
 SOCKET is where that process listens, virtiofsd for one. A guest from an image mounts the directory on GUESTDIR before its \
-command, so that nothing can be changed in it with `ro`. Other systems find it by its tag: share0, share1 and so on.")]
+command, so that nothing can be changed in it with `ro`. Other systems find it by its tag: share0, share1 and so on."
+    )]
     pub share: Vec<ShareArg>,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path

@@ -69,9 +69,7 @@ impl ThreadKind {
             Self::Vcpu => {
                 &[lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK, lists::TAP, lists::HANG_UP]
             }
-            Self::Devices => {
-                &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::HANG_UP]
-            }
+            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::HANG_UP],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],

@@ -40,7 +40,8 @@ use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
 use crate::config::{
-    AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Share, Stream,
+    AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Share,
+    Stream,
 };
 use crate::error::MachineError;
 use crate::stream::HostStream;
@@ -83,7 +84,18 @@ impl<'a> Assembly<'a> {
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
         let (disks, back_ends, network_sources, streams, boot_paths) = Default::default();
-        Ok(Self { around, fds, board, sources, disks, back_ends, network_sources, streams, boot_paths, drained })
+        Ok(Self {
+            around,
+            fds,
+            board,
+            sources,
+            disks,
+            back_ends,
+            network_sources,
+            streams,
+            boot_paths,
+            drained,
+        })
     }
 
     /// Adds what every PC has, and gives what the power button is on.

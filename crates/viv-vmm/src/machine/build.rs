@@ -56,7 +56,8 @@ impl Machine {
         engine: &dyn Engine,
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
-        let Opened { boot, vga_bios, variables, disks, vhost_user_disks, cdroms, networks, shares, .. } = opened;
+        let Opened { boot, vga_bios, variables, disks, vhost_user_disks, cdroms, networks, shares, .. } =
+            opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
         let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)

@@ -112,7 +112,9 @@ fn kind(text: &str) -> Result<NetKind, String> {
         ("bridge", name) => Ok(NetKind::Bridge(name.to_owned())),
         ("vhost-user", "") => Err("no socket is named; give vhost-user=SOCKET".to_owned()),
         ("vhost-user", socket) => Ok(NetKind::VhostUser(socket.to_owned())),
-        _ => Err(format!("'{text}' is no network; give user, tap=NAME, bridge=NAME, vhost-user=SOCKET or none")),
+        _ => Err(format!(
+            "'{text}' is no network; give user, tap=NAME, bridge=NAME, vhost-user=SOCKET or none"
+        )),
     }
 }
 

@@ -111,7 +111,9 @@ fn set_up(
     };
     match (&mut plan.config.agent, backend) {
         (Some(agent), NetworkBackend::User(user)) => agent.interfaces.push(user.interface(mac)),
-        (Some(agent), NetworkBackend::Tap { .. } | NetworkBackend::VhostUser { .. }) => agent.interfaces.push(asked),
+        (Some(agent), NetworkBackend::Tap { .. } | NetworkBackend::VhostUser { .. }) => {
+            agent.interfaces.push(asked)
+        }
         (None, _) if asked == (Interface { mac, ..Interface::default() }) => {}
         (None, _) => {
             let why = "addresses are set up in guests from images alone";

@@ -97,7 +97,9 @@ impl VhostUser {
         }
         let most = back_end.queues();
         let (features, config, queues) = match &kind {
-            VhostUserKind::Block => block_config(offered & block::FEATURES, back_end.config(block::CONFIG_SIZE)?, most),
+            VhostUserKind::Block => {
+                block_config(offered & block::FEATURES, back_end.config(block::CONFIG_SIZE)?, most)
+            }
             VhostUserKind::Net { mac } => {
                 let mut config = Vec::from(*mac);
                 config.extend(net::LINK_UP.to_le_bytes());

@@ -28,7 +28,8 @@ impl VhostUser {
     pub(super) fn restore_state(&mut self, state: &SavedState) -> Result<(), DeviceError> {
         let saved: VhostUserState = state.decode(VERSION)?;
         let own = self.state();
-        let invalid = |reason: &str| Err(DeviceError::Invalid { name: self.name(), reason: reason.to_owned() });
+        let invalid =
+            |reason: &str| Err(DeviceError::Invalid { name: self.name(), reason: reason.to_owned() });
         if (saved.id, saved.queues) != (own.id, own.queues) {
             return invalid("its back end has other queues, or is of another kind");
         }

@@ -101,8 +101,10 @@ impl Fake {
                     answer = Some(vec![0; 8]);
                 }
                 if let Some(answer) = answer {
-                    let mut message: Vec<u8> =
-                        [head[0], REPLY, answer.len() as u32].iter().flat_map(|word| word.to_le_bytes()).collect();
+                    let mut message: Vec<u8> = [head[0], REPLY, answer.len() as u32]
+                        .iter()
+                        .flat_map(|word| word.to_le_bytes())
+                        .collect();
                     message.extend(answer);
                     if rustix::io::write(&theirs, &message).is_err() {
                         return;
@@ -251,7 +253,8 @@ impl Fake {
     /// The file that an address is in, and where.
     fn find(&self, address: u64, is_user: bool) -> (&File, u64) {
         let offset = |region: &Region| address.wrapping_sub(if is_user { region.user } else { region.guest });
-        let region = self.regions.iter().find(|region| offset(region) < region.size).expect("an address in memory");
+        let region =
+            self.regions.iter().find(|region| offset(region) < region.size).expect("an address in memory");
         (&region.file, region.offset + offset(region))
     }
 }

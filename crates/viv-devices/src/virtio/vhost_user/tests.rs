@@ -146,7 +146,7 @@ fn what_a_back_end_wrote_is_on_record_before_the_driver_knows() {
     let answer = driver.buffer(0x2000);
     driver.add(0, &[(answer, 0x2000, true)]);
     driver.kick(0);
-    viv_engine::memory::take_dirty_pages(&driver.memory);
+    drop(viv_engine::memory::take_dirty_pages(&driver.memory));
     // It says that it wrote less than it may have.
     bench.serve(0, b"x");
     let pages = viv_engine::memory::take_dirty_pages(&driver.memory);
