@@ -146,6 +146,12 @@ impl Guest {
         panic!("never: {what}: {:?}", self.resources());
     }
 
+    /// Plugs memory in, and waits until the guest has taken it.
+    pub fn plug_in(&mut self, bytes: u64) {
+        self.ask(Request::Memory { bytes });
+        self.until("the memory is plugged in", |now| now.memory.actual == bytes);
+    }
+
     /// What the guest says before a line.
     fn heard(&mut self, end: &str) -> String {
         let mut text = String::new();
@@ -266,8 +272,7 @@ fn memory_is_plugged_in_and_out() {
         (config.memory_bytes, config.max_memory_bytes) = (256 * MIB, 1024 * MIB);
     });
     let before = total(&mut guest);
-    guest.ask(Request::Memory { bytes: 1024 * MIB });
-    guest.until("768 MiB are plugged in", |now| now.memory.actual == 1024 * MIB);
+    guest.plug_in(1024 * MIB);
     guest.until_it_finds("[ $(awk '/^MemTotal/ { print $2 }' /proc/meminfo) -gt 930000 ]");
 
     // More than there was fits, and outlasts a move.

@@ -65,9 +65,12 @@ impl BackEnd {
         fs::create_dir(&share).expect("made");
         let socket = directory.path().join("socket");
         let mut command = Command::new(VIRTIOFSD);
-        command
-            .arg(format!("--socket-path={}", socket.display()))
-            .args(["-o", &format!("source={}", share.display()), "-o", "sandbox=chroot"]);
+        command.arg(format!("--socket-path={}", socket.display())).args([
+            "-o",
+            &format!("source={}", share.display()),
+            "-o",
+            "sandbox=chroot",
+        ]);
         Some(Self::start(directory, &mut command))
     }
 
@@ -99,11 +102,11 @@ fn option(socket: &Path) -> String {
 #[test]
 fn a_directory_is_read_and_written() {
     let Some(back_end) = BackEnd::share() else { return };
-    let data: Vec<u8> =
-        (0..1_u32 << 20).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
+    let data: Vec<u8> = (0..1_u32 << 20).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
     fs::write(back_end.path("share/data"), &data).expect("written");
     let share = option(&back_end.socket()) + ":/mnt/deep/share";
-    let script = "cd /mnt/deep/share && cp data copy && mkdir made && mv copy made/ && cmp data made/copy && ls";
+    let script =
+        "cd /mnt/deep/share && cp data copy && mkdir made && mv copy made/ && cmp data made/copy && ls";
     assert_eq!(debian("--share", &share, script).succeeded(), "data\nmade\n");
     assert!(fs::read(back_end.path("share/made/copy")).expect("there") == data);
 }
@@ -167,6 +170,25 @@ fn a_machine_moves_with_its_disk() {
 }
 
 #[test]
+fn a_back_end_reaches_memory_that_was_plugged_in() {
+    let back_end = BackEnd::disk();
+    let data: Vec<u8> = (0..16_u32 << 20).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
+    let disk = fs::OpenOptions::new().write(true).open(back_end.path("disk")).expect("there");
+    std::os::unix::fs::FileExt::write_all_at(&disk, &data, 0).expect("written");
+    let socket = back_end.socket();
+    let mut guest = Guest::boot_with(|config| {
+        config.vhost_user_disks = vec![socket];
+        (config.memory_bytes, config.max_memory_bytes) = (256 << 20, 1 << 30);
+    });
+    guest.plug_in(1 << 30);
+    // What the guest caches goes where there is most memory.
+    let said = guest.run("md5sum </dev/vdb; md5sum </dev/vdb");
+    let sum = Command::new("md5sum").stdin(fs::File::open(back_end.path("disk")).expect("there")).output();
+    let sum = String::from_utf8(sum.expect("md5sum").stdout).expect("text");
+    assert_eq!(said, sum.repeat(2).trim());
+}
+
+#[test]
 fn a_machine_with_a_directory_is_not_saved_and_goes_on() {
     let Some(back_end) = BackEnd::share() else { return };
     let directory = TempDir::new().expect("a directory");
@@ -197,7 +219,11 @@ fn a_back_end_that_is_none_is_refused_in_a_line() {
     let socket = directory.path().join("socket");
     let missing = debian("--disk", &option(&socket), "true");
     assert_eq!(missing.status, 125);
-    assert!(missing.stderr.contains("back end's socket") && missing.stderr.contains("No such file"), "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("back end's socket") && missing.stderr.contains("No such file"),
+        "{}",
+        missing.stderr
+    );
     // An interface is no disk.
     let echo = echo::serve(&socket);
     let other = debian("--disk", &option(&socket), "true");
