@@ -17,9 +17,11 @@ use crate::disk_options;
 use crate::size::Size;
 
 mod disk;
+mod share;
 
 pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
 pub use network::{NetArg, NetKind};
+pub use share::ShareArg;
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -139,7 +141,7 @@ The soft engine has:
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
-    /// Network interface: `user`, `tap=NAME`, `bridge=NAME` or `none`; may be given again
+    /// Network interface: `user`, `tap=NAME`, `bridge=NAME`, `vhost-user=SOCKET` or `none`; may be given again
     #[arg(long, value_name = "KIND", value_parser = NetArg::parse)]
     #[arg(long_help = "Network interface; may be given again
 
@@ -147,6 +149,7 @@ The soft engine has:
 - none:        no interface; the default with --kernel and --firmware
 - tap=NAME:    the other end of a tap interface of the host, which is made if it is not there
 - bridge=NAME: a port of a bridge of the host, for as long as the machine runs
+- vhost-user=SOCKET: what the process carries that listens there
 
 Options follow with commas between:
 - mac=02:00:00:00:00:01: its address; otherwise one that stays the same from run to run
@@ -167,6 +170,16 @@ Of the host it is the loopback's port unless an address is given."
     /// Let the guest reach the host's own services, at its gateway 10.0.2.2, by the network `user`
     #[arg(long)]
     pub host_access: bool,
+
+    /// Show the guest a directory that another process serves by vhost-user; may be given again
+    #[arg(long, value_name = "vhost-user=SOCKET:GUESTDIR[,ro]", value_parser = ShareArg::parse)]
+    #[arg(
+        long_help = "Show the guest a directory that another process serves by vhost-user; may be given again
+
+SOCKET is where that process listens, virtiofsd for one. A guest from an image mounts the directory on GUESTDIR before its \
+command, so that nothing can be changed in it with `ro`. Other systems find it by its tag: share0, share1 and so on."
+    )]
+    pub share: Vec<ShareArg>,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
     #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]
@@ -232,7 +245,7 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     /// Disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
     /// writes, `sata` is for systems without virtio, `format=raw|qcow2` is what it is, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
     /// are the most requests and bytes in a second, `cache=MODE` says when writes are on the host's disk
-    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
+    #[arg(long, value_name = "FILE[,OPTION]…|vhost-user=SOCKET", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
@@ -392,7 +405,8 @@ impl fmt::Display for EngineArg {
 
 /// What `--help` says of `--disk`.
 const DISK_HELP: &str = "\
-Disk image or block device, the guest's next virtio disk. Options:
+Disk image or block device, the guest's next virtio disk; or vhost-user=SOCKET, one that the process serves that listens
+there, which the guest finds after the others and which has no options. Options of images:
   format=raw, format=qcow2   what it is; without it a qcow2 image if it is named *.qcow2 and begins like one, raw if neither,
                              and refused if they differ: the guest of a raw disk can write what an image begins with, which
                              names any file of the host as the one below it
@@ -415,6 +429,8 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Its format, if it is given.
     pub format: Option<Format>,
+    /// Whether a process that listens at the path serves it, by vhost-user.
+    pub vhost_user: bool,
     /// Whether the guest may only read it.
     pub readonly: bool,
     /// Whether what the guest writes is forgotten at the end.
@@ -432,11 +448,18 @@ impl DiskArg {
         let mut disk = Self {
             path: PathBuf::new(),
             format: None,
+            vhost_user: false,
             readonly: false,
             temporary: false,
             bus: DiskBus::Virtio,
             tuning: DiskTuning::default(),
         };
+        if let Some(socket) = text.strip_prefix("vhost-user=") {
+            if socket.is_empty() {
+                return Err("no socket is named; give vhost-user=SOCKET".to_owned());
+            }
+            return Ok(Self { path: socket.into(), vhost_user: true, ..disk });
+        }
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
@@ -624,12 +647,16 @@ mod tests {
             Ok(DiskArg {
                 path: path.into(),
                 format: None,
+                vhost_user: false,
                 readonly,
                 temporary: false,
                 bus,
                 tuning: DiskTuning::default(),
             })
         };
+        let served = DiskArg::parse("vhost-user=/run/disk,1").expect("a disk");
+        assert_eq!((served.path, served.vhost_user), ("/run/disk,1".into(), true));
+        assert!(DiskArg::parse("vhost-user=").is_err());
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));

@@ -122,6 +122,12 @@ pub(super) const NETWORK: &[Rule] = &[
 pub(super) const TAP: &[Rule] =
     &[when(SYS_ioctl, &[Is(1, 0x4004_54d0)]), when(SYS_ioctl, &[Is(1, 0x4004_54d9)])];
 
+/// Messages with descriptors beside them, over a socket that is connected.
+pub(super) const BACK_END: &[Rule] = &[any(SYS_recvmsg), any(SYS_sendmsg)];
+
+/// Giving up a device's back end.
+pub(super) const HANG_UP: &[Rule] = &[any(SYS_shutdown)];
+
 /// Building a machine, before it runs: its memory, its code, its threads, their filters.
 pub(super) const BUILDING: &[Rule] = &[
     any(SYS_mprotect),

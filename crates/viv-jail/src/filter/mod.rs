@@ -35,10 +35,12 @@ pub enum ThreadKind {
     Disk,
     /// Speaks for guests on the host's network.
     Network,
+    /// Speaks with a device's back end, which is another process.
+    BackEnd,
 }
 
 impl ThreadKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Supervisor,
         Self::Control,
         Self::Vcpu,
@@ -47,6 +49,7 @@ impl ThreadKind {
         Self::Alarm,
         Self::Disk,
         Self::Network,
+        Self::BackEnd,
     ];
 
     /// What it may call, beside [`lists::EVERY_THREAD`].
@@ -61,13 +64,17 @@ impl ThreadKind {
                 lists::CONTROL,
                 lists::DISK,
                 lists::TAP,
+                lists::HANG_UP,
             ],
-            Self::Vcpu => &[lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK, lists::TAP],
-            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS],
+            Self::Vcpu => {
+                &[lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK, lists::TAP, lists::HANG_UP]
+            }
+            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::HANG_UP],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
             Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
+            Self::BackEnd => &[lists::BACK_END, lists::HANG_UP],
         }
     }
 

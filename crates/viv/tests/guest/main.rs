@@ -30,4 +30,5 @@ mod programs;
 mod resources;
 mod screen;
 mod smp;
+mod vhost_user;
 mod xen;
