@@ -32,7 +32,7 @@ use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
-use super::network::{self, Far, NetworkHandle};
+use super::network::{self, Connected, Far, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::resources::Processors;
@@ -243,13 +243,16 @@ impl<'a> Assembly<'a> {
         config: &NetworkConfig,
         far: Far,
     ) -> Result<NetworkHandle, MachineError> {
-        let (network, sources) = network::connect(config, far)?;
+        let Connected { network, sources, device } = network::connect(index, config, far)?;
         let name = format!("virtio-net{index}");
         let (_, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(&name, network.device(), connections)?;
             let worker = function.worker();
             Ok((function, worker))
         })?;
+        if let Some(device) = device {
+            self.board.add(device, &[])?;
+        }
         self.network_sources.push(source(worker));
         self.network_sources.extend(sources);
         Ok(network)

@@ -302,9 +302,13 @@ impl<'a> Server<'a> {
         }
         // Closed before it is counted what is open.
         drop(fds);
-        if let Some(jail) = jail {
-            tracing::debug!(missing = ?jail.missing(), "the machine is in its jail");
-            jail.lock()?;
+        match jail {
+            Some(jail) => {
+                tracing::debug!(missing = ?jail.missing(), "the machine is in its jail");
+                jail.lock()?;
+            }
+            None if inside.network => viv_jail::permit_sockets(),
+            None => {}
         }
         self.machine = Some(machine);
         self.decision = Some(decision);

@@ -105,10 +105,13 @@ fn set_up(
         addresses: arg.addresses.clone(),
         gateways: arg.gateways.clone(),
         name_servers: arg.name_servers.clone(),
+        dhcp: false,
     };
     match (&mut plan.config.agent, backend) {
         (Some(agent), NetworkBackend::User(user)) => agent.interfaces.push(user.interface(mac)),
-        (Some(agent), NetworkBackend::Tap { .. }) => agent.interfaces.push(asked),
+        (Some(agent), NetworkBackend::Tap { .. }) => {
+            agent.interfaces.push(Interface { dhcp: asked.addresses.is_empty(), ..asked });
+        }
         (None, _) if asked == (Interface { mac, ..Interface::default() }) => {}
         (None, _) => {
             let why = "addresses are set up in guests from images alone";

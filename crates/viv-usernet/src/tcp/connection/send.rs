@@ -57,8 +57,9 @@ pub(super) struct Sender {
     /// How much is read at a time.
     read: usize,
     duplicates: u8,
-    /// There was no memory to read into.
-    pub starved: bool,
+    /// There was no memory to read into. There is again when the guest has acknowledged something: each ring has some, so
+    /// this one is full.
+    starved: bool,
     /// The guest's window is to be tried.
     probe: bool,
 }
@@ -69,7 +70,7 @@ impl Sender {
             first,
             unacknowledged: first,
             next: first,
-            highest: first,
+            highest: first.plus(1),
             window: 0,
             shift: 0,
             mss: 0,
@@ -99,6 +100,11 @@ impl Sender {
     /// How much was sent that the guest does not acknowledge yet, in bytes.
     pub(super) fn in_flight(&self) -> usize {
         self.next.since(self.unacknowledged)
+    }
+
+    /// The first number that was never sent; that of the SYN counts as sent.
+    pub(super) fn reached(&self) -> Seq {
+        self.highest
     }
 
     /// How much was not sent yet, in bytes.

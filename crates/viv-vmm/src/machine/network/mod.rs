@@ -5,6 +5,7 @@ mod user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use viv_devices::SharedDevice;
 use viv_devices::virtio::{Net, NetBackend, NetConfig};
 use viv_tap::Tap;
 use viv_usernet::UserNet;
@@ -44,14 +45,20 @@ pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineErro
     })
 }
 
-/// Makes an interface, with what its far end wants to be told of.
-pub(crate) fn connect(
-    config: &NetworkConfig,
-    far: Far,
-) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
+/// An interface that leads somewhere.
+pub(crate) struct Connected {
+    pub(crate) network: NetworkHandle,
+    /// What its far end wants to be told of.
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    /// What of its far end is reset and saved with the machine.
+    pub(crate) device: Option<SharedDevice>,
+}
+
+/// Makes interface `index`.
+pub(crate) fn connect(index: usize, config: &NetworkConfig, far: Far) -> Result<Connected, MachineError> {
     match far {
         Far::Tap(taps) => Ok(tap::connect(config, taps)),
-        Far::User(router) => user::connect(config, *router),
+        Far::User(router) => user::connect(index, config, *router),
     }
 }
 
