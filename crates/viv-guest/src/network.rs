@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,25 +49,33 @@ pub(crate) fn set_up(interfaces: &[Interface]) {
     let named = interfaces.iter().flat_map(|interface| &interface.name_servers).copied().collect();
     let servers = Arc::new(NameServers { named, leased: Mutex::default() });
     servers.write();
-    let deadline = Instant::now() + LEASE_PATIENCE;
+    let mut leases = Vec::new();
     for interface in interfaces {
         let set_up = set_up_one(interface).and_then(|index| match interface.dhcp {
-            true => start_dhcp(interface, index, deadline, &servers),
-            false => Ok(()),
+            true => start_dhcp(interface, index, &servers).map(Some),
+            false => Ok(None),
         });
-        if let Err(error) = set_up {
-            report::problem(&format!("setting up network interface {}: {error}", text(interface.mac)));
+        match set_up {
+            Ok(first) => leases.extend(first.map(|first| (interface, first))),
+            Err(error) => {
+                report::problem(&format!("setting up network interface {}: {error}", text(interface.mac)));
+            }
+        }
+    }
+    let deadline = Instant::now() + LEASE_PATIENCE;
+    for (interface, first) in leases {
+        if first.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
+            let seconds = LEASE_PATIENCE.as_secs();
+            report::problem(&format!(
+                "no DHCP server gave network interface {} an address within {seconds} s; it is asked for on",
+                text(interface.mac)
+            ));
         }
     }
 }
 
 /// Has an interface's address given by the network, and whatever else the host does not name.
-fn start_dhcp(
-    interface: &Interface,
-    index: u32,
-    deadline: Instant,
-    servers: &Arc<NameServers>,
-) -> io::Result<()> {
+fn start_dhcp(interface: &Interface, index: u32, servers: &Arc<NameServers>) -> io::Result<Receiver<()>> {
     let servers = Arc::clone(servers);
     let has_gateway = interface.gateways.iter().any(IpAddr::is_ipv4);
     let take = move |lease: &Lease| {
@@ -75,7 +84,7 @@ fn start_dhcp(
         }
         servers.lease(index, lease.name_servers.iter().copied().map(IpAddr::V4).collect());
     };
-    dhcp::start(dhcp::Interface { index, mac: interface.mac }, deadline, take)
+    dhcp::start(dhcp::Interface { index, mac: interface.mac }, take)
 }
 
 fn apply(lease: &Lease, index: u32, has_gateway: bool) -> io::Result<()> {

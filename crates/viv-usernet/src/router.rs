@@ -13,6 +13,7 @@ use crate::datagram::Flows;
 use crate::dhcp;
 use crate::error::Error;
 use crate::frame::{self, Content, Packet};
+use crate::host;
 use crate::icmp;
 use crate::link;
 use crate::offload::{Checksum, GuestOffloads, Offload, SegmentKind};
@@ -23,7 +24,7 @@ use crate::slots::Id;
 use crate::tcp::{self, Connections};
 use crate::timers::Alarm;
 
-/// How many of the host's answers one call of [`UserNet::poll`] takes: so many times 256.
+/// How many of the host's answers one call of [`UserNet::poll`] takes: so many times [`host::EVENTS`].
 const ROUNDS: usize = 16;
 /// How many turns and alarms may be queued before those of connections that are gone are dropped.
 const CROWD: usize = 16 << 10;
@@ -162,19 +163,18 @@ impl UserNet {
     pub fn poll(&mut self) {
         for _ in 0..ROUNDS {
             let events = self.core.host.events();
-            if events.is_empty() {
-                break;
-            }
+            let is_all = events.len() < host::EVENTS;
             for event in events {
                 match event.token {
                     Token::Clock => self.core.host.struck(),
-                    Token::Connection(id) => {
-                        self.connections.event(&mut self.core, id, event.readable, event.writable);
-                    }
+                    Token::Connection(id) => self.connections.event(&mut self.core, id, &event),
                     Token::Flow(id) if event.readable => self.flows.readable(&mut self.core, id),
                     Token::Published(id) if event.readable => self.knock(id),
                     Token::Router | Token::Flow(_) | Token::Published(_) => {}
                 }
+            }
+            if is_all {
+                break;
             }
         }
         self.strike();

@@ -8,6 +8,7 @@ mod message;
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,10 +22,10 @@ use message::{Answer, Asked, CLIENT_PORT, Client, SERVER_PORT};
 /// How long the first answer is waited for; twice as long each time after, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(32);
-/// How long a renewal is tried at least, whatever the lease says.
-const LEAST_TRY: Duration = Duration::from_secs(2);
-/// After a refusal, how long nothing is asked (RFC 2131, 3.1.5).
-const PAUSE: Duration = Duration::from_secs(10);
+/// How long an answer is waited for at the most while others may want to speak.
+const LONGEST_TRY: Duration = Duration::from_secs(4);
+/// How often a renewal is tried at the most: every so often.
+const LEAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Who speaks to everybody. Several interfaces would get each other's answers.
 static SPEAKING: Mutex<()> = Mutex::new(());
@@ -36,17 +37,16 @@ pub(crate) struct Interface {
     pub(crate) mac: [u8; 6],
 }
 
-/// Gets a lease for an interface and keeps it, in a thread of its own. `take` is called with each lease, new or renewed. It
-/// has been once when this returns, unless nobody gave one until `deadline`: then it is asked for on.
+/// Gets a lease for an interface and keeps it, in a thread of its own. `take` is called with each lease, new or renewed, and
+/// with one of a moment when the address must be given up. What is returned hears of the first.
 ///
 /// # Errors
-/// When there can be no thread, or there is no lease yet.
+/// When there can be no thread.
 pub(crate) fn start(
     interface: Interface,
-    deadline: Instant,
     take: impl Fn(&Lease) + Send + 'static,
-) -> io::Result<()> {
-    let (sender, first) = std::sync::mpsc::channel();
+) -> io::Result<Receiver<()>> {
+    let (sender, first) = mpsc::channel();
     thread::Builder::new().name("dhcp".into()).spawn(move || {
         keep(interface, &|lease| {
             take(lease);
@@ -54,70 +54,72 @@ pub(crate) fn start(
             let _ = sender.send(());
         })
     })?;
-    let waits = deadline.saturating_duration_since(Instant::now());
-    first
-        .recv_timeout(waits)
-        .map_err(|_| io::Error::new(ErrorKind::TimedOut, "no DHCP server has answered yet"))
+    Ok(first)
 }
 
 /// Has a lease for as long as the system runs.
 fn keep(interface: Interface, take: &dyn Fn(&Lease)) -> ! {
+    let client = Client::new(interface.mac);
+    let (mut wait, mut told) = (FIRST_WAIT, false);
     loop {
-        match obtain(interface) {
-            Ok(lease) => {
-                let client = Client::new(interface.mac);
+        let begun = Instant::now();
+        match obtain(interface, client, wait.min(LONGEST_TRY)) {
+            Ok(Some(mut lease)) => {
                 take(&lease);
-                let mut lease = lease;
                 while let Some(next) = renew(interface, client, &lease) {
                     take(&next);
                     lease = next;
                 }
+                // One that was refused may last still; the kernel takes it away.
+                take(&Lease { duration: Duration::from_secs(1), ..lease });
+                (wait, told) = (FIRST_WAIT, false);
             }
-            Err(error) => {
+            Ok(None) => {}
+            Err(error) if !told => {
                 report::problem(&format!("asking for an address by DHCP: {error}"));
-                thread::sleep(PAUSE);
+                told = true;
             }
+            Err(_) => {}
         }
-    }
-}
-
-/// Asks until somebody gives a lease.
-fn obtain(interface: Interface) -> io::Result<Lease> {
-    let _alone = SPEAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let way = Broadcast::open(interface.index)?;
-    let client = Client::new(interface.mac);
-    let mut wait = FIRST_WAIT;
-    loop {
-        if let Some(Answer::Offer(offer)) = ask(&way.0, client, &Asked::Any, Ipv4Addr::BROADCAST, wait)? {
-            match ask(&way.0, client, &Asked::Offered(&offer), Ipv4Addr::BROADCAST, wait)? {
-                Some(Answer::Lease(lease)) => return Ok(lease),
-                Some(Answer::Refusal) => thread::sleep(PAUSE),
-                Some(Answer::Offer(_)) | None => {}
-            }
-        }
+        // Meanwhile others can ask.
+        thread::sleep(wait.saturating_sub(begun.elapsed()));
         wait = wait.saturating_mul(2).min(LONGEST_WAIT);
     }
 }
 
-/// Waits until a lease should be renewed and renews it; nothing if that did not succeed in time.
+/// Asks for a lease once, and waits so long for each answer.
+fn obtain(interface: Interface, client: Client, wait: Duration) -> io::Result<Option<Lease>> {
+    let _alone = SPEAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let way = Broadcast::open(interface.index)?;
+    let Some(Answer::Offer(offer)) = ask(&way.0, client, &Asked::Any, Ipv4Addr::BROADCAST, wait)? else {
+        return Ok(None);
+    };
+    Ok(match ask(&way.0, client, &Asked::Offered(&offer), Ipv4Addr::BROADCAST, wait)? {
+        Some(Answer::Lease(lease)) => Some(lease),
+        Some(Answer::Offer(_) | Answer::Refusal) | None => None,
+    })
+}
+
+/// Waits until a lease should be renewed and renews it; nothing if it was refused, or nobody did in time.
 fn renew(interface: Interface, client: Client, lease: &Lease) -> Option<Lease> {
     let begun = Instant::now();
     thread::sleep(lease.renew);
     // First with the server that gave it, then with any.
-    let phases = [(lease.rebind, Some(lease.server)), (lease.duration, None)];
-    for (until, server) in phases {
-        let left = || until.saturating_sub(begun.elapsed());
-        let mut tries = 0;
-        while !left().is_zero() || tries == 0 {
-            tries += 1;
-            // Half of the time that is left, each time (RFC 2131, 4.4.5).
-            let wait = (left() / 2).clamp(LEAST_TRY, Duration::from_secs(60));
-            match try_to_renew(interface, client, lease, server, wait) {
+    for (until, server) in [(lease.rebind, Some(lease.server)), (lease.duration, None)] {
+        loop {
+            let left = until.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            // Again after half of the time that is left (RFC 2131, 4.4.5).
+            let next = Instant::now() + (left / 2).clamp(LEAST_PAUSE, LONGEST_WAIT);
+            match try_to_renew(interface, client, lease, server, left.min(LONGEST_TRY)) {
                 Ok(Some(Answer::Lease(next))) => return Some(next),
                 Ok(Some(Answer::Refusal)) => return None,
-                Ok(_) => {}
-                Err(_) => thread::sleep(wait),
+                // A network that is down may come up again.
+                Ok(Some(Answer::Offer(_)) | None) | Err(_) => {}
             }
+            thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
     None

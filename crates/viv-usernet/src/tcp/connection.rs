@@ -17,6 +17,7 @@ use super::segment::{self, Flags, Head, OUR_SHIFT, Segment, Terms};
 use super::seq::Seq;
 use crate::core::{Core, Token};
 use crate::flow::Ends;
+use crate::host::Event;
 use crate::offload::Offload;
 use crate::saved::SavedConnection;
 use crate::timers::Alarm;
@@ -232,8 +233,10 @@ impl Connection {
     }
 
     /// Its socket has something, or room.
-    pub(super) fn event(&mut self, budgets: &mut Budgets, readable: bool, writable: bool) {
-        self.sender.readable |= readable;
+    pub(super) fn event(&mut self, budgets: &mut Budgets, event: &Event) {
+        let writable = event.writable;
+        self.sender.readable |= event.readable;
+        self.sender.ends |= event.ends;
         self.receiver.writable |= writable;
         match self.phase {
             Phase::Connecting if writable => match sockopt::socket_error(&self.socket) {

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::core::{Core, Token};
 use crate::flow::Ends;
 use crate::frame::Packet;
-use crate::host;
+use crate::host::{self, Event};
 use crate::offload::{Checksum, Offload};
 use crate::policy::{self, Way};
 use crate::publish::{self, Published};
@@ -188,9 +188,9 @@ impl Connections {
     }
 
     /// A connection's socket has something, or room.
-    pub(crate) fn event(&mut self, core: &mut Core, id: Id, readable: bool, writable: bool) {
+    pub(crate) fn event(&mut self, core: &mut Core, id: Id, event: &Event) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.event(&mut self.budgets, readable, writable);
+            connection.event(&mut self.budgets, event);
             self.settle(core, id);
         }
     }

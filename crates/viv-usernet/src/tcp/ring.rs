@@ -153,13 +153,14 @@ impl Ring {
         }
     }
 
-    /// Adds what a socket has, up to `limit` bytes or so: how many that were, 0 at the end of the stream.
+    /// Adds what a socket has, up to `limit` bytes or so: how many that were, 0 at the end of the stream, and whether they were
+    /// all that it has now (epoll(7), Q9).
     pub(super) fn fill(
         &mut self,
         socket: &OwnedFd,
         limit: usize,
         budget: &mut Budget,
-    ) -> Result<usize, Errno> {
+    ) -> Result<(usize, bool), Errno> {
         if limit > self.storage.len().saturating_sub(self.length) {
             self.grow(limit, budget);
         }
@@ -167,6 +168,7 @@ impl Ring {
         if first.is_empty() {
             return Err(Errno::NOBUFS);
         }
+        let room = first.len().saturating_add(second.len());
         let read = if second.is_empty() {
             host::receive(socket, first)?
         } else {
@@ -174,7 +176,7 @@ impl Ring {
             retry_on_intr(|| readv(socket, &mut parts))?
         };
         self.length = self.length.saturating_add(read).min(self.storage.len());
-        Ok(read)
+        Ok((read, read < room))
     }
 
     /// Gives bytes to a socket until there are none or it takes no more.

@@ -76,7 +76,7 @@ fn who_does_not_read_stops_nobody_else() {
     let mut guest = Guest::new(Config { limits, ..open() });
     let idle: Vec<_> = (0..IDLE).map(|n| guest.connected(address, 10_000 + n as u16, 4096)).collect();
     let mut senders: Vec<_> = (0..IDLE).map(|_| listener.accept().unwrap().0).collect();
-    let data = pattern(1 << 20);
+    let data = pattern(256 << 10);
     for sender in &mut senders {
         sender.set_nonblocking(true).unwrap();
     }

@@ -50,6 +50,8 @@ pub(super) struct Sender {
     pub ring: Ring,
     /// Whether the socket may have something.
     pub readable: bool,
+    /// Whether the socket's end may be near: then it is read until it is there.
+    pub ends: bool,
     /// The socket has no more.
     end: bool,
     /// The guest knows that.
@@ -76,6 +78,7 @@ impl Sender {
             mss: 0,
             ring: Ring::default(),
             readable: false,
+            ends: false,
             end: false,
             end_known: false,
             read: FIRST_READ,
@@ -156,12 +159,17 @@ impl Sender {
         }
         let limit = self.read.min(self.ring.room());
         match self.ring.fill(socket, limit, &mut budgets.to_guest) {
-            Ok(0) => {
+            Ok((0, _)) => {
                 self.end = true;
                 self.readable = false;
             }
-            Ok(read) if read >= limit => self.read = limit.saturating_mul(2).clamp(FIRST_READ, AHEAD),
-            Ok(_) => {}
+            Ok((read, is_all)) => {
+                if read >= limit {
+                    self.read = limit.saturating_mul(2).clamp(FIRST_READ, AHEAD);
+                }
+                // The socket tells of what comes next; its end it may have told already.
+                self.readable = !is_all || self.ends;
+            }
             Err(Errno::AGAIN) => self.readable = false,
             Err(Errno::NOBUFS) => self.starved = true,
             Err(errno) => return Err(errno),
