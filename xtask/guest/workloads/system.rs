@@ -9,8 +9,8 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-// SAFETY: `waitpid` writes one number where it is told, and this program has one thread, so that all of it lives on in
-// a child of `fork`. The others are only called below.
+// SAFETY: `waitpid` writes one number where it is told, and a program that forks has one thread, so that all of it lives on
+// in a child of `fork`. The others are only called below.
 unsafe extern "C" {
     safe fn fork() -> c_int;
     safe fn _exit(status: c_int) -> !;

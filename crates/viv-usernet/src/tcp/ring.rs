@@ -10,7 +10,7 @@ use crate::host;
 /// The largest storage of a ring, in bytes.
 pub(super) const MAX: usize = 512 << 10;
 /// The smallest. Each ring can have it, however much others hold: who does not read stops nobody else.
-pub(super) const MIN: usize = 8 << 10;
+const MIN: usize = 8 << 10;
 
 /// How many bytes of storage all rings of one direction may have beyond the smallest of each.
 #[derive(Debug)]
