@@ -82,7 +82,8 @@ fn start_dhcp(interface: &Interface, index: u32, servers: &Arc<NameServers>) -> 
         if let Err(error) = apply(lease, index, has_gateway) {
             report::problem(&format!("setting up the address {} from DHCP: {error}", lease.address));
         }
-        servers.lease(index, lease.name_servers.iter().copied().map(IpAddr::V4).collect());
+        let leased: Vec<_> = lease.name_servers.iter().copied().map(IpAddr::V4).collect();
+        servers.lease(index, &leased);
     };
     dhcp::start(dhcp::Interface { index, mac: interface.mac }, take)
 }
@@ -106,8 +107,8 @@ struct NameServers {
 
 impl NameServers {
     /// Those of a lease are these now.
-    fn lease(&self, index: u32, servers: Vec<IpAddr>) {
-        let before = self.leased().insert(index, servers.clone());
+    fn lease(&self, index: u32, servers: &[IpAddr]) {
+        let before = self.leased().insert(index, servers.to_vec());
         if before.unwrap_or_default() != servers {
             self.write();
         }

@@ -74,12 +74,11 @@ fn keep(interface: Interface, take: &dyn Fn(&Lease)) -> ! {
                 take(&Lease { duration: Duration::from_secs(1), ..lease });
                 (wait, told) = (FIRST_WAIT, false);
             }
-            Ok(None) => {}
             Err(error) if !told => {
                 report::problem(&format!("asking for an address by DHCP: {error}"));
                 told = true;
             }
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         // Meanwhile others can ask.
         thread::sleep(wait.saturating_sub(begun.elapsed()));
