@@ -10,6 +10,8 @@ use crate::step;
 pub const FOR_TESTS: &[&str] = &[
     // The system of guests that are booted directly.
     "busybox-static",
+    // A DHCP server for guests.
+    "dnsmasq-base",
     // e2fsck and debugfs, to check a disk that a guest wrote.
     "e2fsprogs",
     // Networks for guests.

@@ -142,6 +142,7 @@ mod tests {
                 addresses: vec![([10, 0, 2, 15].into(), 24), ("fd00::1".parse().unwrap(), 64)],
                 gateways: vec![[10, 0, 2, 2].into()],
                 name_servers: Vec::new(),
+                dhcp: true,
             }],
             mounts: vec![Mount { tag: "t".into(), directory: "/mnt".into(), readonly: true }],
         })

@@ -83,6 +83,8 @@ pub struct Interface {
     pub gateways: Vec<IpAddr>,
     /// Name servers, the first to be asked first.
     pub name_servers: Vec<IpAddr>,
+    /// Whether the network is asked by DHCP for all of that, as far as IPv4 goes.
+    pub dhcp: bool,
 }
 
 /// The terminal at the host's end of the console.

@@ -15,6 +15,7 @@
 //! | [`plan`] | what to run and in which environment, as pure functions |
 //! | [`power`] | the way down: processes, mounts, power |
 //! | [`network`] | its interfaces, the loopback first; name servers |
+//! | [`dhcp`] | addresses for those that the host gave none |
 //! | [`share`] | directories of the host |
 //! | [`report`] | messages on the console |
 //!
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod dhcp;
 mod init;
 mod launch;
 mod link;

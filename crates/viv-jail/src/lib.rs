@@ -25,6 +25,7 @@ mod system;
 mod threads;
 
 pub use filter::ThreadKind;
+pub use limits::permit_sockets;
 pub use process::{Fate, Forked, Inmate, Supervisor, close_others, fork};
 pub use stage::{Inside, Jail, JailError};
 pub use threads::spawn;

@@ -27,6 +27,17 @@ pub(crate) fn lock(network: bool, missing: &mut Missing) {
     }
 }
 
+/// Lets a process without a jail have as many descriptors as one in it that speaks on the host's network, or as many as the
+/// host permits.
+pub fn permit_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(SOCKETS, |maximum| maximum.min(SOCKETS));
+    if limit.current.is_some_and(|current| current < wanted) {
+        // It is no more than permitted, and without it a guest has fewer connections.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+    }
+}
+
 /// Sets a limit for good, or the greatest that is permitted if that is lower.
 fn limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
     let value = Some(getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value)));

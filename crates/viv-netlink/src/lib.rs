@@ -7,8 +7,9 @@
 mod message;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -72,11 +73,33 @@ impl Netlink {
     /// # Errors
     /// What the kernel answers.
     pub fn add_address(&self, index: u32, ip: IpAddr, prefix: u8) -> io::Result<()> {
-        let mut message = Message::new(address::NEW, message::CREATE | message::REPLACE);
-        message.append(&address::header(index, ip, prefix));
-        message.attribute(address::LOCAL, &octets(ip));
-        message.attribute(address::ADDRESS, &octets(ip));
+        self.ask(new_address(index, ip, prefix))
+    }
+
+    /// The same for so long, after which the kernel takes it away; again for longer.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn lease_address(&self, index: u32, ip: IpAddr, prefix: u8, time: Duration) -> io::Result<()> {
+        let mut message = new_address(index, ip, prefix);
+        message.attribute(address::TIMES, &address::times(time));
         self.ask(message)
+    }
+
+    /// Sends what is for everybody (255.255.255.255) to those who are reached by an interface.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn add_broadcast_route(&self, index: u32) -> io::Result<()> {
+        self.ask(broadcast_route(route::NEW, message::CREATE | message::REPLACE, index))
+    }
+
+    /// Undoes that.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn remove_broadcast_route(&self, index: u32) -> io::Result<()> {
+        self.ask(broadcast_route(route::DELETE, 0, index))
     }
 
     /// Sends what has no better way to `gateway`, which is on an interface's network.
@@ -85,7 +108,7 @@ impl Netlink {
     /// What the kernel answers.
     pub fn add_default_route(&self, index: u32, gateway: IpAddr) -> io::Result<()> {
         let mut message = Message::new(route::NEW, message::CREATE | message::REPLACE);
-        message.append(&route::header(gateway));
+        message.append(&route::header(gateway, 0, route::EVERYWHERE));
         message.attribute(route::GATEWAY, &octets(gateway));
         message.attribute(route::INTERFACE, &index.to_ne_bytes());
         self.ask(message)
@@ -97,6 +120,23 @@ impl Netlink {
         let (count, _) = recv(&self.socket, &mut reply, RecvFlags::empty())?;
         acknowledgement(reply.get(..count).unwrap_or_default())
     }
+}
+
+fn new_address(index: u32, ip: IpAddr, prefix: u8) -> Message {
+    let mut message = Message::new(address::NEW, message::CREATE | message::REPLACE);
+    message.append(&address::header(index, ip, prefix));
+    message.attribute(address::LOCAL, &octets(ip));
+    message.attribute(address::ADDRESS, &octets(ip));
+    message
+}
+
+fn broadcast_route(kind: u16, flags: u16, index: u32) -> Message {
+    let everybody = IpAddr::V4(Ipv4Addr::BROADCAST);
+    let mut message = Message::new(kind, flags);
+    message.append(&route::header(everybody, 32, route::ON_LINK));
+    message.attribute(route::DESTINATION, &octets(everybody));
+    message.attribute(route::INTERFACE, &index.to_ne_bytes());
+    message
 }
 
 fn octets(ip: IpAddr) -> Vec<u8> {

@@ -33,10 +33,12 @@ pub(crate) mod interface {
 /// Messages about addresses.
 pub(crate) mod address {
     use std::net::IpAddr;
+    use std::time::Duration;
 
     pub(crate) const NEW: u16 = 20;
     pub(crate) const ADDRESS: u16 = 1;
     pub(crate) const LOCAL: u16 = 2;
+    pub(crate) const TIMES: u16 = 6;
     /// Others on the network need not be asked whether they have it.
     const NO_DETECTION: u8 = 2;
 
@@ -46,6 +48,13 @@ pub(crate) mod address {
         bytes.extend(index.to_ne_bytes());
         bytes
     }
+
+    /// `ifa_cacheinfo`: for how long it is preferred and valid, in seconds of which all bits stand for always; when it was made
+    /// and changed.
+    pub(crate) fn times(time: Duration) -> Vec<u8> {
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX).to_ne_bytes();
+        [seconds, seconds, [0; 4], [0; 4]].concat()
+    }
 }
 
 /// Messages about routes.
@@ -53,6 +62,8 @@ pub(crate) mod route {
     use std::net::IpAddr;
 
     pub(crate) const NEW: u16 = 24;
+    pub(crate) const DELETE: u16 = 25;
+    pub(crate) const DESTINATION: u16 = 1;
     pub(crate) const INTERFACE: u16 = 4;
     pub(crate) const GATEWAY: u16 = 5;
     /// The table that routes are looked for in.
@@ -60,10 +71,13 @@ pub(crate) mod route {
     /// Who made the route: whoever starts the system.
     const BOOT: u8 = 3;
     const UNICAST: u8 = 1;
+    /// How far destinations are: anywhere, or on the interface's own link.
+    pub(crate) const EVERYWHERE: u8 = 0;
+    pub(crate) const ON_LINK: u8 = 253;
 
     /// `rtmsg`: family, bits of destination and source, type of service, table, origin, scope, type, flags.
-    pub(crate) fn header(gateway: IpAddr) -> Vec<u8> {
-        vec![super::family(gateway), 0, 0, 0, MAIN, BOOT, 0, UNICAST, 0, 0, 0, 0]
+    pub(crate) fn header(like: IpAddr, bits: u8, scope: u8) -> Vec<u8> {
+        vec![super::family(like), bits, 0, 0, MAIN, BOOT, scope, UNICAST, 0, 0, 0, 0]
     }
 }
 
@@ -131,6 +145,16 @@ mod tests {
         let bytes = message.finish();
         assert_eq!((bytes.len(), &bytes[..4]), (44, &44_u32.to_ne_bytes()[..]));
         assert_eq!(bytes[32..34], 9_u16.to_ne_bytes());
+    }
+
+    #[test]
+    fn times_are_seconds() {
+        let times = address::times(std::time::Duration::from_secs(3));
+        assert_eq!(
+            (times.len(), &times[..4], &times[4..8]),
+            (16, &3_u32.to_ne_bytes()[..], &3_u32.to_ne_bytes()[..])
+        );
+        assert_eq!(address::times(std::time::Duration::MAX)[..4], [0xff; 4]);
     }
 
     #[test]

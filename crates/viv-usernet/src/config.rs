@@ -90,7 +90,7 @@ pub struct Limits {
     pub connections: usize,
     /// UDP flows and running echo requests. Each takes a descriptor.
     pub flows: usize,
-    /// Bytes of TCP data under way, of all connections, in each direction.
+    /// Bytes of TCP data under way, of all connections, in each direction, beyond 8 KiB of each.
     pub buffered: usize,
 }
 

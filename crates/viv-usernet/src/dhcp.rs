@@ -8,7 +8,7 @@ use smoltcp::wire::{
 
 use crate::config::Config;
 use crate::core::Core;
-use crate::frame;
+use crate::frame::{self, Sum};
 
 /// For how long the guest has its address, in seconds.
 const LEASE: u32 = 86_400;
@@ -34,7 +34,8 @@ pub(crate) fn serve(core: &mut Core, message: &[u8]) {
     let from = SocketAddr::new(core.config.ipv4.gateway.into(), DHCP_SERVER_PORT);
     let to = SocketAddr::new(to.into(), DHCP_CLIENT_PORT);
     let mut bytes = Vec::new();
-    if frame::udp(&mut bytes, &core.link(), from, to, &answer).is_some() {
+    // Clients of DHCP listen below what would sum it up.
+    if frame::udp(&mut bytes, &core.link(), from, to, &answer, Sum::Here).is_some() {
         core.reply(bytes);
     }
 }

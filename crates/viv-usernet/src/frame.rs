@@ -7,8 +7,12 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Packet, Ipv6Packet, UDP_HEADER_LEN, UdpPacket, checksum,
 };
 
+use crate::offload::Checksum;
+
 /// How many routers a packet may still pass.
 const HOPS: u8 = 64;
+/// Where the checksum is in a header of UDP, in bytes.
+const UDP_CHECKSUM_AT: u16 = 6;
 /// How many extension headers of an IPv6 packet are looked at.
 const MAX_EXTENSIONS: usize = 8;
 /// The largest headers that are built here: Ethernet, IPv6, and TCP with options.
@@ -200,22 +204,45 @@ pub(crate) fn set_part(frame: &mut [u8], part: Part) -> Option<()> {
     Some(())
 }
 
-/// Builds a frame with a UDP datagram, if it fits into one packet.
+/// Who sums a datagram up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sum {
+    /// Whoever builds it.
+    Here,
+    /// The guest, if it cares.
+    Guest,
+}
+
+/// Builds a frame with a UDP datagram, if it fits into one packet: the state of its checksum.
 pub(crate) fn udp(
     frame: &mut Vec<u8>,
     link: &Link,
     from: SocketAddr,
     to: SocketAddr,
     payload: &[u8],
-) -> Option<()> {
+    sum: Sum,
+) -> Option<Checksum> {
     let ends = (from.ip(), to.ip());
     let length = payload.len().checked_add(UDP_HEADER_LEN)?;
     let datagram = ip(frame, link, ends, IpProtocol::Udp, length)?;
-    write_udp(datagram, from, to, payload)
+    write_udp(datagram, from, to, payload, sum)?;
+    Some(match sum {
+        Sum::Here => Checksum::None,
+        Sum::Guest => {
+            let start = u16::try_from(frame.len().checked_sub(length)?).ok()?;
+            Checksum::Partial { start, offset: UDP_CHECKSUM_AT }
+        }
+    })
 }
 
 /// Fills in a UDP datagram.
-pub(crate) fn write_udp(datagram: &mut [u8], from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<()> {
+pub(crate) fn write_udp(
+    datagram: &mut [u8],
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+    sum: Sum,
+) -> Option<()> {
     datagram.get_mut(UDP_HEADER_LEN..)?.copy_from_slice(payload);
     let length = u16::try_from(datagram.len()).ok()?;
     let mut packet = UdpPacket::new_unchecked(&mut *datagram);
@@ -223,10 +250,14 @@ pub(crate) fn write_udp(datagram: &mut [u8], from: SocketAddr, to: SocketAddr, p
     packet.set_dst_port(to.port());
     packet.set_len(length);
     packet.set_checksum(0);
-    let sum = match transport_checksum((from.ip(), to.ip()), IpProtocol::Udp, datagram) {
+    let ends = (from.ip(), to.ip());
+    let sum = match sum {
+        Sum::Guest => pseudo_header(ends, IpProtocol::Udp, datagram.len()),
         // 0 says that there is none (RFC 768).
-        0 => 0xFFFF,
-        sum => sum,
+        Sum::Here => match transport_checksum(ends, IpProtocol::Udp, datagram) {
+            0 => 0xFFFF,
+            sum => sum,
+        },
     };
     UdpPacket::new_unchecked(datagram).set_checksum(sum);
     Some(())

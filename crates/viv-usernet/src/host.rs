@@ -16,7 +16,7 @@ use crate::core::Token;
 use crate::error::Error;
 
 /// How many sockets one call asks about.
-const EVENTS: usize = 256;
+pub(crate) const EVENTS: usize = 256;
 /// How many connections wait at a published port.
 const BACKLOG: i32 = 128;
 
@@ -28,6 +28,8 @@ pub(crate) struct Event {
     pub token: Token,
     pub readable: bool,
     pub writable: bool,
+    /// Its peer sends no more, or it has failed: who reads gets to the end of it.
+    pub ends: bool,
 }
 
 /// The host's descriptors that are not a flow's.
@@ -61,7 +63,7 @@ impl Host {
         epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token.bits()), flags)
     }
 
-    /// What has happened since the last call, or some of it.
+    /// What has happened since the last call: all of it, or [`EVENTS`].
     pub(crate) fn events(&self) -> Vec<Event> {
         use epoll::EventFlags as Flags;
         let mut events = Vec::with_capacity(EVENTS);
@@ -73,7 +75,8 @@ impl Host {
         let told = |event: epoll::Event| {
             let (flags, token) = (event.flags, Token::from_bits(event.data.u64()));
             let readable = flags.intersects(Flags::IN | Flags::RDHUP | gone);
-            Event { token, readable, writable: flags.intersects(Flags::OUT | gone) }
+            let ends = flags.intersects(Flags::RDHUP | gone);
+            Event { token, readable, writable: flags.intersects(Flags::OUT | gone), ends }
         };
         events.into_iter().map(told).collect()
     }

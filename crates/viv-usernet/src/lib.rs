@@ -10,7 +10,7 @@
 //! Inside: `frame` takes frames apart and builds them; `link` answers ARP and neighbour discovery, `dhcp` hands out the
 //! address; `tcp` ends the guest's connections and splices them to sockets; `datagram` does the same for UDP, echo
 //! requests and the questions to the name server (`dns`); `publish` is what listens on the host; `policy` says what may be
-//! reached; `host` has the descriptors and the timers.
+//! reached; `host` has the descriptors and the timers; `saved` is what outlasts a router.
 //!
 //! # How it is driven
 //!
@@ -53,6 +53,7 @@ mod publish;
 mod reassembly;
 mod resolvers;
 mod router;
+mod saved;
 mod slots;
 mod tcp;
 #[cfg(test)]
@@ -65,3 +66,4 @@ pub use config::{Config, Ipv4Network, Ipv6Network, Limits, Protocol, Publish};
 pub use error::Error;
 pub use offload::{Checksum, GuestOffloads, Offload, Segment, SegmentKind};
 pub use router::UserNet;
+pub use saved::Saved;

@@ -1,5 +1,6 @@
 //! The router: what comes is given to whom it concerns, and what is there for the guest is collected.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -12,24 +13,26 @@ use crate::datagram::Flows;
 use crate::dhcp;
 use crate::error::Error;
 use crate::frame::{self, Content, Packet};
+use crate::host;
 use crate::icmp;
 use crate::link;
 use crate::offload::{Checksum, GuestOffloads, Offload, SegmentKind};
 use crate::publish::Published;
 use crate::reassembly::Reassembly;
+use crate::saved::{Saved, SavedConnection};
 use crate::slots::Id;
-use crate::tcp::Connections;
+use crate::tcp::{self, Connections};
 use crate::timers::Alarm;
 
-/// How many of the host's answers one call of [`UserNet::poll`] takes: so many times 256.
+/// How many of the host's answers one call of [`UserNet::poll`] takes: so many times [`host::EVENTS`].
 const ROUNDS: usize = 16;
 /// How many turns and alarms may be queued before those of connections that are gone are dropped.
 const CROWD: usize = 16 << 10;
 
 /// A user-mode network with one guest.
 ///
-/// Nothing of it is saved with a machine. A guest that was restored speaks to a new one: its connections are refused from
-/// then on, its address stays good.
+/// Of its connections nothing is saved with a machine but that they were there ([`UserNet::save`]). A guest that was restored
+/// speaks to a new one, which resets them; its address stays good.
 #[derive(Debug)]
 pub struct UserNet {
     core: Core,
@@ -37,6 +40,8 @@ pub struct UserNet {
     flows: Flows,
     published: Published,
     reassembly: Reassembly,
+    /// Connections of which the guest is to be told that they are gone.
+    gone: VecDeque<SavedConnection>,
     /// When the router next speaks by itself.
     alarm: Alarm,
     /// How many turns and alarms there may be before they are looked through.
@@ -55,6 +60,7 @@ impl UserNet {
             connections: Connections::new(limits.connections, limits.buffered),
             flows: Flows::new(limits.flows),
             reassembly: Reassembly::default(),
+            gone: VecDeque::new(),
             alarm: Alarm::default(),
             crowd: CROWD,
         })
@@ -87,6 +93,7 @@ impl UserNet {
         self.connections.clear();
         self.flows.clear();
         self.reassembly = Reassembly::default();
+        self.gone.clear();
         self.core.forget_guest();
         let ports: Vec<_> = self.published.iter().map(|(id, _)| id).collect();
         for id in ports {
@@ -94,6 +101,27 @@ impl UserNet {
                 port.queued = false;
             }
         }
+    }
+
+    /// What is to be saved with the machine.
+    #[must_use]
+    pub fn save(&self) -> Saved {
+        let connections = self.connections.saved().chain(self.gone.iter().copied()).collect();
+        Saved { guest: self.core.guest.map(|guest| guest.0), connections }
+    }
+
+    /// Takes the place of a router that was saved: the guest is told that its connections are gone, or as many of them as it
+    /// may have.
+    pub fn restore(&mut self, saved: Saved) {
+        let Some(guest) = saved.guest() else { return };
+        self.gone = saved.connections;
+        self.gone.truncate(self.core.config.limits.connections);
+        if !self.gone.is_empty() {
+            self.core.ready.push_back(Token::Router);
+        }
+        self.meet(guest);
+        // Nothing of the host's would make anybody ask for frames.
+        self.core.host.arm(Some(Instant::now()));
     }
 
     /// Takes an Ethernet frame of the guest's, of up to 64 KiB. What is malformed, or of no protocol that is known
@@ -135,24 +163,29 @@ impl UserNet {
     pub fn poll(&mut self) {
         for _ in 0..ROUNDS {
             let events = self.core.host.events();
-            if events.is_empty() {
-                break;
-            }
+            let is_all = events.len() < host::EVENTS;
             for event in events {
                 match event.token {
                     Token::Clock => self.core.host.struck(),
-                    Token::Connection(id) => {
-                        self.connections.event(&mut self.core, id, event.readable, event.writable);
-                    }
+                    Token::Connection(id) => self.connections.event(&mut self.core, id, &event),
                     Token::Flow(id) if event.readable => self.flows.readable(&mut self.core, id),
                     Token::Published(id) if event.readable => self.knock(id),
                     Token::Router | Token::Flow(_) | Token::Published(_) => {}
                 }
             }
+            if is_all {
+                break;
+            }
         }
         self.strike();
         self.accept();
         self.arm();
+    }
+
+    /// Bytes of memory for data on its way to the guest.
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
+        self.connections.buffered()
     }
 
     #[cfg(test)]
@@ -280,7 +313,8 @@ impl UserNet {
                 Token::Published(id) => {
                     self.flows.produce_published(&mut self.core, &mut self.published, id, frame)
                 }
-                Token::Clock | Token::Router => None,
+                Token::Router => self.farewell(frame),
+                Token::Clock => None,
             };
             if offload.is_some() {
                 return offload;
@@ -289,6 +323,15 @@ impl UserNet {
         let (offload, reply) = self.core.next_reply()?;
         *frame = reply;
         Some(offload)
+    }
+
+    /// Tells the guest of a connection that is gone.
+    fn farewell(&mut self, frame: &mut Vec<u8>) -> Option<Offload> {
+        let connection = self.gone.pop_front()?;
+        if !self.gone.is_empty() {
+            self.core.ready.push_back(Token::Router);
+        }
+        tcp::reset(&self.core, &connection, frame)
     }
 
     /// Does what is due.

@@ -155,7 +155,7 @@ Options follow with commas between:
 - mac=02:00:00:00:00:01: its address; otherwise one that stays the same from run to run
 - mtu=BYTES:   the longest packet the guest should send
 - queues=N:    as many pairs of queues, 1 unless given
-- address=IP/BITS, gateway=IP, dns=IP: what a guest from an image sets up before its command; may be given again")]
+- address=IP/BITS, gateway=IP, dns=IP: what a guest from an image sets up before its command; may be given again. Without an address it asks the network for one, by DHCP")]
     pub net: Vec<NetArg>,
 
     /// Lead a port of the host to one of the guest's: `8080:80`, `0.0.0.0:5353:53/udp`; may be given again

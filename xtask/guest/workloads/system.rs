@@ -9,8 +9,8 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-// SAFETY: `waitpid` writes one number where it is told, and this program has one thread, so that all of it lives on in
-// a child of `fork`. The others are only called below.
+// SAFETY: `waitpid` writes one number where it is told, and a program that forks has one thread, so that all of it lives on
+// in a child of `fork`. The others are only called below.
 unsafe extern "C" {
     safe fn fork() -> c_int;
     safe fn _exit(status: c_int) -> !;
@@ -47,23 +47,28 @@ const ORDER: &str = "order";
 
 /// Mounts the file system of a guest's disk, read-only.
 pub fn mount_guests_root() {
-    make_disk_ready();
+    load_modules();
+    await_file(Path::new(DISK));
     mount_at(DISK, Path::new(GUESTS_ROOT), "ext4", READ_ONLY);
 }
 
-/// Loads the modules of the initial RAM disk and waits for the disk.
-pub fn make_disk_ready() {
+/// Loads the modules of the initial RAM disk.
+pub fn load_modules() {
     mount_at("devtmpfs", Path::new("/dev"), "devtmpfs", 0);
     // A kernel that has all drivers built in needs no modules.
     let order = fs::read_to_string(Path::new(MODULES).join(ORDER)).unwrap_or_default();
     for name in order.lines() {
         let file = File::open(Path::new(MODULES).join(name)).expect("the module is there");
         // SAFETY: the arguments are a descriptor, a string and flags, as the call takes them. It may fail, for hardware
-        // that is not there; what is missed shows below.
+        // that is not there; what is missed shows later.
         unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), c"".as_ptr(), 0) };
     }
+}
+
+/// Waits for a file that a driver makes; whoever opens it sees if it did not come.
+pub fn await_file(path: &Path) {
     for _ in 0..2000 {
-        if Path::new(DISK).exists() {
+        if path.exists() {
             break;
         }
         sleep(Duration::from_millis(10));
@@ -79,7 +84,7 @@ pub fn enter(root: &Path) {
     std::env::set_current_dir("/tmp").expect("it was mounted just now");
 }
 
-fn mount_at(source: &str, target: &Path, kind: &str, flags: c_ulong) {
+pub fn mount_at(source: &str, target: &Path, kind: &str, flags: c_ulong) {
     fs::create_dir_all(target).expect("a directory to mount on");
     let text = |bytes: &[u8]| CString::new(bytes).expect("no zeros in it");
     let (source, place, kind) =

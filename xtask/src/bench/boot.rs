@@ -61,6 +61,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Boot> {
         bench,
         initrd: &initrd,
         disk: None,
+        network: None,
         kernel_words: "",
         arguments: &[],
         memory: MEMORY,

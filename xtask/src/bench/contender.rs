@@ -7,13 +7,15 @@ use std::process::Command;
 use super::Bench;
 
 /// A guest: the kernel of all, and this.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Guest<'a> {
     pub bench: &'a Bench,
     /// Its initial RAM disk, with its first process.
     pub initrd: &'a Path,
     /// Its disk.
     pub disk: Option<Disk<'a>>,
+    /// Its network.
+    pub network: Option<Network<'a>>,
     /// Words for its kernel, besides those of all.
     pub kernel_words: &'a str,
     /// Words for its first process.
@@ -49,6 +51,24 @@ pub struct Disk<'a> {
     pub writable: bool,
 }
 
+/// A network without privilege, on which the guest is 10.0.2.15 and reaches the host's loopback at 10.0.2.2.
+#[derive(Debug, Clone, Copy)]
+pub struct Network<'a> {
+    /// The port of the host's loopback that leads to the guest's port 80.
+    pub published: u16,
+    /// Where passt listens for QEMU.
+    pub passt: &'a Path,
+    /// Whether QEMU leaves its network to passt, in a process beside it.
+    pub by_passt: bool,
+}
+
+impl Guest<'_> {
+    /// The same whose network is left to passt.
+    pub fn with_passt(&self) -> Self {
+        Self { network: self.network.map(|network| Network { by_passt: true, ..network }), ..*self }
+    }
+}
+
 /// As for images of `viv run`: output to the serial port, little of the kernel's, no waiting after a panic, and no
 /// self-tests of ciphers, which otherwise are most of what is measured.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests";
@@ -62,12 +82,23 @@ pub enum Contender {
     Tcg,
 }
 
+/// Starts passt, which goes to the background when it listens and ends with the first connection, and becomes QEMU.
+const WITH_PASST: &str = r#"
+socket=$1 published=$2
+shift 2
+rm -f "$socket"
+passt --quiet --one-off --runas "$(id -u)" --socket "$socket" --ipv4-only --address 10.0.2.15 --netmask 24 \
+    --gateway 10.0.2.2 --tcp-ports "127.0.0.1/$published:80" </dev/null >/dev/null 2>&1 && exec "$@"
+"#;
+
 impl Contender {
     pub const ALL: [Self; 2] = [Self::Viv, Self::Tcg];
 
     /// The command that runs `guest` with its serial port as standard input and output, until it powers off.
     pub fn command(self, guest: &Guest<'_>) -> Command {
-        let Guest { bench: Bench { viv, kernel, processor, engine_options, .. }, initrd, disk, .. } = guest;
+        let Guest {
+            bench: Bench { viv, kernel, processor, engine_options, .. }, initrd, disk, network, ..
+        } = guest;
         let memory = format!("{}M", guest.memory);
         let processors = guest.placement.processors();
         let mut command = match guest.placement {
@@ -89,8 +120,15 @@ impl Contender {
                     let access = if *writable { "writable" } else { "readonly" };
                     command.arg("--disk").arg(format!("{},{access}", file.display()));
                 }
+                if let Some(Network { published, .. }) = network {
+                    command.args(["--net", "user", "--host-access", "--publish"]);
+                    command.arg(format!("127.0.0.1:{published}:80"));
+                }
             }
             Self::Tcg => {
+                if let Some(Network { published, passt, by_passt: true }) = network {
+                    command.args(["sh", "-c", WITH_PASST, "sh"]).arg(passt).arg(published.to_string());
+                }
                 command
                     .args([
                         "qemu-system-x86_64",
@@ -112,6 +150,15 @@ impl Contender {
                         .arg("-drive")
                         .arg(format!("if=none,id=disk,format=raw,{access},file={file}"))
                         .args(["-device", "virtio-blk-pci,drive=disk"]);
+                }
+                if let Some(Network { published, passt, by_passt }) = network {
+                    let far = if *by_passt {
+                        let passt = passt.display().to_string().replace(',', ",,");
+                        format!("stream,id=net,server=off,addr.type=unix,addr.path={passt}")
+                    } else {
+                        format!("user,id=net,hostfwd=tcp:127.0.0.1:{published}-10.0.2.15:80")
+                    };
+                    command.args(["-netdev", &far, "-device", "virtio-net-pci,netdev=net"]);
                 }
             }
         }
@@ -150,6 +197,15 @@ mod tests {
     use super::*;
 
     fn words(contender: Contender, disk: Option<&Path>, arguments: &[&str]) -> Vec<String> {
+        words_of(contender, disk, arguments, false)
+    }
+
+    fn words_of(
+        contender: Contender,
+        disk: Option<&Path>,
+        arguments: &[&str],
+        by_passt: bool,
+    ) -> Vec<String> {
         let disk = disk.map(|file| Disk { file, writable: false });
         let bench = Bench {
             viv: "viv".into(),
@@ -162,6 +218,7 @@ mod tests {
             bench: &bench,
             initrd: Path::new("i"),
             disk,
+            network: Some(Network { published: 8080, passt: Path::new("s"), by_passt }),
             kernel_words: "",
             arguments: &arguments,
             memory: 64,
@@ -183,8 +240,18 @@ mod tests {
         assert!(follows(&viv, ["--disk", "a,b,readonly"]), "{viv:?}");
         assert!(follows(&tcg, ["-drive", "if=none,id=disk,format=raw,read-only=on,file=a,,b"]), "{tcg:?}");
         assert!(follows(&viv, ["--kernel", "k"]) && follows(&tcg, ["-kernel", "k"]));
+        assert!(follows(&viv, ["--publish", "127.0.0.1:8080:80"]), "{viv:?}");
+        assert!(follows(&tcg, ["-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80"]), "{tcg:?}");
         assert!(follows(&viv, ["--memory", "64M"]) && follows(&tcg, ["-m", "64M"]));
         assert!(viv.last() == tcg.last() && viv.last().is_some_and(|line| line.ends_with(" -- xz gcc")));
+    }
+
+    #[test]
+    fn passt_stands_before_qemu() {
+        let words = words_of(Contender::Tcg, None, &[], true);
+        assert!(follows(&words, ["sh", "s"]) && follows(&words, ["8080", "qemu-system-x86_64"]), "{words:?}");
+        let netdev = "stream,id=net,server=off,addr.type=unix,addr.path=s";
+        assert!(follows(&words, ["-netdev", netdev]), "{words:?}");
     }
 
     #[test]

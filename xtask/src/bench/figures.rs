@@ -16,10 +16,12 @@ pub enum Place {
     Native,
     Viv,
     Tcg,
+    /// As `Tcg`, with passt for the network.
+    Passt,
 }
 
 impl Place {
-    pub const ALL: [Self; 3] = [Self::Native, Self::Viv, Self::Tcg];
+    pub const ALL: [Self; 4] = [Self::Native, Self::Viv, Self::Tcg, Self::Passt];
 }
 
 impl fmt::Display for Place {
@@ -28,6 +30,7 @@ impl fmt::Display for Place {
             Self::Native => "native",
             Self::Viv => "viv",
             Self::Tcg => "TCG",
+            Self::Passt => "TCG+passt",
         })
     }
 }
@@ -53,6 +56,8 @@ struct Workload {
     native: Seconds,
     viv: Seconds,
     tcg: Seconds,
+    /// Where it ran there.
+    passt: Option<Seconds>,
 }
 
 /// How often the one's time is in the other's.
@@ -61,6 +66,7 @@ struct Ratios {
     viv_to_native: f64,
     tcg_to_native: f64,
     viv_to_tcg: f64,
+    viv_to_passt: Option<f64>,
 }
 
 /// The figures.
@@ -83,12 +89,14 @@ impl Runs {
     /// The figures. Fails unless each workload came to the same everywhere.
     pub fn sum(self) -> Result<Workloads> {
         let first = self.timed.get(&Place::Native).and_then(|runs| runs.first()).context("nothing ran")?;
+        let has_passt = self.timed.contains_key(&Place::Passt);
         let workload = |Timed { name, result, .. }: &Timed| {
             Ok(Workload {
                 name: name.clone(),
                 native: self.seconds(Place::Native, name, result)?,
                 viv: self.seconds(Place::Viv, name, result)?,
                 tcg: self.seconds(Place::Tcg, name, result)?,
+                passt: has_passt.then(|| self.seconds(Place::Passt, name, result)).transpose()?,
             })
         };
         let workloads = first.iter().map(workload).collect::<Result<_>>()?;
@@ -131,7 +139,12 @@ impl Seconds {
 impl Workload {
     fn ratios(&self) -> Ratios {
         let [native, viv, tcg] = [&self.native, &self.viv, &self.tcg].map(|place| place.inside.median());
-        Ratios { viv_to_native: viv / native, tcg_to_native: tcg / native, viv_to_tcg: viv / tcg }
+        Ratios {
+            viv_to_native: viv / native,
+            tcg_to_native: tcg / native,
+            viv_to_tcg: viv / tcg,
+            viv_to_passt: self.passt.as_ref().map(|passt| viv / passt.inside.median()),
+        }
     }
 }
 
@@ -143,20 +156,25 @@ impl Ratios {
             viv_to_native: mean(|ratios| ratios.viv_to_native),
             tcg_to_native: mean(|ratios| ratios.tcg_to_native),
             viv_to_tcg: mean(|ratios| ratios.viv_to_tcg),
+            viv_to_passt: all
+                .iter()
+                .map(|ratios| ratios.viv_to_passt)
+                .collect::<Option<Vec<_>>>()
+                .map(|ratios| geometric_mean(ratios.into_iter())),
         }
     }
 
     fn to_json(self) -> Value {
-        let Self { viv_to_native, tcg_to_native, viv_to_tcg } = self;
-        json!({ "viv_to_native": viv_to_native, "tcg_to_native": tcg_to_native, "viv_to_tcg": viv_to_tcg })
+        let Self { viv_to_native, tcg_to_native, viv_to_tcg, viv_to_passt } = self;
+        json!({
+            "viv_to_native": viv_to_native, "tcg_to_native": tcg_to_native, "viv_to_tcg": viv_to_tcg,
+            "viv_to_passt": viv_to_passt,
+        })
     }
 
-    fn cells(self) -> [String; 3] {
-        [
-            format!("{:.2}", self.viv_to_native),
-            format!("{:.2}", self.tcg_to_native),
-            format!("{:.2}", self.viv_to_tcg),
-        ]
+    fn cells(self) -> impl Iterator<Item = String> {
+        let ratios = [self.viv_to_native, self.tcg_to_native, self.viv_to_tcg];
+        ratios.into_iter().chain(self.viv_to_passt).map(|ratio| format!("{ratio:.2}"))
     }
 }
 
@@ -174,6 +192,7 @@ impl Workloads {
                 "native": workload.native.to_json(),
                 "viv": workload.viv.to_json(),
                 "tcg": workload.tcg.to_json(),
+                "passt": workload.passt.as_ref().map(Seconds::to_json),
                 "ratios": workload.ratios().to_json(),
             })
         };
@@ -191,21 +210,33 @@ impl Workloads {
 
 impl fmt::Display for Workloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["workload; seconds", "native", "viv", "TCG", "viv/native", "TCG/native", "viv/TCG"];
-        let mut rows = vec![row(head)];
+        let means = self.means();
+        let has_passt = means.viv_to_passt.is_some();
+        let place = |place: Place| (place != Place::Passt || has_passt).then(|| place.to_string());
+        let mut head = row(["workload; seconds"]);
+        head.extend(Place::ALL.into_iter().filter_map(place));
+        head.extend(row(["viv/native", "TCG/native", "viv/TCG"]));
+        head.extend(has_passt.then(|| "viv/passt".to_owned()));
+        let mut last = row(["geometric mean", "", "", ""]);
+        last.extend(has_passt.then(String::new));
+        let mut rows = vec![head];
         for workload in &self.workloads {
-            let Workload { name, native, viv, tcg } = workload;
+            let Workload { name, native, viv, tcg, passt } = workload;
             let mut cells = vec![name.clone()];
-            cells.extend([native, viv, tcg].map(|seconds| format!("{:.3}", seconds.inside)));
+            cells.extend(
+                [native, viv, tcg].into_iter().chain(passt).map(|seconds| format!("{:.3}", seconds.inside)),
+            );
             cells.extend(workload.ratios().cells());
             rows.push(cells);
         }
-        let mut last = row(["geometric mean", "", "", ""]);
-        last.extend(self.means().cells());
+        last.extend(means.cells());
         rows.push(last);
         f.write_str(&table(&rows))?;
-        for Workload { name, viv, tcg, .. } in &self.workloads {
-            for (place, seconds) in [(Place::Viv, viv), (Place::Tcg, tcg)] {
+        for Workload { name, viv, tcg, passt, .. } in &self.workloads {
+            let guests = [(Place::Viv, viv), (Place::Tcg, tcg)];
+            for (place, seconds) in
+                guests.into_iter().chain(passt.as_ref().map(|passt| (Place::Passt, passt)))
+            {
                 if seconds.disagree() {
                     write!(f, "\n{name} under {place}: {:.3} s by the host's clock", seconds.outside)?;
                 }
@@ -250,6 +281,16 @@ mod tests {
         assert_eq!(lines[2], ["b", "0.250", "2.000", "0.500", "8.00", "2.00", "4.00"]);
         assert_eq!(lines[3], ["geometric", "mean", "4.00", "4.00", "1.00"]);
         assert_eq!(lines.len(), 4, "{text}");
+    }
+
+    #[test]
+    fn passt_has_its_columns_where_it_ran() {
+        let mut runs = runs("2", None);
+        runs.add(Place::Passt, vec![timed("a", 2.0, "1"), timed("b", 1.0, "2")], None);
+        let text = runs.sum().unwrap().to_string();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["a", "0.500", "1.000", "4.000", "2.000", "2.00", "8.00", "0.25", "0.50"]);
+        assert_eq!(lines[3], ["geometric", "mean", "4.00", "4.00", "1.00", "1.00"]);
     }
 
     #[test]

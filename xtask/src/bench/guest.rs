@@ -31,13 +31,14 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
         "the workloads need root, who alone can mount and change the root directory"
     );
     let program = workloads::compile(&root.join("xtask/guest/workloads/main.rs"), &bench.directory)?;
-    workloads::check_rows(&program, &bench.rows)?;
+    workloads::check_rows(&workloads::list(&program)?.lines().collect::<Vec<_>>(), &bench.rows)?;
     let disk = rootfs::provide(root, &bench.directory, super::image_name()?)?;
     let initrd = bench.initrd(&program)?;
     let guest = Guest {
         bench,
         initrd: &initrd,
         disk: Some(Disk { file: &disk, writable: false }),
+        network: None,
         kernel_words: "",
         arguments: &bench.rows,
         memory: MEMORY,

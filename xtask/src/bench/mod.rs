@@ -3,7 +3,7 @@
 //! - [`boot`]: from a process's start to the guest's first user-space instruction and to its end, memory, and
 //!   instructions a second. [`installed`]: a whole Debian on its disk, which [`boot`] times too. [`guest`]: pieces of work
 //!   inside a guest, also against the host itself. [`processors`]: work for several processors.
-//! - [`devices`]: work for a guest's devices, of which disks are the first, also against the host itself.
+//! - [`devices`]: work for a guest's devices, disks and networks, also against the host itself.
 //! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, disk, memory and number of
 //!   processors. [`session`]: one run of it, watched by its serial port.
 //! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
@@ -41,6 +41,7 @@ use serde_json::json;
 use viv_image::{ImageHandle, ImageName, Store, initrd};
 
 use crate::{packages, step};
+use figures::Workloads;
 use viv_testbed::rootfs::Told;
 
 /// What `cargo xtask bench` takes.
@@ -84,7 +85,8 @@ enum Part {
     Guest,
     /// Work for several processors
     Processors,
-    /// Disks: in order and at random, one request at a time and many
+    /// Disks: in order and at random, one request at a time and many. Networks: streams, datagrams, round trips and small
+    /// requests each way, also under QEMU with passt
     Devices,
 }
 
@@ -167,7 +169,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
         Output::Table => {
             println!("\n{host}");
             boot.iter().for_each(|boot| println!("\n{boot}"));
-            guest.iter().chain(&devices).for_each(|work| println!("\n{work}"));
+            guest.iter().chain(devices.iter().flatten()).for_each(|work| println!("\n{work}"));
             processors.iter().for_each(|processors| println!("\n{processors}"));
         }
         Output::Json => {
@@ -177,7 +179,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<()> {
                 "engine_options": bench.engine_options,
                 "boot": boot.map(|boot| boot.to_json()),
                 "guest": guest.map(|guest| guest.to_json()),
-                "devices": devices.map(|devices| devices.to_json()),
+                "devices": devices.map(|groups| groups.iter().map(Workloads::to_json).collect::<Vec<_>>()),
                 "processors": processors.map(|processors| processors.to_json()),
             });
             println!("{figures:#}");

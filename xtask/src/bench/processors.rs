@@ -55,6 +55,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Processors> {
         bench,
         initrd: &initrd,
         disk: None,
+        network: None,
         kernel_words,
         arguments: &[],
         memory: MEMORY,

@@ -35,15 +35,15 @@ pub fn compile(source: &Path, directory: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Fails if the program lacks one of these rows.
-pub fn check_rows(program: &Path, wanted: &[String]) -> Result<()> {
+/// The program's list of its rows.
+pub fn list(program: &Path) -> Result<String> {
     let output =
         Command::new(program).arg("--list").output().context("asking the workloads for their rows")?;
-    known(&String::from_utf8_lossy(&output.stdout), wanted)
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn known(list: &str, wanted: &[String]) -> Result<()> {
-    let rows: Vec<&str> = list.lines().collect();
+/// Fails if one of these rows is not among those that there are.
+pub fn check_rows(rows: &[&str], wanted: &[String]) -> Result<()> {
     match wanted.iter().find(|row| !rows.contains(&row.as_str())) {
         Some(row) => bail!("there is no row {row}; there are {}", rows.join(", ")),
         None => Ok(()),
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn rows_that_do_not_exist_are_refused_with_those_that_do() {
-        known("a\nb\n", &["b".to_owned()]).unwrap();
-        let error = known("a\nb\n", &["b".to_owned(), "c".to_owned()]).unwrap_err().to_string();
+        check_rows(&["a", "b"], &["b".to_owned()]).unwrap();
+        let error = check_rows(&["a", "b"], &["b".to_owned(), "c".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "there is no row c; there are a, b");
     }
 }

@@ -4,7 +4,7 @@ use smoltcp::wire::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpProtocol, UDP_HEADER_LEN
 
 use super::{Key, Kind};
 use crate::core::Core;
-use crate::frame::{self, Part};
+use crate::frame::{self, Part, Sum};
 use crate::icmp;
 use crate::offload::Offload;
 
@@ -25,11 +25,12 @@ pub(super) fn frame(core: &mut Core, key: Key, data: &[u8], out: &mut Vec<u8>) -
     let room = usize::from(core.config.mtu).saturating_sub(header);
     let length = data.len().checked_add(UDP_HEADER_LEN)?;
     if length <= room {
-        frame::udp(out, &core.link(), from, to, data)?;
-        return Some(Offload::default());
+        let sum = if core.offloads.checksum { Sum::Guest } else { Sum::Here };
+        let checksum = frame::udp(out, &core.link(), from, to, data, sum)?;
+        return Some(Offload { checksum, segment: None });
     }
     let mut datagram = vec![0; length];
-    frame::write_udp(&mut datagram, from, to, data)?;
+    frame::write_udp(&mut datagram, from, to, data, Sum::Here)?;
     let identification = core.identification();
     let size = room.saturating_sub(FRAGMENT_HEADER) & !7;
     let mut offset = 0_usize;

@@ -17,7 +17,9 @@ use super::segment::{self, Flags, Head, OUR_SHIFT, Segment, Terms};
 use super::seq::Seq;
 use crate::core::{Core, Token};
 use crate::flow::Ends;
+use crate::host::Event;
 use crate::offload::Offload;
+use crate::saved::SavedConnection;
 use crate::timers::Alarm;
 
 use receive::Receiver;
@@ -29,8 +31,6 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: u32 = 5;
 /// After how many repetitions the guest is taken for gone.
 const MAX_RETRIES: u32 = 10;
-/// How soon a connection is looked at again for which there was no memory.
-const RETRY: Duration = Duration::from_millis(50);
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,22 @@ impl Connection {
 
     pub(super) fn socket(&self) -> &OwnedFd {
         &self.socket
+    }
+
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.sender.ring.capacity()
+    }
+
+    /// What is to be known of it when it is gone. What is under way arrives before that is told.
+    pub(super) fn saved(&self) -> SavedConnection {
+        let ack = (self.phase != Phase::Calling).then_some(self.receiver.next.0);
+        SavedConnection {
+            guest: self.ends.guest,
+            remote: self.ends.remote,
+            seq: self.sender.reached().0,
+            ack,
+        }
     }
 
     /// Takes what the guest's SYN says.
@@ -230,8 +246,10 @@ impl Connection {
     }
 
     /// Its socket has something, or room.
-    pub(super) fn event(&mut self, budgets: &mut Budgets, readable: bool, writable: bool) {
-        self.sender.readable |= readable;
+    pub(super) fn event(&mut self, budgets: &mut Budgets, event: &Event) {
+        let writable = event.writable;
+        self.sender.readable |= event.readable;
+        self.sender.ends |= event.ends;
         self.receiver.writable |= writable;
         match self.phase {
             Phase::Connecting if writable => match sockopt::socket_error(&self.socket) {
@@ -251,10 +269,6 @@ impl Connection {
 
     /// Nothing was heard from the guest for too long.
     pub(super) fn timeout(&mut self) {
-        let starved = std::mem::take(&mut self.sender.starved);
-        if starved && self.phase == Phase::Open && self.sender.in_flight() == 0 {
-            return;
-        }
         if self.retries >= MAX_RETRIES {
             self.abort();
             return;
@@ -345,9 +359,7 @@ impl Connection {
         let fin = length == 0 && self.sender.has_fin();
         if length == 0 && !fin {
             let owed = std::mem::take(&mut self.owed);
-            if self.sender.starved && self.sender.in_flight() == 0 {
-                core.set_alarm(&mut self.alarm, token, RETRY);
-            } else if self.sender.is_stuck() {
+            if self.sender.is_stuck() {
                 self.arm(core, token);
             }
             self.sender.rest(budgets);

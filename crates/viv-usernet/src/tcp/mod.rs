@@ -20,15 +20,16 @@ use rustix::io::Errno;
 use crate::core::{Core, Token};
 use crate::flow::Ends;
 use crate::frame::Packet;
-use crate::host;
+use crate::host::{self, Event};
 use crate::offload::{Checksum, Offload};
 use crate::policy::{self, Way};
 use crate::publish::{self, Published};
+use crate::saved::SavedConnection;
 use crate::slots::{Id, Slots};
 
 use connection::{Connection, Fate};
 use ring::Budget;
-use segment::Segment;
+use segment::{Flags, Head, Segment};
 use seq::Seq;
 
 /// How many connections are accepted at a published port before others have their turn.
@@ -77,6 +78,17 @@ impl Connections {
     pub(crate) fn clear(&mut self) {
         let ids: Vec<_> = self.connections.iter().map(|(id, _)| id).collect();
         ids.into_iter().for_each(|id| self.remove(id));
+    }
+
+    /// Bytes of memory for data on its way to the guest.
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
+        self.connections.iter().map(|(_, connection)| connection.buffered()).sum()
+    }
+
+    /// What is to be known of them when they are gone.
+    pub(crate) fn saved(&self) -> impl Iterator<Item = SavedConnection> {
+        self.connections.iter().map(|(_, connection)| connection.saved())
     }
 
     fn remove(&mut self, id: Id) {
@@ -176,9 +188,9 @@ impl Connections {
     }
 
     /// A connection's socket has something, or room.
-    pub(crate) fn event(&mut self, core: &mut Core, id: Id, readable: bool, writable: bool) {
+    pub(crate) fn event(&mut self, core: &mut Core, id: Id, event: &Event) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.event(&mut self.budgets, readable, writable);
+            connection.event(&mut self.budgets, event);
             self.settle(core, id);
         }
     }
@@ -213,6 +225,15 @@ impl Connections {
             _ => {}
         }
     }
+}
+
+/// Builds the frame that tells the guest that a connection is gone.
+pub(crate) fn reset(core: &Core, gone: &SavedConnection, frame: &mut Vec<u8>) -> Option<Offload> {
+    let flags = Flags { rst: true, ack: gone.ack.is_some(), ..Flags::default() };
+    let ends = Ends { guest: gone.guest, remote: gone.remote };
+    let (seq, ack) = (Seq(gone.seq), Seq(gone.ack.unwrap_or_default()));
+    let head = Head { ends, seq, ack, window: 0, flags, terms: None, cut: u16::MAX };
+    segment::build(core, frame, &head, 0, |_| {})
 }
 
 fn connect(core: &mut Core, target: SocketAddr) -> Option<OwnedFd> {

@@ -9,10 +9,10 @@ use crate::host;
 
 /// The largest storage of a ring, in bytes.
 pub(super) const MAX: usize = 512 << 10;
-/// The smallest.
-const MIN: usize = 16 << 10;
+/// The smallest. Each ring can have it, however much others hold: who does not read stops nobody else.
+const MIN: usize = 8 << 10;
 
-/// How many bytes of storage all rings of one direction may have.
+/// How many bytes of storage all rings of one direction may have beyond the smallest of each.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: usize,
@@ -29,6 +29,11 @@ impl Budget {
     }
 }
 
+/// What storage takes of a budget.
+fn cost(size: usize) -> usize {
+    size.saturating_sub(MIN)
+}
+
 /// A queue of bytes whose storage grows as it is needed. It is given back by [`Ring::release`].
 #[derive(Debug, Default)]
 pub(super) struct Ring {
@@ -41,6 +46,11 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn len(&self) -> usize {
         self.length
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.storage.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -60,13 +70,14 @@ impl Ring {
     fn grow(&mut self, more: usize, budget: &mut Budget) {
         let wanted = self.length.saturating_add(more).clamp(MIN, MAX).next_power_of_two();
         let mut size = wanted;
-        while size > self.storage.len() && size.saturating_sub(self.storage.len()) > budget.left {
+        let more = |size| cost(size).saturating_sub(cost(self.storage.len()));
+        while size > self.storage.len() && more(size) > budget.left {
             size /= 2;
         }
-        if size < MIN || size <= self.storage.len() {
+        if size <= self.storage.len() {
             return;
         }
-        budget.left = budget.left.saturating_sub(size.saturating_sub(self.storage.len()));
+        budget.left = budget.left.saturating_sub(more(size));
         let mut storage = vec![0; size];
         let (first, second) = self.slices(0, self.length);
         let (to_first, rest) = storage.split_at_mut_checked(first.len()).unwrap_or_default();
@@ -142,13 +153,14 @@ impl Ring {
         }
     }
 
-    /// Adds what a socket has, up to `limit` bytes or so: how many that were, 0 at the end of the stream.
+    /// Adds what a socket has, up to `limit` bytes or so: how many that were, 0 at the end of the stream, and whether they were
+    /// all that it has now (epoll(7), Q9).
     pub(super) fn fill(
         &mut self,
         socket: &OwnedFd,
         limit: usize,
         budget: &mut Budget,
-    ) -> Result<usize, Errno> {
+    ) -> Result<(usize, bool), Errno> {
         if limit > self.storage.len().saturating_sub(self.length) {
             self.grow(limit, budget);
         }
@@ -156,6 +168,7 @@ impl Ring {
         if first.is_empty() {
             return Err(Errno::NOBUFS);
         }
+        let room = first.len().saturating_add(second.len());
         let read = if second.is_empty() {
             host::receive(socket, first)?
         } else {
@@ -163,7 +176,7 @@ impl Ring {
             retry_on_intr(|| readv(socket, &mut parts))?
         };
         self.length = self.length.saturating_add(read).min(self.storage.len());
-        Ok(read)
+        Ok((read, read < room))
     }
 
     /// Gives bytes to a socket until there are none or it takes no more.
@@ -179,7 +192,7 @@ impl Ring {
     /// Gives the storage back, if nothing is in it.
     pub(super) fn release(&mut self, budget: &mut Budget) {
         if self.length == 0 {
-            budget.left = budget.left.saturating_add(self.storage.len());
+            budget.left = budget.left.saturating_add(cost(self.storage.len()));
             self.storage = Vec::new();
             self.start = 0;
         }
@@ -231,13 +244,16 @@ mod tests {
 
     #[test]
     fn rings_share_a_budget() {
-        let mut budget = Budget::new(40 << 10);
-        let (mut one, mut other, mut third) = (Ring::default(), Ring::default(), Ring::default());
-        assert_eq!(one.push(&[0; 16 << 10], &mut budget), 16 << 10);
-        assert_eq!(other.push(&[0; 64 << 10], &mut budget), 16 << 10);
-        assert_eq!(third.push(&[0; 1], &mut budget), 0, "nothing is left");
+        let mut budget = Budget::new(8 << 10);
+        let (mut one, mut other) = (Ring::default(), Ring::default());
+        assert_eq!(one.push(&[0; 64 << 10], &mut budget), 16 << 10);
+        assert_eq!(budget.left(), 0);
+        assert_eq!(other.push(&[0; 64 << 10], &mut budget), MIN, "each has so much");
         one.consume(16 << 10);
         one.release(&mut budget);
-        assert_eq!(third.push(&[0; 1], &mut budget), 1);
+        assert_eq!(other.push(&[0; 64 << 10], &mut budget), 8 << 10);
+        assert_eq!(budget.left(), 0);
+        other.discard(&mut budget);
+        assert_eq!(budget.left(), 8 << 10);
     }
 }

@@ -171,7 +171,7 @@ fn tcp(input: &[u8]) {
     let to = SocketAddr::new(Config::default().ipv4.gateway.into(), server.local_addr().unwrap().port());
     let limits = Limits { connections: 3, flows: 4, buffered: 40 << 10 };
     let config = Config { restricted: true, host_access: true, limits, ..Config::default() };
-    let mut net = UserNet::new(config).unwrap();
+    let mut net = UserNet::new(config.clone()).unwrap();
     let payload = [7; 4000];
     let (mut next, mut known) = ([0_u32; 4], [0_u32; 4]);
     let mut streams = Vec::new();
@@ -211,6 +211,14 @@ fn tcp(input: &[u8]) {
             next[which] = segment.ack_number().0 as u32;
         }
         assert!(net.connections() <= 3);
+        if step[2] & 0x1F == 0x1F {
+            // The guest goes on with another router, or takes the same one's word for it twice.
+            let saved = net.save();
+            if step[3] & 1 == 0 {
+                net = UserNet::new(config.clone()).unwrap();
+            }
+            net.restore(saved);
+        }
         if let Ok((stream, _)) = server.accept() {
             stream.set_nonblocking(true).unwrap();
             streams.push(stream);

@@ -67,7 +67,7 @@ pub(crate) fn ip(
 pub(crate) fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let link = Link { gateway: MAC, guest: EthernetAddress(Config::default().gateway_mac) };
-    frame::udp(&mut bytes, &link, from, to, payload).unwrap();
+    frame::udp(&mut bytes, &link, from, to, payload, frame::Sum::Here).unwrap();
     bytes
 }
 

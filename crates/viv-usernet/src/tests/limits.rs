@@ -8,13 +8,17 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::TcpControl;
 
-use super::{Guest, gateway, open};
+use super::{Guest, gateway, open, pattern};
 use crate::config::Limits;
 use crate::testing::packets::{Tcp, udp};
 use crate::{Config, Offload, UserNet};
 
 /// How many connections are open at once.
-const MANY: u16 = 2000;
+const MANY: u16 = 4000;
+/// How many bytes each sends and gets back.
+const EACH: usize = 600;
+/// How many do not read what they are sent.
+const IDLE: usize = 40;
 
 #[test]
 fn thousands_of_connections_at_once() {
@@ -31,26 +35,26 @@ fn thousands_of_connections_at_once() {
     let server = thread::spawn(move || {
         let mut streams: Vec<_> = (0..MANY).map(|_| listener.accept().unwrap().0).collect();
         for stream in &mut streams {
-            let mut data = [0; 2];
+            let mut data = [0; EACH];
             stream.read_exact(&mut data).unwrap();
             stream.write_all(&data).unwrap();
         }
         streams
     });
     let mut guest = Guest::new(open());
-    let handles: Vec<_> = (0..MANY).map(|n| guest.connect(address, 10_000 + n, 64)).collect();
+    let handles: Vec<_> = (0..MANY).map(|n| guest.connect(address, 10_000 + n, EACH)).collect();
+    let data_of = |n: usize| pattern(EACH + n).split_off(n);
     let (mut asked, mut answered) = (vec![false; handles.len()], vec![false; handles.len()]);
     guest.until("all answers", |guest| {
         for (n, &handle) in handles.iter().enumerate() {
             let socket = guest.tcp(handle);
-            let name = (n as u16).to_be_bytes();
             if !asked[n] && socket.may_send() {
-                asked[n] = socket.send_slice(&name).unwrap() == 2;
+                asked[n] = socket.send_slice(&data_of(n)).unwrap() == EACH;
             }
-            if socket.recv_queue() == 2 {
-                let mut data = [0; 2];
+            if socket.recv_queue() == EACH {
+                let mut data = [0; EACH];
                 socket.recv_slice(&mut data).unwrap();
-                assert_eq!(data, name, "each has its own answer");
+                assert!(data == *data_of(n), "each has its own answer");
                 answered[n] = true;
             }
         }
@@ -62,6 +66,47 @@ fn thousands_of_connections_at_once() {
         guest.tcp(handle).close();
     }
     guest.until("no connection", |guest| (guest.net.connections() == 0).then_some(()));
+}
+
+#[test]
+fn who_does_not_read_stops_nobody_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = gateway(listener.local_addr().unwrap());
+    let limits = Limits { buffered: 512 << 10, ..Limits::default() };
+    let mut guest = Guest::new(Config { limits, ..open() });
+    let idle: Vec<_> = (0..IDLE).map(|n| guest.connected(address, 10_000 + n as u16, 4096)).collect();
+    let mut senders: Vec<_> = (0..IDLE).map(|_| listener.accept().unwrap().0).collect();
+    let data = pattern(256 << 10);
+    for sender in &mut senders {
+        sender.set_nonblocking(true).unwrap();
+    }
+    // Until nobody takes any more.
+    let mut quiet = 0;
+    while quiet < 50 {
+        let taken = senders.iter_mut().filter_map(|sender| sender.write(&data).ok()).sum::<usize>();
+        quiet = if taken == 0 { quiet + 1 } else { 0 };
+        guest.step();
+    }
+    assert!(guest.net.buffered() <= limits.buffered + IDLE * (8 << 10), "{} bytes", guest.net.buffered());
+
+    let handle = guest.connected(address, 40_000, 32 << 10);
+    let (mut sender, _) = listener.accept().unwrap();
+    let expected = data.clone();
+    let sending = thread::spawn(move || sender.write_all(&data).unwrap());
+    let mut received = Vec::new();
+    guest.until("all of it past those who do not read", |guest| {
+        let socket = guest.tcp(handle);
+        while socket.can_recv() {
+            let take = |part: &mut [u8]| (part.len(), received.extend_from_slice(part));
+            socket.recv(take).unwrap();
+        }
+        (received.len() == expected.len()).then_some(())
+    });
+    assert!(received == expected);
+    sending.join().unwrap();
+    assert!(guest.net.buffered() <= limits.buffered + (IDLE + 1) * (8 << 10));
+    idle.into_iter().for_each(|handle| guest.tcp(handle).abort());
+    guest.until("all memory is given back", |guest| (guest.net.buffered() == 0).then_some(()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod link;
 mod offload;
 mod publish;
 mod reach;
+mod saved;
 mod stream;
 
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
 //! Frames that leave something to their receiver.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;
+use std::time::Duration;
 
 use smoltcp::wire::{TcpControl, checksum};
 
@@ -117,4 +118,32 @@ fn a_guest_that_takes_uncut_segments_gets_them() {
     assert!(heard == expected);
     assert!(largest > 30_000, "the largest segment had {largest} bytes");
     sender.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_guest_that_sums_up_datagrams_is_left_to_do_that() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut guest = Guest::new(open());
+    guest.net.set_guest_offloads(GuestOffloads { checksum: true, tso4: false, tso6: false });
+    let from = SocketAddr::new(Config::default().ipv4.guest.into(), 40_000);
+    let to = gateway(server.local_addr().unwrap());
+    assert!(guest.net.send(Offload::default(), &packets::udp(from, to, b"anyone?")));
+    let (_, peer) = server.recv_from(&mut [0; 7]).unwrap();
+    server.send_to(b"the host", peer).unwrap();
+    let (mut frame, mut offload) = (Vec::new(), None);
+    for _ in 0..10_000 {
+        guest.net.poll();
+        // Advertisements come besides.
+        offload = guest.net.receive(&mut frame).filter(|_| frame.ends_with(b"the host"));
+        if offload.is_some() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    let (datagram, ends) = (&frame[34..], (to.ip(), from.ip()));
+    assert_eq!(&datagram[8..], b"the host");
+    let partial = Checksum::Partial { start: 34, offset: 6 };
+    assert_eq!(offload, Some(Offload { checksum: partial, segment: None }));
+    let pseudo = crate::frame::pseudo_header(ends, smoltcp::wire::IpProtocol::Udp, datagram.len());
+    assert_eq!(datagram[6..8], pseudo.to_be_bytes());
 }

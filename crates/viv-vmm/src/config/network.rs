@@ -102,6 +102,7 @@ impl UserNetwork {
             addresses: vec![(ipv4.guest.into(), ipv4.prefix)],
             gateways: vec![ipv4.gateway.into()],
             name_servers: vec![ipv4.dns.into()],
+            dhcp: false,
         }
     }
 

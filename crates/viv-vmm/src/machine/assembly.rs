@@ -33,7 +33,7 @@ use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
-use super::network::{self, Far, NetworkHandle};
+use super::network::{self, Connected, Far, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::resources::Processors;
@@ -299,9 +299,9 @@ impl<'a> Assembly<'a> {
         far: Far,
     ) -> Result<Option<NetworkHandle>, MachineError> {
         let name = format!("virtio-net{index}");
-        let (network, sources) = match far {
+        let Connected { network, sources, device } = match far {
             Far::Tap(taps) => network::tap::connect(config, taps),
-            Far::User(router) => network::user::connect(config, *router)?,
+            Far::User(router) => network::user::connect(index, config, *router)?,
             Far::BackEnd(socket) => {
                 self.add_back_end(&name, VhostUserKind::Net { mac: config.mac }, socket)?;
                 return Ok(None);
@@ -312,6 +312,9 @@ impl<'a> Assembly<'a> {
             let worker = function.worker();
             Ok((function, worker))
         })?;
+        if let Some(device) = device {
+            self.board.add(device, &[])?;
+        }
         self.network_sources.push(source(worker));
         self.network_sources.extend(sources);
         Ok(Some(network))

@@ -305,9 +305,13 @@ impl<'a> Server<'a> {
         }
         // Closed before it is counted what is open.
         drop(fds);
-        if let Some(jail) = jail {
-            let missing = jail.lock()?;
-            tracing::debug!(?missing, "the machine is in its jail");
+        match jail {
+            Some(jail) => {
+                let missing = jail.lock()?;
+                tracing::debug!(?missing, "the machine is in its jail");
+            }
+            None if inside.network => viv_jail::permit_sockets(),
+            None => {}
         }
         self.machine = Some(machine);
         self.decision = Some(decision);

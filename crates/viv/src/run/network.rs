@@ -108,11 +108,12 @@ fn set_up(
         addresses: arg.addresses.clone(),
         gateways: arg.gateways.clone(),
         name_servers: arg.name_servers.clone(),
+        dhcp: false,
     };
     match (&mut plan.config.agent, backend) {
         (Some(agent), NetworkBackend::User(user)) => agent.interfaces.push(user.interface(mac)),
         (Some(agent), NetworkBackend::Tap { .. } | NetworkBackend::VhostUser { .. }) => {
-            agent.interfaces.push(asked)
+            agent.interfaces.push(Interface { dhcp: asked.addresses.is_empty(), ..asked });
         }
         (None, _) if asked == (Interface { mac, ..Interface::default() }) => {}
         (None, _) => {

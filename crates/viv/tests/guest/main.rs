@@ -23,6 +23,7 @@ mod kvm;
 mod mach;
 mod memory;
 mod memtest;
+mod moved;
 mod network;
 mod ordinary;
 mod power;

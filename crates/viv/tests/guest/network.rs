@@ -37,9 +37,17 @@ cat </dev/tcp/10.77.0.1/5000 >/root/data
 cat /root/data >/dev/tcp/10.77.0.1/5001
 "#;
 
-fn exchange(cpus: &str, multi_queue: &str, options: &str) -> Option<String> {
-    if !rustix::process::geteuid().is_root() || !fs::exists("/dev/net/tun").unwrap_or(false) {
+/// Whether this host may have networks of a test's own. Says so if not.
+fn has_networks() -> bool {
+    let may = rustix::process::geteuid().is_root() && fs::exists("/dev/net/tun").unwrap_or(false);
+    if !may {
         eprintln!("NOT TESTED: network interfaces take root and /dev/net/tun");
+    }
+    may
+}
+
+fn exchange(cpus: &str, multi_queue: &str, options: &str) -> Option<String> {
+    if !has_networks() {
         return None;
     }
     let directory = tempfile::tempdir().expect("a directory");
@@ -76,6 +84,57 @@ fn a_guest_on_a_tap_interface_is_reached_and_reaches_out() {
 fn two_processors_share_two_pairs_of_queues() {
     let Some(said) = exchange("2", "multi_queue", ",queues=2,mtu=9000") else { return };
     assert!(said.contains("pinged") && said.contains("same"), "{said}");
+}
+
+/// A bridge with a DHCP server, whose leases are to be renewed after three seconds.
+const BRIDGE: &str = r#"
+set -e
+ip link set lo up
+ip link add br0 type bridge
+ip address add 10.78.0.1/24 dev br0
+ip link set br0 up
+dnsmasq --no-daemon --user=root --conf-file=/dev/null --port=0 --interface=br0 --dhcp-leasefile=leases \
+    --dhcp-range=10.78.0.50,10.78.0.60,120 --dhcp-host=02:00:00:00:00:09,10.78.0.55 \
+    --dhcp-option-force=option:T1,3 --dhcp-option=option:dns-server,10.78.0.9 2>log &
+server=$!
+"$VIV" run --net bridge=br0,mac=02:00:00:00:00:09 debian -- bash -c "$GUEST"
+kill $server
+grep -c 'DHCPDISCOVER' log
+"#;
+
+/// What a guest has from there, and whether it has more time for it again after a while.
+const LEASED: &str = r#"
+set -e
+left() { ip -4 address show eth0 | sed -n 's/.*valid_lft \([0-9]*\)sec.*/\1/p'; }
+ip -brief -4 address show eth0 | tr -s ' ' | cut -d ' ' -f 3
+ip route show default
+tail -n 1 /etc/resolv.conf
+(: </dev/tcp/10.78.0.1/9) 2>&1 | grep -o -m 1 'Connection refused'
+before=$(left)
+while now=$(left); [ "$now" -le "$before" ]; do before=$now; sleep 0.1; done
+echo renewed
+"#;
+
+#[test]
+fn a_guest_without_an_address_gets_one_by_dhcp_and_keeps_it() {
+    if !has_networks() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut host = around("unshare");
+    host.args(["--net", "sh", "-c", BRIDGE]).current_dir(directory.path()).env("GUEST", LEASED);
+    let said = feed(&mut host, b"").succeeded();
+    let lines: Vec<_> = said.lines().map(str::trim_end).collect();
+    let expected = [
+        "10.78.0.55/24",
+        "default via 10.78.0.1 dev eth0",
+        "nameserver 10.78.0.9",
+        "Connection refused",
+        "renewed",
+        // Nothing but the first address was asked of everybody.
+        "1",
+    ];
+    assert_eq!(lines, expected, "{said}");
 }
 
 #[test]

@@ -181,7 +181,7 @@ impl Guest {
     }
 
     /// Waits until the guest's shell finds something to be so.
-    fn until_it_finds(&mut self, condition: &str) {
+    pub fn until_it_finds(&mut self, condition: &str) {
         self.run(&format!(
             "n=0; until {condition} || [ $n = 300 ]; do sleep 0.2; n=$((n+1)); done; {condition}"
         ));

@@ -50,6 +50,8 @@ pub(super) struct Sender {
     pub ring: Ring,
     /// Whether the socket may have something.
     pub readable: bool,
+    /// Whether the socket's end may be near: then it is read until it is there.
+    pub ends: bool,
     /// The socket has no more.
     end: bool,
     /// The guest knows that.
@@ -57,8 +59,9 @@ pub(super) struct Sender {
     /// How much is read at a time.
     read: usize,
     duplicates: u8,
-    /// There was no memory to read into.
-    pub starved: bool,
+    /// There was no memory to read into. There is again when the guest has acknowledged something: each ring has some, so
+    /// this one is full.
+    starved: bool,
     /// The guest's window is to be tried.
     probe: bool,
 }
@@ -69,12 +72,13 @@ impl Sender {
             first,
             unacknowledged: first,
             next: first,
-            highest: first,
+            highest: first.plus(1),
             window: 0,
             shift: 0,
             mss: 0,
             ring: Ring::default(),
             readable: false,
+            ends: false,
             end: false,
             end_known: false,
             read: FIRST_READ,
@@ -99,6 +103,11 @@ impl Sender {
     /// How much was sent that the guest does not acknowledge yet, in bytes.
     pub(super) fn in_flight(&self) -> usize {
         self.next.since(self.unacknowledged)
+    }
+
+    /// The first number that was never sent; that of the SYN counts as sent.
+    pub(super) fn reached(&self) -> Seq {
+        self.highest
     }
 
     /// How much was not sent yet, in bytes.
@@ -150,12 +159,17 @@ impl Sender {
         }
         let limit = self.read.min(self.ring.room());
         match self.ring.fill(socket, limit, &mut budgets.to_guest) {
-            Ok(0) => {
+            Ok((0, _)) => {
                 self.end = true;
                 self.readable = false;
             }
-            Ok(read) if read >= limit => self.read = limit.saturating_mul(2).clamp(FIRST_READ, AHEAD),
-            Ok(_) => {}
+            Ok((read, is_all)) => {
+                if read >= limit {
+                    self.read = limit.saturating_mul(2).clamp(FIRST_READ, AHEAD);
+                }
+                // The socket tells of what comes next; its end it may have told already.
+                self.readable = !is_all || self.ends;
+            }
             Err(Errno::AGAIN) => self.readable = false,
             Err(Errno::NOBUFS) => self.starved = true,
             Err(errno) => return Err(errno),

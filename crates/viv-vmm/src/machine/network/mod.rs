@@ -5,6 +5,7 @@ pub(super) mod user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use viv_devices::SharedDevice;
 use viv_devices::virtio::{Net, NetBackend, NetConfig};
 use viv_tap::Tap;
 use viv_usernet::UserNet;
@@ -46,6 +47,15 @@ pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineErro
         NetworkBackend::User(user) => Far::User(Box::new(UserNet::new(user.router(config.mtu))?)),
         NetworkBackend::VhostUser { socket } => Far::BackEnd(BackEndSocket::connect(socket)?),
     })
+}
+
+/// An interface that leads somewhere.
+pub(crate) struct Connected {
+    pub(crate) network: NetworkHandle,
+    /// What its far end wants to be told of.
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    /// What of its far end is reset and saved with the machine.
+    pub(crate) device: Option<SharedDevice>,
 }
 
 fn make(config: &NetworkConfig, backends: Vec<Box<dyn NetBackend>>) -> NetworkHandle {

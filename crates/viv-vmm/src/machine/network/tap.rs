@@ -8,7 +8,7 @@ use rustix::event::epoll;
 use viv_devices::virtio::{MAX_FRAME, Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_tap::{HEADER, Tap};
 
-use super::{NetworkHandle, Source, lock, make};
+use super::{Connected, Source, lock, make};
 use crate::config::{FdSlot, Fds, NetworkConfig};
 use crate::error::MachineError;
 
@@ -22,7 +22,7 @@ pub(super) fn open(queues: &[FdSlot], fds: &Fds) -> Result<Vec<Arc<Tap>>, Machin
 }
 
 /// Makes an interface with a pair of queues for each of a tap interface's queues.
-pub(crate) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> (NetworkHandle, Vec<Box<dyn Source>>) {
+pub(crate) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> Connected {
     let several = taps.len() > 1;
     let backend = |tap: &Arc<Tap>| -> Box<dyn NetBackend> {
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })
@@ -31,7 +31,7 @@ pub(crate) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> (NetworkHa
     let source =
         |(pair, tap)| -> Box<dyn Source> { Box::new(TapSource { device: network.device(), pair, tap }) };
     let sources = taps.into_iter().enumerate().map(source).collect();
-    (network, sources)
+    Connected { network, sources, device: None }
 }
 
 /// A queue of a tap interface, as its pair of queues sees it.

@@ -4,22 +4,50 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use viv_devices::virtio::{Net, NetBackend, Offloads, Sent, VnetHeader};
+use viv_devices::{Device, DeviceError, SavedState};
 use viv_usernet::{Checksum, GuestOffloads, Offload, Segment, SegmentKind, UserNet};
 
-use super::{NetworkHandle, Source, lock, make};
+use super::{Connected, Source, lock, make};
 use crate::config::NetworkConfig;
 use crate::error::MachineError;
 
-/// Makes an interface with a router behind it.
-pub(crate) fn connect(
-    config: &NetworkConfig,
-    net: UserNet,
-) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
+/// Makes interface `index`, with a router behind it.
+pub(crate) fn connect(index: usize, config: &NetworkConfig, net: UserNet) -> Result<Connected, MachineError> {
     let fd = net.fd().try_clone_to_owned().map_err(MachineError::host("use the user-mode network"))?;
     let net = Arc::new(Mutex::new(net));
     let network = make(config, vec![Box::new(UserBackend(Arc::clone(&net)))]);
+    let router = RouterDevice { name: format!("router{index}"), net: Arc::clone(&net) };
     let source = UserSource { fd, net, device: network.device() };
-    Ok((network, vec![Box::new(source)]))
+    Ok(Connected { network, sources: vec![Box::new(source)], device: Some(Arc::new(Mutex::new(router))) })
+}
+
+/// The router, as the machine sees it that is reset and saved.
+struct RouterDevice {
+    name: String,
+    net: Arc<Mutex<UserNet>>,
+}
+
+impl RouterDevice {
+    const VERSION: u16 = 1;
+}
+
+impl Device for RouterDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn reset(&mut self) {
+        lock(&self.net).reset();
+    }
+
+    fn save(&self) -> Result<SavedState, DeviceError> {
+        SavedState::encode(&self.name, Self::VERSION, &lock(&self.net).save())
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), DeviceError> {
+        lock(&self.net).restore(state.decode(Self::VERSION)?);
+        Ok(())
+    }
 }
 
 /// The router, as the interface sees it.

@@ -1,4 +1,4 @@
-//! Work for a guest's devices, under both contenders, and for the host's own: the same file everywhere.
+//! Disks: the same file everywhere.
 //!
 //! The guest goes past its own cache, and all go through the host's, in which the file is from the start: it is the way
 //! between guest and host that is measured, not the host's disk.
@@ -6,38 +6,34 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Bench;
-use super::contender::{Disk, Guest, Placement};
-use super::figures::Workloads;
-use super::places;
-use super::workloads;
+use super::{Group, MEMORY, native};
+use crate::bench::contender::{Disk, Guest, Placement};
+use crate::bench::figures::Workloads;
+use crate::bench::places;
 
-/// Guest RAM in MiB.
-const MEMORY: u64 = 512;
 /// Bytes of the disk.
 const DISK: u64 = 512 << 20;
+/// What a guest calls it.
+const GUESTS_NAME: &str = "/dev/vda";
 
-/// Runs everything alternately, as often as was asked for.
-pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
-    let program = workloads::compile(&root.join("xtask/guest/devices/main.rs"), &bench.directory)?;
-    workloads::check_rows(&program, &bench.rows)?;
-    let disk = disk(&bench.directory)?;
-    let initrd = bench.initrd(&program)?;
-    let writable = Some(Disk { file: &disk, writable: true });
+/// Runs the rows.
+pub fn measure(group: &Group<'_>) -> Result<Workloads> {
+    let disk = disk(&group.bench.directory)?;
     let guest = Guest {
-        bench,
-        initrd: &initrd,
-        disk: writable,
+        bench: group.bench,
+        initrd: group.initrd,
+        disk: Some(Disk { file: &disk, writable: true }),
+        network: None,
         kernel_words: "",
-        arguments: &bench.rows,
+        arguments: &group.words(["disk", GUESTS_NAME]),
         memory: MEMORY,
         placement: Placement::Pinned,
     };
-    let figures = places::alternate("devices", &guest, || Ok(native(bench, &program, &disk)))?;
+    let words = group.words(["disk", &disk.to_string_lossy()]);
+    let figures = places::alternate("disks", &guest, || Ok(native(group, &words)))?;
     fs::remove_file(&disk).with_context(|| format!("removing {}", disk.display()))?;
     Ok(figures)
 }
@@ -56,11 +52,4 @@ fn disk(directory: &Path) -> Result<PathBuf> {
     });
     written.with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
-}
-
-/// The program on the host.
-fn native(bench: &Bench, program: &Path, disk: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", &bench.processor.to_string()]).args([program, disk]).args(&bench.rows);
-    command
 }
