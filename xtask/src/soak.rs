@@ -2,7 +2,7 @@
 //!
 //! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
 //! seed; random machines, interpreted and translated; random accesses to devices, and damaged images; cuts of the power
-//! while images are written; guests that write garbage to them;
+//! while images are written; guests that write garbage to them, or whose drivers mean harm;
 //! guests that boot, run a command and end; small work in guests whose results must be the host's; tests with guests that
 //! take long; the tests with Debian in a guest, under torture; and [`workouts`], real programs that must come to the same
 //! in a guest as on the host. The first discrepancy ends it.
@@ -54,7 +54,7 @@ enum Part {
     Devices,
     /// Cuts of the power while images are written
     Power,
-    /// Guests that write garbage to every port and every page of device memory
+    /// Guests that write garbage to every port and every page of device memory, and drivers that mean harm
     Garbage,
     /// Guests that boot, run a command and end
     Boots,
@@ -80,6 +80,8 @@ const KILLS: u64 = 100;
 
 /// Guests of each kind that write garbage, in a round.
 const GARBAGE: u64 = 20;
+/// How often each device of two guests is sent what no driver sends, in a round.
+const TORMENTS: u64 = 1500;
 /// Tests whose guests do much before they come to what is tested.
 const TOO_LONG_FOR_TORTURE: [&str; 4] = ["installed::", "installer::", "memtest::", "xen::"];
 
@@ -133,7 +135,7 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
             Part::Garbage => {
                 let first = fuzz::any_seed();
                 let rounds = rounds(share, |round| garbage(root, first + round * GARBAGE))?;
-                format!("guests that write garbage: {} of each kind, all ended in order", rounds * GARBAGE)
+                format!("guests that write garbage: {} of each kind, all ended in order; drivers that mean harm: {rounds} rounds, all devices work", rounds * GARBAGE)
             }
             Part::Boots => {
                 let boots = rounds(share, |round| boot(&viv, &args.engine_options, round))?;
@@ -212,6 +214,13 @@ fn garbage(root: &Path, seed: u64) -> Result<()> {
         .env("VIV_GARBAGE_SEED", seed.to_string())
         .env("VIV_GARBAGE_ROUNDS", GARBAGE.to_string());
     ensure!(step::run(&mut tests)?, "a guest did not end in order with VIV_GARBAGE_SEED={seed}");
+    let mut drivers = Command::new("cargo");
+    drivers
+        .args(["test", "--quiet", "--locked", "--package", "viv", "--test", "guest", "virtio::"])
+        .current_dir(root)
+        .env("VIV_VIRTIO_SEED", seed.to_string())
+        .env("VIV_VIRTIO_ROUNDS", TORMENTS.to_string());
+    ensure!(step::run(&mut drivers)?, "a device does not work again with VIV_VIRTIO_SEED={seed}");
     Ok(())
 }
 

@@ -28,6 +28,8 @@ mod ordinary;
 mod power;
 mod programs;
 mod resources;
+mod saved;
 mod screen;
 mod smp;
+mod virtio;
 mod xen;

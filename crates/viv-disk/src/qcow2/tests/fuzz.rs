@@ -1,8 +1,8 @@
 //! What is done to damaged images.
 
 use super::model::{Step, any_step};
-use super::recorder::Recorder;
 use super::*;
+use crate::testing::recorder::Recorder;
 
 /// Does everything to an image that can be done, whatever is wrong with it.
 pub(crate) fn exercise(image: Vec<u8>, seed: u64) {
