@@ -73,7 +73,7 @@ const CASES: u64 = 100;
 /// Blocks of each mode beside them.
 const BLOCKS: u64 = 20_000;
 
-/// Loads of an image in a round, cuts of the power in each, and processes that are killed beside them.
+/// Loads of an image of each format in a round, cuts of the power in each, and processes that are killed beside them.
 const LOADS: u64 = 50;
 const CUTS: u64 = 60;
 const KILLS: u64 = 100;
@@ -127,8 +127,8 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
                 let rounds = rounds(share, |round| power_cuts(root, first + round * LOADS))?;
                 format!(
                     "power cuts: {} in {} loads, and {} processes killed, nothing lost",
-                    rounds * LOADS * CUTS,
-                    rounds * LOADS,
+                    2 * rounds * LOADS * CUTS,
+                    2 * rounds * LOADS,
                     rounds * KILLS
                 )
             }
@@ -192,7 +192,7 @@ fn differential(root: &Path, seed: u64) -> Result<()> {
 
 /// Images that are written while the power fails, or the process is killed.
 fn power_cuts(root: &Path, seed: u64) -> Result<()> {
-    for test in ["qcow2::tests::power::", "qcow2::tests::killed::a_killed"] {
+    for test in ["qcow2::tests::power::", "qcow2::tests::killed::a_killed", "vmdk::tests::power::"] {
         let mut tests = Command::new("cargo");
         tests
             .args(["test", "--quiet", "--locked", "--package", "viv-disk", "--lib", test])
@@ -200,8 +200,14 @@ fn power_cuts(root: &Path, seed: u64) -> Result<()> {
             .env("VIV_QCOW2_SEED", seed.to_string())
             .env("VIV_QCOW2_LOADS", LOADS.to_string())
             .env("VIV_QCOW2_CUTS", CUTS.to_string())
-            .env("VIV_QCOW2_KILLS", KILLS.to_string());
-        ensure!(step::run(&mut tests)?, "an image is damaged or lost writes with VIV_QCOW2_SEED={seed}");
+            .env("VIV_QCOW2_KILLS", KILLS.to_string())
+            .env("VIV_VMDK_SEED", seed.to_string())
+            .env("VIV_VMDK_LOADS", LOADS.to_string())
+            .env("VIV_VMDK_CUTS", CUTS.to_string());
+        ensure!(
+            step::run(&mut tests)?,
+            "an image is damaged or lost writes with VIV_QCOW2_SEED={seed} VIV_VMDK_SEED={seed}"
+        );
     }
     Ok(())
 }

@@ -63,14 +63,14 @@ fn damaged(random: &mut Random, images: &[impl AsRef<[u8]>]) -> Vec<u8> {
 }
 
 /// Does `exercise` with damaged images for as long as the environment says.
-fn run(name: &str, images: &[impl AsRef<[u8]>], exercise: fn(Vec<u8>, u64)) {
+fn run(name: &str, images: &[impl AsRef<[u8]>], exercise: fn(&[u8], u64)) {
     let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let first = number("VIV_FUZZ_SEED").unwrap_or(1);
     let end = number("VIV_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut seed = first;
     while end.map_or(seed < first + CASES, |end| Instant::now() < end) {
         let image = damaged(&mut Random(seed), images);
-        if std::panic::catch_unwind(|| exercise(image, seed)).is_err() {
+        if std::panic::catch_unwind(|| exercise(&image, seed)).is_err() {
             panic!("the image of seed {seed} does harm");
         }
         seed += 1;

@@ -90,7 +90,7 @@ pub(super) struct Descriptor {
     pub(super) create_type: String,
     /// The content ID, which changes whenever the contents do.
     pub(super) content: u32,
-    /// Where in the text the eight digits of that are, if it has as many.
+    /// Where in the text its digits are, up to eight.
     pub(super) content_digits: Option<Range<usize>>,
     /// The content ID of the image below, if there is one.
     pub(super) parent: Option<u32>,
@@ -145,8 +145,8 @@ impl Descriptor {
                 "CID" => {
                     found.content = hexadecimal()?;
                     let digits = begin.saturating_add(line.len().saturating_sub(value.len()));
-                    let exact = value.len() == 8 && line.ends_with(value);
-                    found.content_digits = exact.then(|| digits..digits.saturating_add(8));
+                    let plain = (1..=8).contains(&value.len()) && line.ends_with(value);
+                    found.content_digits = plain.then(|| digits..digits.saturating_add(value.len()));
                 }
                 "parentCID" => found.parent = Some(hexadecimal()?).filter(|parent| *parent != NO_PARENT),
                 "changeTrackPath" => found.tracks_changes = !value.is_empty(),

@@ -77,8 +77,8 @@ pub struct VmdkDisk {
     extents: Vec<Placed>,
     size: u64,
     read_only: bool,
-    /// Where the content ID is, until it has changed: with the first change to the contents.
-    content: Mutex<Option<u64>>,
+    /// The content ID that it is going to have, and where: with the first change to the contents.
+    content: Mutex<Option<(u64, String)>>,
 }
 
 impl VmdkDisk {
@@ -107,7 +107,10 @@ impl VmdkDisk {
         let image = Image::read(&*file)?;
         image.descriptor.refuse(write).map_err(|reason| bad(&*file, reason))?;
         let digits = image.descriptor.content_digits.as_ref().filter(|_| write);
-        let content = digits.map(|digits| image.descriptor_at.saturating_add(digits.start as u64));
+        let content = digits.map(|digits| {
+            let place = image.descriptor_at.saturating_add(digits.start as u64);
+            (place, other_content_id(image.descriptor.content, digits.len()))
+        });
         let extents = match image.header {
             Some(header) => vec![Placed::whole(Arc::clone(&file), header, write)?],
             None => extent::open(&*file, &image.descriptor, write, beside)?,
@@ -142,8 +145,8 @@ impl VmdkDisk {
         }
         check_range(offset, length, self.size)?;
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = *content {
-            self.file.write_at(place, format!("{:08x}", any_content_id()).as_bytes())?;
+        if let Some((place, digits)) = content.as_ref() {
+            self.file.write_at(*place, digits.as_bytes())?;
             *content = None;
         }
         Ok(())
@@ -257,10 +260,18 @@ impl Image {
     }
 }
 
-/// A content ID that an image did not have before, most likely.
+/// A content ID that no other image has, most likely.
 fn any_content_id() -> u32 {
     // All ones stand for none.
     (RandomState::new().hash_one(0) as u32) & !1
+}
+
+/// Another content ID than `now`, in so many digits as there is room for.
+fn other_content_id(now: u32, digits: usize) -> String {
+    let bits = (digits as u32).saturating_mul(4);
+    let any = any_content_id() & u32::MAX.wrapping_shr(32_u32.saturating_sub(bits));
+    let other = if any == now { any ^ 2 } else { any };
+    format!("{other:0digits$x}")
 }
 
 /// What is wrong with an image.

@@ -53,19 +53,27 @@ impl Stream {
     }
 
     fn append_grain(&mut self, number: u64, grain: &[u8]) -> Result<(), DiskError> {
-        self.tables_up_to(number / TABLE_ENTRIES)?;
-        let backwards = self.cannot(format!("grain {number} comes too late"));
-        let sector =
-            u32::try_from(self.next).map_err(|_| self.cannot("no vmdk file grows beyond 2 TiB".into()))?;
-        let packed =
-            pack(grain).ok_or_else(|| self.cannot(format!("grain {number} cannot be compressed")))?;
-        let entry = self.table.get_mut(index(number % TABLE_ENTRIES)).filter(|entry| **entry == 0);
-        *entry.filter(|_| number / TABLE_ENTRIES == self.directory.len() as u64).ok_or(backwards)? = sector;
+        let (table, entry) = (number / TABLE_ENTRIES, index(number % TABLE_ENTRIES));
+        self.tables_up_to(table)?;
+        if table != self.directory.len() as u64 || self.table.get(entry) != Some(&0) {
+            return Err(self.cannot(format!("grain {number} comes too late")));
+        }
+        let packed = pack(grain);
+        let packed = packed.ok_or_else(|| self.cannot(format!("grain {number} cannot be compressed")))?;
+        let sector = self.sector(self.next)?;
+        if let Some(entry) = self.table.get_mut(entry) {
+            *entry = sector;
+        }
         let mut bytes = Vec::with_capacity(MARKER_LENGTH.saturating_add(packed.len()));
         bytes.extend(number.saturating_mul(self.header.grain).to_le_bytes());
         bytes.extend((packed.len() as u32).to_le_bytes());
         bytes.extend(packed);
         self.put(bytes)
+    }
+
+    /// A sector's number as tables have it.
+    fn sector(&self, sector: u64) -> Result<u32, DiskError> {
+        u32::try_from(sector).map_err(|_| self.cannot("no vmdk file grows beyond 2 TiB".into()))
     }
 
     /// Writes what is needed of the tables before that of this number.
@@ -81,8 +89,7 @@ impl Stream {
                 self.put(bytes)?;
                 place
             };
-            let place =
-                u32::try_from(place).map_err(|_| self.cannot("no vmdk file grows beyond 2 TiB".into()))?;
+            let place = self.sector(place)?;
             self.directory.push(place);
             self.table.fill(0);
         }

@@ -27,10 +27,10 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
 
 /// Does everything to an image that can be done, whatever is wrong with it. Text is taken for a descriptor whose extents are
 /// all small images.
-pub(crate) fn exercise(image: Vec<u8>, seed: u64) {
+pub(crate) fn exercise(image: &[u8], seed: u64) {
     let mut random = Random::new(seed);
     for access in [Access::ReadOnly, Access::ReadWrite] {
-        let file = Recorder::holding(image.clone());
+        let file = Recorder::holding(image.to_vec());
         let beside = |_: &str| -> Result<Arc<dyn Storage>, DiskError> { Ok(Arc::new(new_image(20 * 512))) };
         let Ok(disk) = VmdkDisk::over(Arc::new(file.clone()), access, &beside) else { continue };
         let before = file.bytes();
