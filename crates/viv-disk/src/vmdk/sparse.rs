@@ -248,8 +248,8 @@ impl SparseExtent {
         let end = place.saturating_add(self.header.grain_bytes());
         let sector = u32::try_from(place / SECTOR)
             .map_err(|_| self.bad("it is full: no extent grows beyond 2 TiB".into()))?;
-        // What of the grain is not written is a hole.
-        self.file.set_length(end)?;
+        // What of the grain is not written is a hole, up to its last sector, by which the file becomes longer.
+        self.file.write_at(end.saturating_sub(SECTOR), &[0; SECTOR as usize])?;
         self.file.write_at(place.saturating_add(self.within(offset)), data)?;
         tables.end = end;
         let (number, entry) = self.slot(offset);

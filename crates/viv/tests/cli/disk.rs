@@ -234,8 +234,9 @@ fn vmdk_images_are_told_and_refused_by_what_they_say() {
     assert!(fails(at, &["disk", "create", "-b", "a.img", "b.vmdk"]).1.contains("give -f qcow2"));
 
     // What differs from a parent.
-    let text = String::from_utf8_lossy(&std::fs::read(at.join("a.vmdk")).expect("reads")).into_owned();
-    let digits = text.find("parentCID=").expect("a descriptor") + "parentCID=".len();
+    let bytes = std::fs::read(at.join("a.vmdk")).expect("reads");
+    let key = b"parentCID=";
+    let digits = bytes.windows(key.len()).position(|part| part == key).expect("a descriptor") + key.len();
     patch(&at.join("a.vmdk"), digits, b"12345678");
     assert!(ok(at, &["disk", "info", "a.vmdk"]).contains("12345678"));
     for command in

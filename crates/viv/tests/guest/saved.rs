@@ -14,7 +14,7 @@ use crate::resources::Guest;
 /// Two workers on each disk. Each has half of it, in slots: it fills one, the next or any, with what says which it is and in
 /// which round, all of it past the guest's cache; then it reads another one again and compares.
 const SCRIPT: &str = r#"
-mkdir -p /root; mount -o ro /dev/vda /root
+mkdir -p /root /tmp; mount -o ro /dev/vda /root
 for file_system in proc sys dev; do mount --bind /$file_system /root/$file_system; done
 cat >/dev/worker <<'END'
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
