@@ -2,7 +2,7 @@
 //!
 //! Its parts share the time: the differential suites of instructions and blocks against this processor, seed after
 //! seed; random machines, interpreted and translated; random accesses to devices, and damaged images; cuts of the power
-//! while images are written; guests that write garbage to them;
+//! while images are written; guests that write garbage to them, or whose drivers mean harm;
 //! guests that boot, run a command and end; small work in guests whose results must be the host's; tests with guests that
 //! take long; the tests with Debian in a guest, under torture; and [`workouts`], real programs that must come to the same
 //! in a guest as on the host. The first discrepancy ends it.
@@ -54,7 +54,7 @@ enum Part {
     Devices,
     /// Cuts of the power while images are written
     Power,
-    /// Guests that write garbage to every port and every page of device memory
+    /// Guests that write garbage to every port and every page of device memory, and drivers that mean harm
     Garbage,
     /// Guests that boot, run a command and end
     Boots,
@@ -73,15 +73,17 @@ const CASES: u64 = 100;
 /// Blocks of each mode beside them.
 const BLOCKS: u64 = 20_000;
 
-/// Loads of an image in a round, cuts of the power in each, and processes that are killed beside them.
+/// Loads of an image of each format in a round, cuts of the power in each, and processes that are killed beside them.
 const LOADS: u64 = 50;
 const CUTS: u64 = 60;
 const KILLS: u64 = 100;
 
 /// Guests of each kind that write garbage, in a round.
 const GARBAGE: u64 = 20;
+/// How often each device of two guests is sent what no driver sends, in a round.
+const TORMENTS: u64 = 1500;
 /// Tests whose guests do much before they come to what is tested, and those of other things than what runs instructions.
-const NOT_FOR_TORTURE: [&str; 10] = [
+const NOT_FOR_TORTURE: [&str; 12] = [
     "disks::",
     "idle::",
     "images::",
@@ -91,6 +93,8 @@ const NOT_FOR_TORTURE: [&str; 10] = [
     "memtest::",
     "network::",
     "resources::",
+    "saved::",
+    "virtio::",
     "xen::",
 ];
 
@@ -136,15 +140,15 @@ pub fn run(root: &Path, args: &SoakArgs) -> Result<()> {
                 let rounds = rounds(share, |round| power_cuts(root, first + round * LOADS))?;
                 format!(
                     "power cuts: {} in {} loads, and {} processes killed, nothing lost",
-                    rounds * LOADS * CUTS,
-                    rounds * LOADS,
+                    2 * rounds * LOADS * CUTS,
+                    2 * rounds * LOADS,
                     rounds * KILLS
                 )
             }
             Part::Garbage => {
                 let first = fuzz::any_seed();
                 let rounds = rounds(share, |round| garbage(root, first + round * GARBAGE))?;
-                format!("guests that write garbage: {} of each kind, all ended in order", rounds * GARBAGE)
+                format!("guests that write garbage: {} of each kind, all ended in order; drivers that mean harm: {rounds} rounds, all devices work", rounds * GARBAGE)
             }
             Part::Boots => {
                 let boots = rounds(share, |round| boot(&viv, &args.engine_options, round))?;
@@ -201,7 +205,7 @@ fn differential(root: &Path, seed: u64) -> Result<()> {
 
 /// Images that are written while the power fails, or the process is killed.
 fn power_cuts(root: &Path, seed: u64) -> Result<()> {
-    for test in ["qcow2::tests::power::", "qcow2::tests::killed::a_killed"] {
+    for test in ["qcow2::tests::power::", "qcow2::tests::killed::a_killed", "vmdk::tests::power::"] {
         let mut tests = Command::new("cargo");
         tests
             .args(["test", "--quiet", "--locked", "--package", "viv-disk", "--lib", test])
@@ -209,8 +213,14 @@ fn power_cuts(root: &Path, seed: u64) -> Result<()> {
             .env("VIV_QCOW2_SEED", seed.to_string())
             .env("VIV_QCOW2_LOADS", LOADS.to_string())
             .env("VIV_QCOW2_CUTS", CUTS.to_string())
-            .env("VIV_QCOW2_KILLS", KILLS.to_string());
-        ensure!(step::run(&mut tests)?, "an image is damaged or lost writes with VIV_QCOW2_SEED={seed}");
+            .env("VIV_QCOW2_KILLS", KILLS.to_string())
+            .env("VIV_VMDK_SEED", seed.to_string())
+            .env("VIV_VMDK_LOADS", LOADS.to_string())
+            .env("VIV_VMDK_CUTS", CUTS.to_string());
+        ensure!(
+            step::run(&mut tests)?,
+            "an image is damaged or lost writes with VIV_QCOW2_SEED={seed} VIV_VMDK_SEED={seed}"
+        );
     }
     Ok(())
 }
@@ -223,6 +233,13 @@ fn garbage(root: &Path, seed: u64) -> Result<()> {
         .env("VIV_GARBAGE_SEED", seed.to_string())
         .env("VIV_GARBAGE_ROUNDS", GARBAGE.to_string());
     ensure!(step::run(&mut tests)?, "a guest did not end in order with VIV_GARBAGE_SEED={seed}");
+    let mut drivers = Command::new("cargo");
+    drivers
+        .args(["test", "--quiet", "--locked", "--package", "viv", "--test", "guest", "virtio::"])
+        .current_dir(root)
+        .env("VIV_VIRTIO_SEED", seed.to_string())
+        .env("VIV_VIRTIO_ROUNDS", TORMENTS.to_string());
+    ensure!(step::run(&mut drivers)?, "a device does not work again with VIV_VIRTIO_SEED={seed}");
     Ok(())
 }
 

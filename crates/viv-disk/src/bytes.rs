@@ -1,6 +1,6 @@
-//! Big-endian numbers in byte strings. What lies outside reads as 0 and is not written.
+//! Numbers in byte strings. What lies outside reads as 0 and is not written.
 
-/// The number of `N` bytes at `offset`.
+/// The `N` bytes at `offset`.
 pub(crate) fn take<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     bytes.get(offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
@@ -17,6 +17,18 @@ pub(crate) fn be64(bytes: &[u8], offset: usize) -> u64 {
     u64::from_be_bytes(take(bytes, offset))
 }
 
+pub(crate) fn le16(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes(take(bytes, offset))
+}
+
+pub(crate) fn le32(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(take(bytes, offset))
+}
+
+pub(crate) fn le64(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(take(bytes, offset))
+}
+
 /// Puts `value` at `offset`.
 pub(crate) fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
     if let Some(place) = bytes.get_mut(offset..).and_then(|rest| rest.get_mut(..value.len())) {
@@ -24,12 +36,12 @@ pub(crate) fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
     }
 }
 
-/// The numbers of a table of 64-bit entries.
+/// The numbers of a table of big-endian 64-bit entries.
 pub(crate) fn table_of(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks().0.iter().map(|entry| u64::from_be_bytes(*entry)).collect()
 }
 
-/// A table of 64-bit entries as it lies in a file.
+/// A table of big-endian 64-bit entries as it lies in a file.
 pub(crate) fn bytes_of(table: &[u64]) -> Vec<u8> {
     table.iter().flat_map(|entry| entry.to_be_bytes()).collect()
 }

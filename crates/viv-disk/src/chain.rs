@@ -33,6 +33,7 @@ pub fn commit(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(), DiskErro
         match format {
             Format::Raw => resize_raw(&below, image.size(), false)?,
             Format::Qcow2 => qcow2::resize(&below, image.size(), false)?,
+            Format::Vmdk => return Err(bad("its backing file is smaller, and a vmdk image does not grow")),
         }
         backing = open(&below, format, Access::ReadWrite)?;
     }

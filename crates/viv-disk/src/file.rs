@@ -57,6 +57,27 @@ impl DiskFile {
         Ok(opened)
     }
 
+    /// Opens and locks a regular file that the image at `image` names: one in the same directory, by its own name.
+    pub(crate) fn open_beside(image: &Path, name: &str, write: bool) -> Result<Self, DiskError> {
+        let refuse = |reason| DiskError::BadImage { path: image.to_owned(), reason };
+        if ["", ".", ".."].contains(&name) || name.contains(['/', '\0']) {
+            return Err(refuse(format!("it names '{name}', which is not in its own directory")));
+        }
+        let path = image.with_file_name(name);
+        let file = match Self::open_file(&path, write, OFlags::NOFOLLOW) {
+            Err(DiskError::Io { source, .. })
+                if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()) =>
+            {
+                return Err(refuse(format!("it names '{name}', a symbolic link, which is not followed")));
+            }
+            opened => Self::from_file(opened?, &path, write)?,
+        };
+        if file.is_block_device {
+            return Err(refuse(format!("it names '{name}', which is no regular file")));
+        }
+        Ok(file)
+    }
+
     fn open_file(path: &Path, write: bool, flags: OFlags) -> Result<File, DiskError> {
         // Non-blocking, because opening a FIFO would wait for its other end.
         OpenOptions::new()

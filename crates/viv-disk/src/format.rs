@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use crate::file::DiskFile;
 use crate::qcow2::{self, Qcow2Disk};
+use crate::vmdk::{self, VmdkDisk};
 use crate::{Access, Disk, DiskError, RawDisk};
 
 /// Files in a chain at the most, the one at the top included. It also ends chains that bite their tails.
@@ -23,28 +24,38 @@ pub enum Format {
     Raw,
     /// QEMU's.
     Qcow2,
+    /// VMware's.
+    Vmdk,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Raw, Self::Qcow2];
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Qcow2, Self::Vmdk];
 
-    /// The format of a file for which none was stated: qcow2 if its name ends with `.qcow2` and it begins like one, raw
-    /// if neither is so.
+    /// The format of a file for which none was stated: that of an image if its name ends so (`.qcow2`, `.vmdk`) and it
+    /// begins like one, raw if neither is so.
     ///
     /// # Errors
     /// When the file cannot be read; or when its name and its contents do not agree, so that it has to be stated.
     pub fn detect(path: &Path) -> Result<Self, DiskError> {
-        let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("qcow2"));
-        let uncertain = |reason: &str| DiskError::Format { path: path.to_owned(), reason: reason.to_owned() };
-        match (named, Self::begins_like(path)?) {
-            (true, Self::Qcow2) => Ok(Self::Qcow2),
-            (false, Self::Raw) => Ok(Self::Raw),
-            (true, Self::Raw) => Err(uncertain("it is named like a qcow2 image and does not begin like one")),
-            (false, Self::Qcow2) => {
-                Err(uncertain("it begins like a qcow2 image, which the guest of a raw disk may have written"))
+        let uncertain = |reason: String| DiskError::Format { path: path.to_owned(), reason };
+        match (Self::named(path), Self::begins_like(path)?) {
+            (named, begins) if named == begins => Ok(named),
+            (Self::Raw, begins) => Err(uncertain(format!(
+                "it begins like a {begins} image, which the guest of a raw disk may have written"
+            ))),
+            (named, _) => {
+                Err(uncertain(format!("it is named like a {named} image and does not begin like one")))
             }
         }
+    }
+
+    /// The format that a name stands for: raw, unless it ends with that of another.
+    pub fn named(path: &Path) -> Self {
+        let ends = |format: &Self| {
+            path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(format.to_string()))
+        };
+        Self::ALL.into_iter().find(ends).unwrap_or(Self::Raw)
     }
 
     /// What a file begins like, which only tells what it is if nobody untrusted wrote it.
@@ -52,9 +63,15 @@ impl Format {
     /// # Errors
     /// When the file cannot be read.
     pub fn begins_like(path: &Path) -> Result<Self, DiskError> {
-        let mut start = [0; qcow2::MAGIC.len()];
+        let mut start = [0; vmdk::BEGINNING.len()];
         DiskFile::open_unlocked(path)?.read_some(0, &mut start)?;
-        Ok(if start == qcow2::MAGIC { Self::Qcow2 } else { Self::Raw })
+        Ok(if start.starts_with(&qcow2::MAGIC) {
+            Self::Qcow2
+        } else if start.starts_with(&vmdk::MAGIC) || start == vmdk::BEGINNING {
+            Self::Vmdk
+        } else {
+            Self::Raw
+        })
     }
 }
 
@@ -63,6 +80,7 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
         })
     }
 }
@@ -72,7 +90,7 @@ impl FromStr for Format {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|format| format.to_string() == text);
-        known.ok_or_else(|| format!("the format '{text}' is not known; raw and qcow2 are"))
+        known.ok_or_else(|| format!("the format '{text}' is not known; raw, qcow2 and vmdk are"))
     }
 }
 
@@ -85,6 +103,7 @@ pub fn open(path: &Path, format: Format, access: Access) -> Result<Box<dyn Disk>
     match format {
         Format::Raw => Ok(Box::new(RawDisk::open(path, access)?)),
         Format::Qcow2 => Ok(Box::new(Qcow2Disk::open(path, access)?)),
+        Format::Vmdk => Ok(Box::new(VmdkDisk::open(path, access)?)),
     }
 }
 
@@ -118,9 +137,9 @@ pub(crate) fn open_backing(
         }
     };
     match format {
-        Format::Raw => RawDisk::open(&path, Access::ReadOnly).map(|disk| Box::new(disk) as Box<dyn Disk>),
+        Format::Raw | Format::Vmdk => open(&path, format, Access::ReadOnly),
         Format::Qcow2 => Qcow2Disk::open_in_chain(&path, Access::ReadOnly, depth.saturating_add(1))
-            .map(|disk| Box::new(disk) as _),
+            .map(|disk| Box::new(disk) as Box<dyn Disk>),
     }
     .map_err(below)
 }
@@ -161,6 +180,12 @@ mod tests {
         assert_eq!(detect("a.img", &[0; 512]), Ok(Format::Raw));
         assert_eq!(detect("a.qcow2", b"QFI\xfb\0\0\0\x03"), Ok(Format::Qcow2));
         assert_eq!(detect("A.QCOW2", b"QFI\xfb\0\0\0\x03"), Ok(Format::Qcow2));
+        assert_eq!(detect("a.vmdk", b"KDMV\x01"), Ok(Format::Vmdk));
+        assert_eq!(detect("b.vmdk", b"# Disk DescriptorFile\nversion=1\n"), Ok(Format::Vmdk));
+        assert_eq!(detect("a.raw", b"# Disk Descriptor"), Ok(Format::Raw));
+        assert!(detect("a-flat.vmdk", &[0; 512]).unwrap_err().contains("named like"));
+        assert!(detect("c.img", b"KDMV\x01").unwrap_err().contains("vmdk image, which the guest"));
+        assert!(detect("c.qcow2", b"KDMV\x01").unwrap_err().contains("named like a qcow2"));
         assert!(detect("b.img", b"QFI\xfb\0\0\0\x03").unwrap_err().contains("guest"));
         assert!(detect("b.qcow2", &[0; 512]).unwrap_err().contains("named like"));
     }

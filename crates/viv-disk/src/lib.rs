@@ -3,6 +3,7 @@
 //! - [`Disk`]: what a block device model asks of a back end.
 //! - [`RawDisk`]: a file or block device whose bytes are the disk's.
 //! - [`qcow2`]: images that grow with what is written, over a backing file or not.
+//! - [`vmdk`]: images in one file or several, as VMware has them.
 //! - [`Format`] and [`open`]: which of them a file is, which is stated and not guessed.
 //!
 //! - [`aio`]: requests to a disk that run beside each other, between its file and guest memory.
@@ -31,6 +32,7 @@
 
 pub mod aio;
 mod bytes;
+mod cache;
 mod chain;
 mod direct;
 mod error;
@@ -46,6 +48,7 @@ mod storage;
 mod testing;
 #[allow(unsafe_code, reason = "the kernel is told addresses of guest memory")]
 mod uring;
+pub mod vmdk;
 
 use std::ops::Range;
 
@@ -53,7 +56,7 @@ pub use chain::{commit, rebase};
 pub use error::DiskError;
 pub use format::{Format, backing_path, open};
 pub use kept::open_kept;
-pub use new_disk::NewDisk;
+pub use new_disk::{NewDisk, NewFormat};
 pub use raw::{Access, Caching, RawDisk, resize_raw};
 
 /// The unit of a disk's size, in bytes.

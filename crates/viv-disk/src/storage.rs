@@ -1,6 +1,7 @@
 //! What an image format asks of the file below it.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::file::DiskFile;
@@ -28,6 +29,14 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
 
     /// Gives the space of a range back, if the host can.
     fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError>;
+
+    /// Makes a range read as zeroes. `may_unmap` allows its space to be given back to the host.
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError>;
+
+    /// The first range at or behind `offset` that the file does not know to be zeroes.
+    fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
+        Ok(Some(offset..u64::MAX))
+    }
 
     /// Fills all of `data`.
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
@@ -72,5 +81,13 @@ impl Storage for DiskFile {
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         self.discard(offset, length)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
+        self.write_zeroes(offset, length, may_unmap)
+    }
+
+    fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
+        self.data_from(offset)
     }
 }

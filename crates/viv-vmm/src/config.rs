@@ -248,6 +248,8 @@ pub enum DiskFormat {
     Raw,
     /// QEMU's, with the backing files that it names.
     Qcow2,
+    /// VMware's, with the extents that it names.
+    Vmdk,
 }
 
 /// What a disk is attached to.

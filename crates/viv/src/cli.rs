@@ -243,7 +243,7 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     pub screenshot_on_exit: Option<PathBuf>,
 
     /// Disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
-    /// writes, `sata` is for systems without virtio, `format=raw|qcow2` is what it is, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
+    /// writes, `sata` is for systems without virtio, `format=raw|qcow2|vmdk` is what it is, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
     /// are the most requests and bytes in a second, `cache=MODE` says when writes are on the host's disk
     #[arg(long, value_name = "FILE[,OPTION]…|vhost-user=SOCKET", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
     #[arg(value_parser = DiskArg::parse)]
@@ -407,9 +407,10 @@ impl fmt::Display for EngineArg {
 const DISK_HELP: &str = "\
 Disk image or block device, the guest's next virtio disk; or vhost-user=SOCKET, one that the process serves that listens
 there, which the guest finds after the others and which has no options. Options of images:
-  format=raw, format=qcow2   what it is; without it a qcow2 image if it is named *.qcow2 and begins like one, raw if neither,
-                             and refused if they differ: the guest of a raw disk can write what an image begins with, which
-                             names any file of the host as the one below it
+  format=raw, format=qcow2, format=vmdk
+                             what it is; without it an image if it is named *.qcow2 or *.vmdk and begins like one, raw if
+                             neither, and refused if they differ: the guest of a raw disk can write what an image begins with,
+                             which names any file of the host as the one below it
   readonly                   the guest can only read it
   temporary                  what the guest writes is forgotten at the end
   sata                       on a SATA controller, for systems without virtio

@@ -17,13 +17,13 @@
 
 use std::collections::BTreeSet;
 
-use super::cache::Cache;
 use super::entry::{COPIED, Entry, OFFSET};
 use super::geometry::Geometry;
 use super::header::Header;
 use super::refcounts::Refcounts;
 use crate::DiskError;
 use crate::bytes::{be64, bytes_of, index, put, table_of};
+use crate::cache::Cache;
 use crate::storage::Storage;
 
 /// Bytes of L2 tables in memory; as few as possible in tests, so that they do not stay there.

@@ -21,7 +21,6 @@
 //! **Not supported**: encryption, data in another file, and bitmaps, which are dropped when an image is opened for writing,
 //! as the format says. Snapshots inside an image are kept, and cannot be made.
 
-mod cache;
 mod change;
 mod check;
 mod compress;

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::cache::Cache;
 use super::geometry::Geometry;
 use super::header::{Header, MAX_REFCOUNT_TABLE, field};
 use crate::DiskError;
 use crate::bytes::{bytes_of, index, table_of};
+use crate::cache::Cache;
 use crate::storage::Storage;
 
 /// Bytes of refcount blocks in memory; as few as possible in tests, so that they do not stay there.

@@ -12,12 +12,13 @@ pub(crate) fn open(config: &DiskConfig) -> Result<Box<dyn Disk>, DiskError> {
     let format = match config.format {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,
+        DiskFormat::Vmdk => Format::Vmdk,
     };
     let direct = config.tuning.cache == CacheMode::None;
     let disk = |access| -> Result<Box<dyn Disk>, DiskError> {
         match format {
             Format::Raw if direct => Ok(Box::new(RawDisk::open_with(&config.path, access, Caching::Direct)?)),
-            Format::Raw | Format::Qcow2 => viv_disk::open(&config.path, format, access),
+            Format::Raw | Format::Qcow2 | Format::Vmdk => viv_disk::open(&config.path, format, access),
         }
     };
     match &config.overlay {

@@ -67,7 +67,7 @@ pub enum DiskCommand {
 /// What `viv disk create` takes.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Format of the image [default: qcow2 for a name that ends so, else raw]
+    /// Format of the image [default: qcow2 or vmdk for a name that ends so, else raw]
     #[arg(long, short, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// Image that shows where nothing is written yet; it must not change from then on
@@ -106,10 +106,10 @@ pub struct ConvertArgs {
     /// Format of the source
     #[arg(long, short, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Format of the copy [default: qcow2 for a name that ends so, else raw]
+    /// Format of the copy [default: qcow2 or vmdk for a name that ends so, else raw]
     #[arg(long, short = 'O', value_name = "FORMAT")]
     pub output_format: Option<Format>,
-    /// Compress the copy, which has to be qcow2
+    /// Compress the copy, which has to be qcow2, or vmdk (streamOptimized, read alone from then on)
     #[arg(long, short)]
     pub compress: bool,
     /// How the copy is made inside

@@ -1,8 +1,9 @@
 //! `viv disk convert`.
 
-use viv_disk::{Access, DiskError, Format, NewDisk};
+use viv_disk::vmdk::Layout;
+use viv_disk::{Access, DiskError, NewDisk, NewFormat};
 
-use super::{bar, failed, format_of, new_format, options};
+use super::{bar, failed, format_of, new_format};
 use crate::cli::ConvertArgs;
 use crate::failure::Failure;
 
@@ -15,17 +16,23 @@ const BLOCK: usize = 64 << 10;
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let read = |error: DiskError| failed("converting", &args.source, &error);
     let format = format_of(&args.source, args.format).map_err(read)?;
-    let into = new_format(&args.target, args.output_format);
-    if args.compress && into != Format::Qcow2 {
-        return Err(Failure::new("--compress", format!("a {into} image cannot be compressed"))
-            .remedy("give -O qcow2"));
-    }
-    let options = options(&args.layout, into)?;
+    let mut into = new_format(&args.target, args.output_format, &args.layout)?;
+    // Compressed clusters and grains are written whole.
+    let block = match &mut into {
+        NewFormat::Raw if args.compress => {
+            return Err(Failure::new("--compress", "a raw image cannot be compressed")
+                .remedy("give -O qcow2 or -O vmdk"));
+        }
+        NewFormat::Qcow2(options) if args.compress => options.cluster_size as usize,
+        NewFormat::Vmdk(layout) if args.compress => {
+            *layout = Layout::Stream;
+            BLOCK
+        }
+        NewFormat::Raw | NewFormat::Qcow2(_) | NewFormat::Vmdk(_) => BLOCK,
+    };
     let source = viv_disk::open(&args.source, format, Access::ReadOnly).map_err(read)?;
     let write = |error: DiskError| failed("writing", &args.target, &error);
-    let target = NewDisk::create(&args.target, into, source.size(), &options).map_err(write)?;
-    // Compressed clusters are written whole.
-    let block = if args.compress { options.cluster_size as usize } else { BLOCK };
+    let mut target = NewDisk::create(&args.target, source.size(), &into).map_err(write)?;
     let bar = bar("converting", source.size());
     let mut data = vec![0; PIECE as usize];
     let mut offset = 0;
@@ -35,7 +42,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
         let length = (found.end - begin).next_multiple_of(block as u64).min(PIECE).min(source.size() - begin);
         let piece = &mut data[..length as usize];
         source.read_at(begin, piece).map_err(read)?;
-        copy(&target, begin, piece, block, args.compress).map_err(write)?;
+        copy(&mut target, begin, piece, block, args.compress).map_err(write)?;
         offset = begin + length;
         bar.set_position(offset);
     }
@@ -45,7 +52,13 @@ pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
 }
 
 /// Writes what is not zero, in runs of blocks.
-fn copy(target: &NewDisk, offset: u64, data: &[u8], block: usize, compress: bool) -> Result<(), DiskError> {
+fn copy(
+    target: &mut NewDisk,
+    offset: u64,
+    data: &[u8],
+    block: usize,
+    compress: bool,
+) -> Result<(), DiskError> {
     let blocks: Vec<&[u8]> = data.chunks(block).collect();
     let mut at = 0;
     for run in blocks.chunk_by(|one, next| is_zero(one) == is_zero(next)) {

@@ -6,8 +6,8 @@ use std::path::Path;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
-use viv_disk::Format;
-use viv_disk::qcow2::{self, Compression, Info};
+use viv_disk::qcow2::{self, Compression};
+use viv_disk::{Format, vmdk};
 
 use super::failed;
 use crate::cli::Output;
@@ -28,8 +28,39 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Image {
+    Qcow2(Box<Qcow2>),
+    Vmdk(Vmdk),
+}
+
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Image {
+struct Vmdk {
+    create_type: String,
+    cid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_cid: Option<u32>,
+    /// Bytes of a grain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_size: Option<u64>,
+    extents: Vec<Extent>,
+    /// Why it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Extent {
+    filename: String,
+    format: &'static str,
+    virtual_size: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Qcow2 {
     version: u32,
     cluster_size: u64,
     refcount_bits: u32,
@@ -64,16 +95,23 @@ pub fn run(path: &Path, form: Output) -> Result<String, Failure> {
     let format = Format::begins_like(path).map_err(failed)?;
     let metadata =
         path.metadata().map_err(|error| Failure::of(format!("reading {}", path.display()), &error))?;
-    let image = match format {
-        Format::Raw => None,
-        Format::Qcow2 => Some(qcow2::info(path).map_err(failed)?),
+    let (size, image) = match format {
+        Format::Raw => (metadata.len(), None),
+        Format::Qcow2 => {
+            let info = qcow2::info(path).map_err(failed)?;
+            (info.size, Some(Image::Qcow2(Box::new(info.into()))))
+        }
+        Format::Vmdk => {
+            let info = vmdk::info(path).map_err(failed)?;
+            (info.size, Some(Image::Vmdk(info.into())))
+        }
     };
     let report = Report {
         filename: path.to_string_lossy().into_owned(),
         format: format.to_string(),
-        virtual_size: image.as_ref().map_or(metadata.len(), |image| image.size),
+        virtual_size: size,
         actual_size: metadata.blocks() * 512,
-        image: image.map(Image::from),
+        image,
     };
     match form {
         Output::Table => Ok(report.to_table()),
@@ -83,8 +121,8 @@ pub fn run(path: &Path, form: Output) -> Result<String, Failure> {
     }
 }
 
-impl From<Info> for Image {
-    fn from(info: Info) -> Self {
+impl From<qcow2::Info> for Qcow2 {
+    fn from(info: qcow2::Info) -> Self {
         let snapshots = info.snapshots.into_iter().map(|snapshot| Snapshot {
             id: snapshot.id,
             name: snapshot.name,
@@ -114,6 +152,71 @@ impl From<Info> for Image {
     }
 }
 
+impl From<vmdk::Info> for Vmdk {
+    fn from(info: vmdk::Info) -> Self {
+        let extents = info.extents.into_iter().map(|extent| Extent {
+            filename: extent.file,
+            format: extent.kind,
+            virtual_size: extent.size,
+        });
+        Self {
+            create_type: info.create_type,
+            cid: info.content_id,
+            parent_cid: info.parent_content_id,
+            cluster_size: info.grain_size,
+            extents: extents.collect(),
+            refused: info.refused,
+        }
+    }
+}
+
+/// A row of the table.
+type Row = (&'static str, String);
+
+impl Qcow2 {
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![("version", self.version.to_string())];
+        rows.push(("cluster size", Size(self.cluster_size).to_string()));
+        rows.push(("refcount bits", self.refcount_bits.to_string()));
+        let features = [
+            ("subclusters", self.extended_l2),
+            ("zstd", self.compression_type == Some("zstd")),
+            ("lazy refcounts", self.lazy_refcounts),
+            ("not closed", self.dirty_flag),
+            ("corrupt", self.corrupt),
+            ("encrypted", self.encrypted),
+        ];
+        let has: Vec<&str> = features.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        if !has.is_empty() {
+            rows.push(("features", has.join(", ")));
+        }
+        if let Some(name) = &self.backing_filename {
+            let format = self.backing_filename_format.as_deref().unwrap_or("of a format that is not stated");
+            rows.push(("backing file", format!("{name}, {format}")));
+        }
+        for snapshot in &self.snapshots {
+            rows.push(("snapshot", format!("{} {}", snapshot.id, snapshot.name)));
+        }
+        if let Some(why) = &self.refused {
+            rows.push(("cannot be used", why.clone()));
+        }
+        rows
+    }
+}
+
+impl Vmdk {
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![("type", self.create_type.clone())];
+        rows.extend(self.cluster_size.map(|size| ("grain size", Size(size).to_string())));
+        rows.extend(self.extents.iter().map(|extent| {
+            let Extent { filename, format, virtual_size } = extent;
+            ("extent", format!("{format} of {} {filename}", Size(*virtual_size)).trim_end().to_owned())
+        }));
+        rows.extend(self.refused.iter().map(|why| ("cannot be used", why.clone())));
+        rows
+    }
+}
+
 impl Report {
     fn to_table(&self) -> String {
         let mut rows = vec![
@@ -122,33 +225,10 @@ impl Report {
             ("size", Size(self.virtual_size).to_string()),
             ("space taken", Size(self.actual_size).to_string()),
         ];
-        if let Some(image) = &self.image {
-            rows.push(("version", image.version.to_string()));
-            rows.push(("cluster size", Size(image.cluster_size).to_string()));
-            rows.push(("refcount bits", image.refcount_bits.to_string()));
-            let features = [
-                ("subclusters", image.extended_l2),
-                ("zstd", image.compression_type == Some("zstd")),
-                ("lazy refcounts", image.lazy_refcounts),
-                ("not closed", image.dirty_flag),
-                ("corrupt", image.corrupt),
-                ("encrypted", image.encrypted),
-            ];
-            let has: Vec<&str> = features.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-            if !has.is_empty() {
-                rows.push(("features", has.join(", ")));
-            }
-            if let Some(name) = &image.backing_filename {
-                let format =
-                    image.backing_filename_format.as_deref().unwrap_or("of a format that is not stated");
-                rows.push(("backing file", format!("{name}, {format}")));
-            }
-            for snapshot in &image.snapshots {
-                rows.push(("snapshot", format!("{} {}", snapshot.id, snapshot.name)));
-            }
-            if let Some(why) = &image.refused {
-                rows.push(("cannot be used", why.clone()));
-            }
+        match &self.image {
+            None => {}
+            Some(Image::Qcow2(image)) => rows.extend(image.rows()),
+            Some(Image::Vmdk(image)) => rows.extend(image.rows()),
         }
         let mut table = Table::new();
         table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use viv_disk::qcow2::{self, Compression, CreateOptions};
-use viv_disk::{Access, DiskError, Format, NewDisk};
+use viv_disk::vmdk::Layout;
+use viv_disk::{Access, DiskError, Format, NewDisk, NewFormat};
 
 use crate::cli::{CompressionArg, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs};
 use crate::failure::Failure;
@@ -33,7 +34,7 @@ pub fn command(command: DiskCommand) -> Result<(String, u8), Failure> {
 fn failed(doing: &str, path: &Path, error: &DiskError) -> Failure {
     let failure = Failure::of(format!("{doing} {}", path.display()), error);
     match error {
-        DiskError::Format { .. } => failure.remedy("state it with -f raw or -f qcow2"),
+        DiskError::Format { .. } => failure.remedy("state it with -f raw, -f qcow2 or -f vmdk"),
         _ => failure,
     }
 }
@@ -43,14 +44,10 @@ fn format_of(path: &Path, stated: Option<Format>) -> Result<Format, DiskError> {
     stated.map_or_else(|| Format::detect(path), Ok)
 }
 
-/// The format of a new file: the one that is stated, or else by its name.
-fn new_format(path: &Path, stated: Option<Format>) -> Format {
-    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("qcow2"));
-    stated.unwrap_or(if named { Format::Qcow2 } else { Format::Raw })
-}
-
-/// How an image is to be made inside; refused for formats that have no inside.
-fn options(layout: &LayoutArgs, format: Format) -> Result<CreateOptions, Failure> {
+/// What a new file is to be: of the format that is stated, or else of that which its name stands for. Options that the
+/// format does not have are refused.
+fn new_format(path: &Path, stated: Option<Format>, layout: &LayoutArgs) -> Result<NewFormat, Failure> {
+    let format = stated.unwrap_or_else(|| Format::named(path));
     let mut options = CreateOptions { extended_l2: layout.extended_l2, ..CreateOptions::default() };
     if let Some(Size(size)) = layout.cluster_size {
         options.cluster_size = size;
@@ -66,20 +63,23 @@ fn options(layout: &LayoutArgs, format: Format) -> Result<CreateOptions, Failure
     ];
     match given.iter().find(|(_, given)| *given && format != Format::Qcow2) {
         Some((option, _)) => Err(Failure::new(*option, format!("a {format} image has nothing of the kind"))),
-        None => Ok(options),
+        None => Ok(match format {
+            Format::Raw => NewFormat::Raw,
+            Format::Qcow2 => NewFormat::Qcow2(options),
+            Format::Vmdk => NewFormat::Vmdk(Layout::Sparse),
+        }),
     }
 }
 
 fn create(args: &CreateArgs) -> Result<(), Failure> {
-    let format = new_format(&args.file, args.format);
     let failed = |error: DiskError| failed("creating", &args.file, &error);
-    let mut options = options(&args.layout, format)?;
+    let mut new = new_format(&args.file, args.format, &args.layout)?;
     let mut size = args.size.map(|size| size.0);
     if let Some(name) = &args.backing {
-        if format != Format::Qcow2 {
-            return Err(Failure::new("--backing", format!("a {format} image cannot have a backing file"))
-                .remedy("give -f qcow2"));
-        }
+        let NewFormat::Qcow2(options) = &mut new else {
+            let reason = format!("a {} image cannot have a backing file", new.format());
+            return Err(Failure::new("--backing", reason).remedy("give -f qcow2"));
+        };
         let path = viv_disk::backing_path(&args.file, name).map_err(failed)?;
         let below = backing_format(&path, args.backing_format)?;
         // Opened, so that a mistake shows now and not at the first start.
@@ -94,14 +94,14 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
             "a disk has at least one byte",
         ));
     }
-    NewDisk::create(&args.file, format, size, &options).and_then(NewDisk::finish).map_err(failed)
+    NewDisk::create(&args.file, size, &new).and_then(NewDisk::finish).map_err(failed)
 }
 
 fn backing_format(path: &Path, stated: Option<Format>) -> Result<Format, Failure> {
     format_of(path, stated).map_err(|error| {
         let failure = Failure::of(format!("--backing {}", path.display()), &error);
         if matches!(error, DiskError::Format { .. }) {
-            failure.remedy("give -F raw or -F qcow2")
+            failure.remedy("give -F raw, -F qcow2 or -F vmdk")
         } else {
             failure
         }
@@ -121,6 +121,10 @@ fn resize(path: &Path, stated: Option<Format>, wanted: &str, shrink: bool) -> Re
     match format {
         Format::Raw => viv_disk::resize_raw(path, size, shrink),
         Format::Qcow2 => qcow2::resize(path, size, shrink),
+        Format::Vmdk => {
+            let failure = Failure::new(format!("resizing {}", path.display()), "a vmdk image keeps its size");
+            return Err(failure.remedy("convert it to qcow2 or raw first, with `viv disk convert`"));
+        }
     }
     .map_err(failed)
 }

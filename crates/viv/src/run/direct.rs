@@ -97,7 +97,8 @@ fn disk(disk: &DiskArg) -> Result<DiskConfig, Failure> {
         None => Format::detect(&disk.path).map_err(|error| {
             let failure = Failure::of("--disk", &error);
             if matches!(error, DiskError::Format { .. }) {
-                failure.remedy(format!("give {},format=raw or ,format=qcow2", disk.path.display()))
+                failure
+                    .remedy(format!("give {},format=raw, ,format=qcow2 or ,format=vmdk", disk.path.display()))
             } else {
                 failure
             }
@@ -108,6 +109,7 @@ fn disk(disk: &DiskArg) -> Result<DiskConfig, Failure> {
         format: match format {
             Format::Raw => DiskFormat::Raw,
             Format::Qcow2 => DiskFormat::Qcow2,
+            Format::Vmdk => DiskFormat::Vmdk,
         },
         readonly: disk.readonly,
         overlay: if disk.temporary { Overlay::ThrowAway } else { Overlay::None },

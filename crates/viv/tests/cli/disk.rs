@@ -42,9 +42,13 @@ fn a_disk_goes_through_all_formats_and_comes_back() {
         (&["-c"][..], "packed.qcow2"),
         (&["-c", "--compression", "zstd", "--cluster-size", "16K"][..], "zstd.qcow2"),
         (&["--extended-l2"][..], "parts.qcow2"),
+        (&[][..], "plain.vmdk"),
+        (&["-c"][..], "sent.vmdk"),
     ] {
         ok(at, &[&["disk", "convert"][..], options, &["a.img", image][..]].concat());
-        assert!(ok(at, &["disk", "check", image]).contains("nothing is wrong"));
+        if image.ends_with("qcow2") {
+            assert!(ok(at, &["disk", "check", image]).contains("nothing is wrong"));
+        }
         let back = format!("{image}.img");
         ok(at, &["disk", "convert", image, &back]);
         assert!(std::fs::read(at.join(&back)).expect("reads") == contents(), "{image}");
@@ -129,4 +133,120 @@ fn a_raw_disk_in_which_a_guest_wrote_the_header_of_an_image_stays_raw() {
     ok(at, &["disk", "convert", "-f", "raw", "guest.img", "out.img"]);
     let out = std::fs::read(at.join("out.img")).expect("reads");
     assert!(out.starts_with(b"QFI\xfb") && !out.windows(8).any(|part| part == b"the host"));
+}
+
+/// Changes bytes of a file.
+fn patch(path: &Path, offset: usize, bytes: &[u8]) {
+    let mut file = std::fs::read(path).expect("reads");
+    file[offset..offset + bytes.len()].copy_from_slice(bytes);
+    std::fs::write(path, file).expect("writes");
+}
+
+/// The line of `viv run` with this disk, which must not start.
+fn does_not_run(directory: &Path, disk: &str) -> String {
+    std::fs::write(directory.join("kernel"), "none").expect("writes");
+    let (status, line) = fails(directory, &["run", "--kernel", "kernel", "--disk", disk]);
+    assert_eq!(status, 125, "{disk}: {line}");
+    line
+}
+
+#[test]
+fn images_that_cannot_be_read_right_are_refused_by_everything() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    // The header's fields: the crypt method, incompatible features, and the compression type.
+    for (offset, bytes, why) in [
+        (32, &[0, 0, 0, 1][..], "encrypted"),
+        (32, &[0, 0, 0, 2], "encrypted"),
+        (79, &[4], "another file"),
+        (72, &[1], "not known"),
+        (104, &[7], "compression type 7"),
+    ] {
+        let image = format!("{offset}-{}.qcow2", bytes[bytes.len() - 1]);
+        ok(at, &["disk", "create", &image, "1M"]);
+        patch(&at.join(&image), offset, bytes);
+        assert!(ok(at, &["disk", "info", &image]).contains(why), "{why}");
+        for command in [
+            &["disk", "convert", &image, "out.img"][..],
+            &["disk", "resize", &image, "2M"],
+            &["disk", "rebase", "-b", "", &image],
+            &["disk", "check", &image],
+            &["disk", "create", "-b", &image, "top.qcow2"],
+        ] {
+            let (status, line) = fails(at, command);
+            assert!(status == 1 && line.contains(why), "{command:?}: {line}");
+        }
+        for option in ["", ",readonly", ",temporary", ",sata"] {
+            let line = does_not_run(at, &format!("{image}{option}"));
+            assert!(line.contains(why), "{option}: {line}");
+        }
+        assert!(!at.join("out.img").exists() && !at.join("top.qcow2").exists());
+    }
+}
+
+#[test]
+fn images_that_were_not_closed_or_are_corrupt_are_read_and_not_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    std::fs::write(at.join("a.img"), contents()).expect("writes");
+    std::fs::write(at.join("base.img"), contents()).expect("writes");
+    for (flag, feature) in [(1, "not closed"), (2, "corrupt")] {
+        let image = format!("{flag}.qcow2");
+        ok(at, &["disk", "convert", "a.img", &image]);
+        patch(&at.join(&image), 79, &[flag]);
+        assert!(ok(at, &["disk", "info", &image]).contains(feature));
+        for command in [
+            &["disk", "resize", &image, "5M"][..],
+            &["disk", "rebase", "-b", "base.img", "-F", "raw", &image],
+        ] {
+            let (status, line) = fails(at, command);
+            assert!(status == 1 && line.contains("--repair"), "{command:?}: {line}");
+        }
+        for option in ["", ",sata", ",cache=unsafe"] {
+            let line = does_not_run(at, &format!("{image}{option}"));
+            assert!(line.contains("--repair"), "{option}: {line}");
+        }
+        let back = format!("{image}.img");
+        ok(at, &["disk", "convert", &image, &back]);
+        assert!(std::fs::read(at.join(back)).expect("reads") == contents());
+        ok(at, &["disk", "check", "--repair", &image]);
+        ok(at, &["disk", "resize", &image, "5M"]);
+    }
+}
+
+#[test]
+fn vmdk_images_are_told_and_refused_by_what_they_say() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    std::fs::write(at.join("a.img"), contents()).expect("writes");
+    ok(at, &["disk", "convert", "a.img", "a.vmdk"]);
+    ok(at, &["disk", "convert", "-c", "a.img", "sent.vmdk"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(at, &["disk", "info", "-o", "json", "sent.vmdk"])).expect("JSON");
+    assert_eq!((&json["format"], &json["virtual-size"]), (&"vmdk".into(), &(3 << 20).into()));
+    assert_eq!((&json["create-type"], &json["cluster-size"]), (&"streamOptimized".into(), &65536.into()));
+    assert!(ok(at, &["disk", "info", "a.vmdk"]).contains("SPARSE of 3M a.vmdk"));
+    assert!(does_not_run(at, "sent.vmdk").contains("convert it first"));
+    assert!(fails(at, &["disk", "resize", "a.vmdk", "9M"]).1.contains("convert it to qcow2"));
+    assert!(
+        fails(at, &["disk", "create", "--cluster-size", "64K", "b.vmdk", "9M"]).1.contains("--cluster-size")
+    );
+    assert!(fails(at, &["disk", "create", "-b", "a.img", "b.vmdk"]).1.contains("give -f qcow2"));
+
+    // What differs from a parent.
+    let bytes = std::fs::read(at.join("a.vmdk")).expect("reads");
+    let key = b"parentCID=";
+    let digits = bytes.windows(key.len()).position(|part| part == key).expect("a descriptor") + key.len();
+    patch(&at.join("a.vmdk"), digits, b"12345678");
+    assert!(ok(at, &["disk", "info", "a.vmdk"]).contains("12345678"));
+    for command in
+        [&["disk", "convert", "a.vmdk", "out.img"][..], &["disk", "create", "-b", "a.vmdk", "top.qcow2"]]
+    {
+        assert!(fails(at, command).1.contains("parentCID=12345678"), "{command:?}");
+    }
+    assert!(does_not_run(at, "a.vmdk,readonly").contains("parentCID"));
+
+    // A guest that has a raw disk makes no image of it.
+    std::fs::write(at.join("guest.img"), "# Disk DescriptorFile\n".repeat(100)).expect("writes");
+    assert!(does_not_run(at, "guest.img").contains("format="));
 }

@@ -89,7 +89,12 @@ impl Guest {
 
     /// Boots one with a config that is changed.
     pub fn boot_with(change: impl FnOnce(&mut MachineConfig)) -> Self {
-        let machine = Machine::new(SCRIPT);
+        Self::boot_script(SCRIPT, change)
+    }
+
+    /// Boots one whose shell is the end of another script.
+    pub fn boot_script(script: &str, change: impl FnOnce(&mut MachineConfig)) -> Self {
+        let machine = Machine::new(script);
         let mut config = config(&machine);
         change(&mut config);
         let mut guest = Self::make(machine, config);
@@ -157,12 +162,20 @@ impl Guest {
         let mut text = String::new();
         loop {
             let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).expect("text"), 0, "the guest is gone: {text}");
+            if self.output.read_line(&mut line).expect("text") == 0 {
+                self.is_gone(&text);
+            }
             if line.trim_end().ends_with(end) {
                 return text;
             }
             text += &line;
         }
+    }
+
+    /// Fails with what the guest and its VM process have said last.
+    fn is_gone(&mut self, said: &str) -> ! {
+        let messages = std::iter::from_fn(|| self.process.next_message().ok().flatten());
+        panic!("the guest is gone: {said}{:?}", messages.collect::<Vec<_>>());
     }
 
     /// Has the guest's shell do something, which must succeed.
@@ -171,7 +184,9 @@ impl Guest {
         let mut text = String::new();
         loop {
             let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).expect("text"), 0, "the guest is gone: {text}");
+            if self.output.read_line(&mut line).expect("text") == 0 {
+                self.is_gone(&text);
+            }
             match line.trim_end() {
                 line if line.ends_with("@@done") => return text.trim().to_owned(),
                 line if line.ends_with("@@failed") => panic!("{command}: {text}"),

@@ -1,13 +1,13 @@
 //! What is done to damaged images.
 
 use super::model::{Step, any_step};
-use super::recorder::Recorder;
 use super::*;
+use crate::testing::recorder::Recorder;
 
 /// Does everything to an image that can be done, whatever is wrong with it.
-pub(crate) fn exercise(image: Vec<u8>, seed: u64) {
+pub(crate) fn exercise(image: &[u8], seed: u64) {
     let mut random = Random::new(seed);
-    let file = Recorder::holding(image);
+    let file = Recorder::holding(image.to_vec());
     if let Ok(disk) = Qcow2Disk::over(Box::new(file.clone()), Access::ReadWrite, None) {
         let size = disk.size.min(1 << 20);
         for _ in 0..40 {

@@ -72,7 +72,7 @@ fn what_qemu_wrote_is_read_and_written() {
     for seed in 1..=setting("VIV_QCOW2_CASES", 60) / 3 {
         let random = &mut Random::new(seed);
         let Made { directory, path, cluster } = made(random);
-        let mut bytes = tool::contents(&path);
+        let mut bytes = tool::contents(Format::Qcow2, &path);
         let found = findings(&path);
         assert_eq!((found.errors, found.leaks), (0, 0), "seed {seed}: {:?}", found.notes);
         // A refcount of one bit has no room for a snapshot.
@@ -91,14 +91,14 @@ fn what_qemu_wrote_is_read_and_written() {
         }
         assert!(read_all(&disk) == bytes, "seed {seed}: after writes");
         drop(disk);
-        assert_eq!(tool::check(&path), tool::Found::Nothing, "seed {seed}");
+        assert_eq!(tool::check(Format::Qcow2, &path), tool::Found::Nothing, "seed {seed}");
         let found = findings(&path);
         assert_eq!((found.errors, found.leaks), (0, 0), "seed {seed}: {:?}", found.notes);
-        assert!(tool::contents(&path) == bytes, "seed {seed}: QEMU reads something else");
+        assert!(tool::contents(Format::Qcow2, &path) == bytes, "seed {seed}: QEMU reads something else");
         if snapshot {
             assert_eq!(info(&path).unwrap().snapshots[0].name, "before");
             tool::ok("qemu-img", &["snapshot", "-a", "before", path.to_str().unwrap()]);
-            assert!(tool::contents(&path) == before, "seed {seed}: the snapshot is damaged");
+            assert!(tool::contents(Format::Qcow2, &path) == before, "seed {seed}: the snapshot is damaged");
         }
         drop(directory);
     }
@@ -143,7 +143,7 @@ fn sizes_change_and_images_are_emptied() {
         let found = findings(&path);
         assert_eq!((found.errors, found.leaks), (0, 0), "seed {seed}, {options:?}: {:?}", found.notes);
         if qemu {
-            assert_eq!(tool::check(&path), tool::Found::Nothing);
+            assert_eq!(tool::check(Format::Qcow2, &path), tool::Found::Nothing);
         }
     }
 }
@@ -196,6 +196,6 @@ fn a_dirty_image_is_refused_until_it_is_repaired() {
     assert_eq!((found.errors, found.leaks), (0, 0), "{found:?}");
     assert!(read_all(&reopen(&path))[..200_000].iter().all(|byte| *byte == 5));
     if tool::is_there() {
-        assert_eq!(tool::check(&path), tool::Found::Nothing);
+        assert_eq!(tool::check(Format::Qcow2, &path), tool::Found::Nothing);
     }
 }

@@ -74,7 +74,7 @@ fn kill_one(seed: u64, qemu: bool) {
     let found = findings(&path);
     assert_eq!(found.errors, 0, "seed {seed}: {:?}", found.notes);
     if qemu {
-        tool::check(&path);
+        tool::check(Format::Qcow2, &path);
     }
 
     // The same again, in memory.

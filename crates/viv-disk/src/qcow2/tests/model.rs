@@ -119,8 +119,11 @@ fn one(random: &mut Random, qemu: bool, seed: u64) {
     let found = findings(&path);
     assert_eq!((found.errors, found.leaks), (0, 0), "seed {seed}, {options:?}: {:?}", found.notes);
     if qemu {
-        assert_eq!(tool::check(&path), tool::Found::Nothing, "seed {seed}, {options:?}");
-        assert!(tool::contents(&path) == bytes, "seed {seed}, {options:?}: QEMU reads something else");
+        assert_eq!(tool::check(Format::Qcow2, &path), tool::Found::Nothing, "seed {seed}, {options:?}");
+        assert!(
+            tool::contents(Format::Qcow2, &path) == bytes,
+            "seed {seed}, {options:?}: QEMU reads something else"
+        );
     }
 }
 

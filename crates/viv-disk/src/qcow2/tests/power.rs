@@ -2,8 +2,8 @@
 
 use super::model::Step;
 use super::model::any_step;
-use super::recorder::Recorder;
 use super::*;
+use crate::testing::recorder::Recorder;
 
 /// What a step may make of a range of sectors.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ fn load(seed: u64, cuts: u64, qemu: bool) {
         if qemu && cut == 0 {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), left).unwrap();
-            tool::check(file.path());
+            tool::check(Format::Qcow2, file.path());
         }
     }
 }

@@ -27,30 +27,30 @@ struct Contents {
 
 /// The file; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Recorder(Arc<Mutex<Contents>>);
+pub(crate) struct Recorder(Arc<Mutex<Contents>>);
 
 impl Recorder {
-    pub(super) fn holding(bytes: Vec<u8>) -> Self {
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Mutex::new(Contents { bytes, ..Contents::default() })))
     }
 
     /// Refuses to give space back from here on.
-    pub(super) fn keep_space(&self) {
+    pub(crate) fn keep_space(&self) {
         self.0.lock().unwrap().keeps_space = true;
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap().bytes.clone()
     }
 
     /// How many changes there were.
-    pub(super) fn changes(&self) -> usize {
+    pub(crate) fn changes(&self) -> usize {
         self.0.lock().unwrap().log.len()
     }
 
     /// What is left if the power fails after so many changes to a file that held `before`: all that was synced, and of
     /// the rest any sectors.
-    pub(super) fn after_cut(&self, before: &[u8], changes: usize, random: &mut Random) -> Vec<u8> {
+    pub(crate) fn after_cut(&self, before: &[u8], changes: usize, random: &mut Random) -> Vec<u8> {
         let log = &self.0.lock().unwrap().log[..changes];
         let synced = log.iter().rposition(|change| matches!(change, Change::Sync)).unwrap_or(0);
         // How much of what was not synced gets through: nothing, everything, or something between.
@@ -140,6 +140,11 @@ impl Storage for Recorder {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(DiskError::io("free space in", self.path())(full));
         }
+        self.change(Change::Discard(offset, length))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, _may_unmap: bool) -> Result<(), DiskError> {
+        // What lies behind the end is zeroes already.
         self.change(Change::Discard(offset, length))
     }
 }

@@ -4,8 +4,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::Format;
+
 /// Whether they are there; says so if not.
-pub(super) fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let there = Command::new("qemu-img").arg("--version").output().is_ok();
     if !there {
         let _ = writeln!(std::io::stderr(), "NOT TESTED: images against qemu-img, which is not installed");
@@ -18,7 +20,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
 }
 
 /// Runs one that has to succeed.
-pub(super) fn ok(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn ok(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -32,14 +34,14 @@ pub(super) fn ok(program: &str, arguments: &[&str]) -> String {
 
 /// What `qemu-img check` finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     Nothing,
     Leaks,
 }
 
-/// Checks an image; panics if it is corrupt.
-pub(super) fn check(path: &Path) -> Found {
-    let output = run("qemu-img", &["check", "-f", "qcow2", path.to_str().unwrap()]);
+/// Checks an image of that format; panics if it is corrupt.
+pub(crate) fn check(format: Format, path: &Path) -> Found {
+    let output = run("qemu-img", &["check", "-f", &format.to_string(), path.to_str().unwrap()]);
     match output.status.code() {
         Some(0) => Found::Nothing,
         Some(3) => Found::Leaks,
@@ -52,10 +54,13 @@ pub(super) fn check(path: &Path) -> Found {
     }
 }
 
-/// What QEMU reads from an image.
-pub(super) fn contents(path: &Path) -> Vec<u8> {
+/// What QEMU reads from an image of that format.
+pub(crate) fn contents(format: Format, path: &Path) -> Vec<u8> {
     let raw = path.with_extension("contents");
-    ok("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", path.to_str().unwrap(), raw.to_str().unwrap()]);
+    ok(
+        "qemu-img",
+        &["convert", "-f", &format.to_string(), "-O", "raw", path.to_str().unwrap(), raw.to_str().unwrap()],
+    );
     let bytes = std::fs::read(&raw).unwrap();
     std::fs::remove_file(raw).unwrap();
     bytes
