@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use viv_disk::Format;
+use viv_share::Cache;
 use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS, Publish};
 
 use viv_vmm::keys::{KeysError, Keystrokes};
@@ -70,6 +71,25 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
         #[arg(long)]
         check_jail: bool,
     },
+    /// The process behind one shared directory, started by `viv run`
+    #[command(hide = true)]
+    Share(ShareServerArgs),
+}
+
+/// What the process behind a shared directory takes.
+#[derive(Debug, Args)]
+pub struct ShareServerArgs {
+    /// The directory
+    pub directory: PathBuf,
+    /// Nothing in it is changed
+    #[arg(long)]
+    pub read_only: bool,
+    /// What the guest may keep in its memory
+    #[arg(long, default_value_t)]
+    pub cache: Cache,
+    /// Whether it goes to jail
+    #[arg(long, value_enum, default_value_t = JailArg::On)]
+    pub jail: JailArg,
 }
 
 /// What `viv run` takes.
