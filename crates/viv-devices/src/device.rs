@@ -107,6 +107,14 @@ pub enum DeviceError {
         #[source]
         source: postcard::Error,
     },
+    /// It has a state that cannot be had.
+    #[error("the machine cannot be saved with {name}: {reason}")]
+    NotSaved {
+        /// The device.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// The saved state is damaged.
     #[error("the saved state of device {name} is damaged")]
     Decode {

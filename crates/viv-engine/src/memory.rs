@@ -215,6 +215,15 @@ pub fn read_only(start: u64, content: &[u8]) -> std::io::Result<GuestMemory> {
     Ok(memory)
 }
 
+/// Memory of `size` bytes at `start` that is no guest's: for what is shared with another process beside guest memory.
+///
+/// # Errors
+/// When the host gives no memory, or the size is no multiple of a page.
+pub fn shared(start: u64, size: u64) -> std::io::Result<GuestMemory> {
+    let range = start..start.saturating_add(size);
+    from_ranges("shared", std::slice::from_ref(&range), size, |_| 0)
+}
+
 /// Memory at these addresses, in a file of `size` bytes: `offset` says at which of them a range begins.
 fn from_ranges(
     name: &str,

@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{GuestMessage, HostMessage, Interface, Run, Terminal, WindowSize};
+    use crate::{GuestMessage, HostMessage, Interface, Mount, Run, Terminal, WindowSize};
 
     fn run() -> HostMessage {
         HostMessage::Run(Run {
@@ -143,6 +143,7 @@ mod tests {
                 gateways: vec![[10, 0, 2, 2].into()],
                 name_servers: Vec::new(),
             }],
+            mounts: vec![Mount { tag: "t".into(), directory: "/mnt".into(), readonly: true }],
         })
     }
 

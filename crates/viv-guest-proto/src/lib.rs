@@ -42,10 +42,10 @@ mod frame;
 mod message;
 
 pub use frame::{DecodeError, Decoder, EncodeError, MAX_PAYLOAD, encode};
-pub use message::{GuestMessage, HostMessage, Interface, Run, Terminal, WindowSize};
+pub use message::{GuestMessage, HostMessage, Interface, Mount, Run, Terminal, WindowSize};
 
 /// Version of the messages, told in [`GuestMessage::Ready`].
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Name of the port that carries the messages of this crate.
 pub const CONTROL_PORT: &str = "viv.control";

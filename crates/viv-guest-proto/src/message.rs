@@ -57,6 +57,19 @@ pub struct Run {
     pub hostname: Option<String>,
     /// Network interfaces to be set up before it starts. Others are left alone.
     pub interfaces: Vec<Interface>,
+    /// File systems to be mounted before it starts.
+    pub mounts: Vec<Mount>,
+}
+
+/// A directory of the host's, which is a file system of virtio to the guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The tag by which the guest finds it.
+    pub tag: String,
+    /// Where the guest sees it; made if it is not there.
+    pub directory: String,
+    /// Whether nothing in it can be changed.
+    pub readonly: bool,
 }
 
 /// A network interface of the guest.

@@ -15,6 +15,7 @@
 //! | [`plan`] | what to run and in which environment, as pure functions |
 //! | [`power`] | the way down: processes, mounts, power |
 //! | [`network`] | its interfaces, the loopback first; name servers |
+//! | [`share`] | directories of the host |
 //! | [`report`] | messages on the console |
 //!
 //! It is one static program without `unsafe`, small enough to go into every initial RAM disk. It must not
@@ -34,6 +35,7 @@ mod port;
 mod power;
 mod pump;
 mod report;
+mod share;
 mod supervise;
 
 use std::process::ExitCode;

@@ -14,7 +14,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use viv_guest_proto::{GuestMessage, HostMessage, Run, VERSION, WindowSize};
 
 use crate::link::{Link, ReceiveError};
-use crate::{launch, network, plan, power, pump, report};
+use crate::{launch, network, plan, power, pump, report, share};
 
 /// The console device that serves as terminal.
 const TERMINAL: &str = "/dev/hvc0";
@@ -99,6 +99,7 @@ fn start(run: &Run, link: &Link, events: &Sender<Event>) -> io::Result<Program> 
         rustix::system::sethostname(name.as_bytes())?;
     }
     network::set_up(&run.interfaces);
+    share::mount_all(&run.mounts)?;
     let terminal = match &run.terminal {
         Some(wanted) => {
             // Stays open until the program has it: the last close would forget the size.

@@ -6,6 +6,7 @@
 
 mod disk;
 mod network;
+mod share;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -14,12 +15,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
 use viv_devices::virtio::MEMORY_BLOCK;
-pub use viv_guest_proto::Interface;
+pub use viv_guest_proto::{Interface, Mount};
 
 pub use disk::{AioMode, CacheMode, DiskTuning, MAX_SERIAL, default_queues};
 pub use network::{
     MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
 };
+pub use share::{MAX_SHARES, MAX_TAG, Share, ShareSource};
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -58,10 +60,14 @@ pub struct MachineConfig {
     pub boot: Boot,
     /// Disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// Disks that other processes serve by vhost-user, by their sockets; the guest finds them after the others.
+    pub vhost_user_disks: Vec<PathBuf>,
     /// CD-ROM drives, each with the image of its medium.
     pub cdroms: Vec<PathBuf>,
     /// Network interfaces, in the order in which the guest finds them.
     pub networks: Vec<NetworkConfig>,
+    /// Directories of the host that the guest sees.
+    pub shares: Vec<Share>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
@@ -316,6 +322,8 @@ pub struct AgentConfig {
     pub hostname: Option<String>,
     /// Network interfaces that the agent sets up first.
     pub interfaces: Vec<Interface>,
+    /// File systems that the agent mounts first.
+    pub mounts: Vec<Mount>,
     /// Where its input and output go.
     pub stdio: AgentStdio,
 }
@@ -464,6 +472,14 @@ pub enum ConfigError {
         /// Which one, from 0.
         index: usize,
     },
+    /// Too many directories of the host, or one that cannot be.
+    #[error(
+        "the machine cannot have these {shares} shares: give at most {MAX_SHARES}, with tags of 1 to {MAX_TAG} bytes"
+    )]
+    Shares {
+        /// How many were asked for.
+        shares: usize,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -521,8 +537,9 @@ impl MachineConfig {
         if !(self.vcpus..=MAX_VCPUS).contains(&self.max_vcpus) {
             return Err(ConfigError::MaxVcpus { vcpus: self.vcpus, most: self.max_vcpus });
         }
-        if self.disks.len() > MAX_DISKS {
-            return Err(ConfigError::Disks { disks: self.disks.len() });
+        let disks = self.disks.len() + self.vhost_user_disks.len();
+        if disks > MAX_DISKS {
+            return Err(ConfigError::Disks { disks });
         }
         let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() + self.cdroms.len();
         if sata > Ahci::PORTS {
@@ -537,6 +554,9 @@ impl MachineConfig {
         }
         if let Some(index) = self.networks.iter().position(|network| !network.is_valid()) {
             return Err(ConfigError::Network { index });
+        }
+        if self.shares.len() > MAX_SHARES || !self.shares.iter().all(Share::is_valid) {
+            return Err(ConfigError::Shares { shares: self.shares.len() });
         }
         if let Boot::Kernel(kernel) = &self.boot {
             let cmdline = kernel.cmdline.as_bytes();
@@ -578,8 +598,10 @@ pub(crate) mod tests {
                 protocol: BootProtocol::Auto,
             }),
             disks: Vec::new(),
+            vhost_user_disks: Vec::new(),
             cdroms: Vec::new(),
             networks: Vec::new(),
+            shares: Vec::new(),
             serial: None,
             console: None,
             display: false,
@@ -628,6 +650,7 @@ pub(crate) mod tests {
             directory: None,
             hostname: None,
             interfaces: Vec::new(),
+            mounts: Vec::new(),
             stdio: AgentStdio::Console { term: "linux".into() },
         };
         let config = MachineConfig { agent: Some(agent), ..plain() };

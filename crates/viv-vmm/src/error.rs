@@ -69,6 +69,15 @@ pub enum MachineError {
     /// A device cannot be made, saved or restored.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A process that is to serve a device by vhost-user is of no use.
+    #[error("cannot use what listens at {name}")]
+    BackEnd {
+        /// Where it listens.
+        name: String,
+        /// Why.
+        #[source]
+        source: viv_vhost::Error,
+    },
     /// A network in this process cannot be made.
     #[error(transparent)]
     UserNetwork(#[from] viv_usernet::Error),

@@ -21,7 +21,7 @@ use viv_engine::{EngineKind, Translations};
 use crate::config::{MachineConfig, WindowSize};
 
 /// The version of the protocol. A VM process refuses another.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The longest line, newline included.
 pub const MAX_LINE: usize = 1 << 20;
 
@@ -235,6 +235,11 @@ pub enum Event {
     /// The guest's agent could not do what it was asked; one line.
     GuestError {
         /// Why.
+        message: String,
+    },
+    /// The machine goes on with less than it had; one line.
+    Warning {
+        /// What is missing, and why.
         message: String,
     },
     /// The machine was reset and boots anew.

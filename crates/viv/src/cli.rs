@@ -18,9 +18,11 @@ use crate::disk_options;
 use crate::size::Size;
 
 mod disk;
+mod share;
 
 pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
 pub use network::{NetArg, NetKind};
+pub use share::{ShareArg, SharedArg};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -159,7 +161,7 @@ The soft engine has:
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "firmware"])]
     pub keep: Option<String>,
 
-    /// Network interface: `user`, `tap=NAME`, `bridge=NAME` or `none`; may be given again
+    /// Network interface: `user`, `tap=NAME`, `bridge=NAME`, `vhost-user=SOCKET` or `none`; may be given again
     #[arg(long, value_name = "KIND", value_parser = NetArg::parse)]
     #[arg(long_help = "Network interface; may be given again
 
@@ -167,6 +169,7 @@ The soft engine has:
 - none:        no interface; the default with --kernel and --firmware
 - tap=NAME:    the other end of a tap interface of the host, which is made if it is not there
 - bridge=NAME: a port of a bridge of the host, for as long as the machine runs
+- vhost-user=SOCKET: what the process carries that listens there
 
 Options follow with commas between:
 - mac=02:00:00:00:00:01: its address; otherwise one that stays the same from run to run
@@ -187,6 +190,21 @@ Of the host it is the loopback's port unless an address is given."
     /// Let the guest reach the host's own services, at its gateway 10.0.2.2, by the network `user`
     #[arg(long)]
     pub host_access: bool,
+
+    /// Show the guest a directory of the host; may be given again
+    #[arg(long, value_name = "HOSTDIR:GUESTDIR[,ro][,cache=…]", value_parser = ShareArg::parse)]
+    #[arg(long_help = "Show the guest a directory of the host; may be given again
+
+A guest from an image mounts it on GUESTDIR before its command. Other systems find it by its tag: share0, share1 and so on \
+(mount -t virtiofs share0 /mnt). A process in a jail serves it, which reaches nothing but the directory. As root, users and \
+groups have the same numbers on both sides. As an ordinary user, what the guest makes belongs to that user, who is root in \
+the guest.
+  ro                 nothing in it can be changed
+  cache=auto         what others change is seen by whoever opens it, after a second at the latest [default]
+  cache=none         what others change is seen at once
+  cache=always       nobody else changes anything
+`vhost-user=SOCKET:GUESTDIR[,ro]` shows what another process serves that listens at SOCKET, virtiofsd for one.")]
+    pub share: Vec<ShareArg>,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
     #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]
@@ -252,7 +270,7 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     /// Disk image, the guest's next virtio disk; options: `readonly` protects it, `temporary` forgets what the guest
     /// writes, `sata` is for systems without virtio, `format=raw|qcow2` is what it is, `serial=ID` is what the guest knows it by, `iops=N` and `bps=SIZE`
     /// are the most requests and bytes in a second, `cache=MODE` says when writes are on the host's disk
-    #[arg(long, value_name = "FILE[,OPTION]…", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
+    #[arg(long, value_name = "FILE[,OPTION]…|vhost-user=SOCKET", help_heading = "Direct boot and firmware", long_help = DISK_HELP)]
     #[arg(value_parser = DiskArg::parse)]
     pub disk: Vec<DiskArg>,
 
@@ -435,6 +453,8 @@ pub struct DiskArg {
     pub path: PathBuf,
     /// Its format, if it is given.
     pub format: Option<Format>,
+    /// Whether a process that listens at the path serves it, by vhost-user.
+    pub vhost_user: bool,
     /// Whether the guest may only read it.
     pub readonly: bool,
     /// Whether what the guest writes is forgotten at the end.
@@ -452,11 +472,18 @@ impl DiskArg {
         let mut disk = Self {
             path: PathBuf::new(),
             format: None,
+            vhost_user: false,
             readonly: false,
             temporary: false,
             bus: DiskBus::Virtio,
             tuning: DiskTuning::default(),
         };
+        if let Some(socket) = text.strip_prefix("vhost-user=") {
+            if socket.is_empty() {
+                return Err("no socket is named; give vhost-user=SOCKET".to_owned());
+            }
+            return Ok(Self { path: socket.into(), vhost_user: true, ..disk });
+        }
         let mut rest = text;
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option {
@@ -542,6 +569,15 @@ pub enum JailArg {
     On,
     /// They do not: a guest that takes its process over has all that you have
     Off,
+}
+
+impl fmt::Display for JailArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
 }
 
 impl From<JailArg> for Confinement {
@@ -644,12 +680,16 @@ mod tests {
             Ok(DiskArg {
                 path: path.into(),
                 format: None,
+                vhost_user: false,
                 readonly,
                 temporary: false,
                 bus,
                 tuning: DiskTuning::default(),
             })
         };
+        let served = DiskArg::parse("vhost-user=/run/disk,1").expect("a disk");
+        assert_eq!((served.path, served.vhost_user), ("/run/disk,1".into(), true));
+        assert!(DiskArg::parse("vhost-user=").is_err());
         assert_eq!(DiskArg::parse("a.img"), disk("a.img", false, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,readonly"), disk("a.img", true, DiskBus::Virtio));
         assert_eq!(DiskArg::parse("a.img,sata,readonly"), disk("a.img", true, DiskBus::Sata));

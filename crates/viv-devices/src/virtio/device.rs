@@ -8,6 +8,7 @@ use viv_engine::GuestMemory;
 use super::interrupt::Interrupt;
 use super::lock;
 use super::queue::RingError;
+use super::regs::feature;
 use crate::doorbell::{Doorbell, Serve};
 use crate::{DeviceError, SavedState};
 
@@ -68,6 +69,11 @@ pub trait VirtioDevice: Send {
 
     /// The features that it offers, besides those of rings and transport.
     fn features(&self) -> u64;
+
+    /// The features of rings that it can do.
+    fn ring_features(&self) -> u64 {
+        feature::VERSION_1 | feature::RING_INDIRECT_DESC | feature::RING_EVENT_IDX
+    }
 
     /// The greatest size of each of its queues, powers of two. There are at most 64, always as many.
     fn queue_sizes(&self) -> Vec<u16>;

@@ -1,7 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
 //! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
-//!   [`Entropy`], [`Memory`], [`Net`].
+//!   [`Entropy`], [`Memory`], [`Net`], and [`VhostUser`] for those whose work another process does.
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -55,6 +55,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod vhost_user;
 
 pub use crate::doorbell::{Doorbell, Worker};
 pub use crate::pci::Connections;
@@ -71,6 +72,7 @@ pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;
 pub use transport::VirtioPci;
+pub use vhost_user::{VhostUser, VhostUserKind};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

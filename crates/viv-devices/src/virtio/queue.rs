@@ -271,7 +271,7 @@ impl Virtqueue {
     }
 
     /// Puts back the `count` requests that were taken last, to be taken again.
-    fn take_again(&mut self, count: usize) {
+    pub(super) fn take_again(&mut self, count: usize) {
         for _ in 0..count {
             self.queue.go_to_previous_position();
         }

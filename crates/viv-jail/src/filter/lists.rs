@@ -167,6 +167,12 @@ pub(super) const SHARE_CONTROL: &[Rule] =
 /// What a server does before the guest can ask it anything.
 pub(super) const SHARE_BUILDING: &[Rule] = &[any(SYS_umask), any(SYS_fchdir)];
 
+/// Messages with descriptors beside them, over a socket that is connected.
+pub(super) const BACK_END: &[Rule] = &[any(SYS_recvmsg), any(SYS_sendmsg)];
+
+/// Giving up a device's back end.
+pub(super) const HANG_UP: &[Rule] = &[any(SYS_shutdown)];
+
 /// Building a machine, before it runs: its memory, its code, its threads, their filters.
 pub(super) const BUILDING: &[Rule] = &[
     any(SYS_mprotect),

@@ -35,6 +35,8 @@ pub enum ThreadKind {
     Disk,
     /// Speaks for guests on the host's network.
     Network,
+    /// Speaks with a device's back end, which is another process.
+    BackEnd,
     /// Serves what guests ask of a shared directory.
     Share,
     /// Is told where guests ask it.
@@ -43,7 +45,7 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// Those of a machine.
-    const OF_MACHINE: [Self; 8] = [
+    const OF_MACHINE: [Self; 9] = [
         Self::Supervisor,
         Self::Control,
         Self::Vcpu,
@@ -52,6 +54,7 @@ impl ThreadKind {
         Self::Alarm,
         Self::Disk,
         Self::Network,
+        Self::BackEnd,
     ];
     /// Those of a server of a shared directory.
     const OF_SHARE: [Self; 2] = [Self::Share, Self::ShareControl];
@@ -68,13 +71,17 @@ impl ThreadKind {
                 lists::CONTROL,
                 lists::DISK,
                 lists::TAP,
+                lists::HANG_UP,
             ],
-            Self::Vcpu => &[lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK, lists::TAP],
-            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS],
+            Self::Vcpu => {
+                &[lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK, lists::TAP, lists::HANG_UP]
+            }
+            Self::Devices => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::HANG_UP],
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
             Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
+            Self::BackEnd => &[lists::BACK_END, lists::HANG_UP],
             Self::Share => &[lists::WAIT, lists::SHARE],
             Self::ShareControl => &[lists::SHARE_CONTROL],
         }

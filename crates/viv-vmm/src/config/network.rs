@@ -1,6 +1,7 @@
 //! Network interfaces.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use viv_guest_proto::Interface;
@@ -37,6 +38,11 @@ pub enum NetworkBackend {
     },
     /// A network of its own, in the VM process.
     User(UserNetwork),
+    /// A process that serves it by vhost-user.
+    VhostUser {
+        /// Where it listens.
+        socket: PathBuf,
+    },
 }
 
 /// A network in the VM process, from which the guest reaches what the process does.
@@ -79,6 +85,8 @@ impl NetworkConfig {
         let backend = match &self.backend {
             NetworkBackend::Tap { queues } => (1..=MAX_NETWORK_QUEUES).contains(&queues.len()),
             NetworkBackend::User(_) => true,
+            // What it can carry is the back end's to know.
+            NetworkBackend::VhostUser { .. } => self.mtu.is_none(),
         };
         backend && first & 1 == 0 && self.mac != [0; 6] && self.mtu.is_none_or(|mtu| mtu >= MIN_MTU)
     }

@@ -80,6 +80,7 @@ impl Agent {
             cwd: config.directory.clone(),
             hostname: config.hostname.clone(),
             interfaces: config.interfaces.clone(),
+            mounts: config.mounts.clone(),
         }))?;
         Ok(Self { shared: Arc::new(Shared { run, on_console, core, wake, talk: Mutex::default() }) })
     }
@@ -225,6 +226,7 @@ mod tests {
             directory: None,
             hostname: None,
             interfaces: Vec::new(),
+            mounts: Vec::new(),
             stdio: AgentStdio::Console { term: "xterm".into() },
         };
         let wake = Arc::new(Notify::new().unwrap());

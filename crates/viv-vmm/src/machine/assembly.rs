@@ -21,13 +21,14 @@ use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Balloon, Entropy, Memory, VirtioDevice, VirtioPci};
+use viv_devices::virtio::{Balloon, Entropy, Memory, VhostUserKind, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
 use vm_memory::GuestMemoryBackend;
 
 use super::agent::Agent;
+use super::back_end::{BackEndSocket, BackEndThread};
 use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
@@ -39,7 +40,8 @@ use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
 use crate::config::{
-    AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Stream,
+    AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Share,
+    Stream,
 };
 use crate::error::MachineError;
 use crate::stream::HostStream;
@@ -64,6 +66,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) sources: Vec<Box<dyn Source>>,
     /// The disks that have threads of their own.
     pub(crate) disks: Vec<DiskThread>,
+    /// The devices that other processes do the work of, which have threads of their own too.
+    pub(crate) back_ends: Vec<BackEndThread>,
     /// The same for the thread for network interfaces.
     pub(crate) network_sources: Vec<Box<dyn Source>>,
     pub(crate) streams: Vec<Arc<HostStream>>,
@@ -79,8 +83,19 @@ impl<'a> Assembly<'a> {
         let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
-        let (disks, network_sources, streams, boot_paths) = Default::default();
-        Ok(Self { around, fds, board, sources, disks, network_sources, streams, boot_paths, drained })
+        let (disks, back_ends, network_sources, streams, boot_paths) = Default::default();
+        Ok(Self {
+            around,
+            fds,
+            board,
+            sources,
+            disks,
+            back_ends,
+            network_sources,
+            streams,
+            boot_paths,
+            drained,
+        })
     }
 
     /// Adds what every PC has, and gives what the power button is on.
@@ -166,6 +181,46 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
+    /// Adds disk `index`, which another process serves.
+    pub(crate) fn add_vhost_user_disk(
+        &mut self,
+        index: usize,
+        socket: BackEndSocket,
+    ) -> Result<(), MachineError> {
+        let slot = self.add_back_end(&format!("virtio-blk{index}"), VhostUserKind::Block, socket)?;
+        self.boot_paths.push((BootDevice::Disk, format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0")));
+        Ok(())
+    }
+
+    /// Adds a directory of the host, which another process serves.
+    pub(crate) fn add_share(
+        &mut self,
+        index: usize,
+        share: &Share,
+        socket: BackEndSocket,
+    ) -> Result<(), MachineError> {
+        let kind = VhostUserKind::FileSystem { tag: share.tag.clone() };
+        self.add_back_end(&format!("virtio-fs{index}"), kind, socket).map(drop)
+    }
+
+    /// Adds a device that another process does the work of, and gives its slot.
+    fn add_back_end(
+        &mut self,
+        name: &str,
+        kind: VhostUserKind,
+        socket: BackEndSocket,
+    ) -> Result<u8, MachineError> {
+        let mut thread = BackEndThread::new(kind, socket, &self.around.core)?;
+        let (slot, worker) = self.add_function(|connections| {
+            let function = VirtioPci::new(name, thread.device.device(), connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        thread.sources.push(source(worker));
+        self.back_ends.push(thread);
+        Ok(slot)
+    }
+
     /// Adds a source of random numbers.
     pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
         self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new()))).map(drop)
@@ -236,15 +291,22 @@ impl<'a> Assembly<'a> {
         Ok(Some(console))
     }
 
-    /// Adds network interface `index`.
+    /// Adds network interface `index`. One that another process serves has no handle.
     pub(crate) fn add_network(
         &mut self,
         index: usize,
         config: &NetworkConfig,
         far: Far,
-    ) -> Result<NetworkHandle, MachineError> {
-        let (network, sources) = network::connect(config, far)?;
+    ) -> Result<Option<NetworkHandle>, MachineError> {
         let name = format!("virtio-net{index}");
+        let (network, sources) = match far {
+            Far::Tap(taps) => network::tap::connect(config, taps),
+            Far::User(router) => network::user::connect(config, *router)?,
+            Far::BackEnd(socket) => {
+                self.add_back_end(&name, VhostUserKind::Net { mac: config.mac }, socket)?;
+                return Ok(None);
+            }
+        };
         let (_, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(&name, network.device(), connections)?;
             let worker = function.worker();
@@ -252,7 +314,7 @@ impl<'a> Assembly<'a> {
         })?;
         self.network_sources.push(source(worker));
         self.network_sources.extend(sources);
-        Ok(network)
+        Ok(Some(network))
     }
 
     /// The streams of the agent's command: input, output, errors.

@@ -56,7 +56,8 @@ impl Machine {
         engine: &dyn Engine,
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
-        let Opened { boot, vga_bios, variables, disks, cdroms, networks, .. } = opened;
+        let Opened { boot, vga_bios, variables, disks, vhost_user_disks, cdroms, networks, shares, .. } =
+            opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
         let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
@@ -122,6 +123,9 @@ impl Machine {
                 }
             }
         }
+        for (index, socket) in (config.disks.len()..).zip(vhost_user_disks) {
+            assembly.add_vhost_user_disk(index, socket)?;
+        }
         sata.extend(
             (0..)
                 .zip(cdroms)
@@ -130,10 +134,13 @@ impl Machine {
         assembly.add_sata(sata)?;
         assembly.add_entropy()?;
         let console = assembly.add_console(config.console, config.agent.as_ref())?;
-        let networks = config.networks.iter().zip(networks).enumerate();
-        let networks = networks
-            .map(|(index, (network, far))| assembly.add_network(index, network, far))
-            .collect::<Result<_, _>>()?;
+        let mut handles = Vec::new();
+        for (index, (network, far)) in config.networks.iter().zip(networks).enumerate() {
+            handles.extend(assembly.add_network(index, network, far)?);
+        }
+        for (index, (share, socket)) in config.shares.iter().zip(shares).enumerate() {
+            assembly.add_share(index, share, socket)?;
+        }
         let seat = match typist {
             Some(typist) => {
                 let display = assembly.add_display(vga_bios)?;
@@ -147,8 +154,16 @@ impl Machine {
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
             assembly.add_firmware(firmware, told, variables, &processors, layout.as_ref(), config.display)?;
         }
-        let Assembly { board, sources, disks: disk_threads, network_sources, streams, drained, .. } =
-            assembly;
+        let Assembly {
+            board,
+            sources,
+            disks: disk_threads,
+            back_ends: back_end_threads,
+            network_sources,
+            streams,
+            drained,
+            ..
+        } = assembly;
 
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
@@ -168,6 +183,11 @@ impl Machine {
         for (index, disk) in disk_threads.into_iter().enumerate() {
             reactors.push(thread(ThreadKind::Disk, &format!("disk {index}"), disk.sources)?);
             disks.push(disk.block);
+        }
+        let mut back_ends = Vec::new();
+        for (index, back_end) in back_end_threads.into_iter().enumerate() {
+            reactors.push(thread(ThreadKind::Devices, &format!("back end {index}"), back_end.sources)?);
+            back_ends.push(back_end.device);
         }
         // A busy network must not keep disks and timers waiting.
         if !network_sources.is_empty() {
@@ -193,7 +213,8 @@ impl Machine {
             core,
             reactors,
             disks,
-            networks,
+            back_ends,
+            networks: handles,
             boot,
             profile,
             streams,

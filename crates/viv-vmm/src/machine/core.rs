@@ -32,6 +32,8 @@ pub enum Notice {
     },
     /// The guest shut a processor down.
     TripleFault(TripleFault),
+    /// The machine goes on with less than it had; one line.
+    Warning(String),
     /// The machine cannot go on; one line.
     Failed(String),
     /// The guest's agent is there.

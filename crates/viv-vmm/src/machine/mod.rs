@@ -2,8 +2,8 @@
 //!
 //! # Threads
 //!
-//! Each vCPU has a thread, each virtio disk has one ([`block`]), network interfaces share one and all other devices
-//! another ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
+//! Each vCPU has a thread, each virtio disk has one ([`block`]) and each device that another process does the work of
+//! ([`back_end`]), network interfaces share one and all other devices another ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
 //! methods from its own. The threads of vCPUs and devices work only while the [`gate`] is open. The owner closes it,
 //! by which they come to a stop between two instructions and between two events, and waits for what the host still
 //! does for the disks; then memory, vCPUs and devices are the owner's, to save, to restore, to reset.
@@ -22,6 +22,7 @@
 mod acpi;
 mod agent;
 mod assembly;
+mod back_end;
 mod block;
 mod board;
 mod boot;
@@ -60,6 +61,7 @@ use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 pub use self::core::Notice;
 pub(crate) use self::opened::Opened;
 
+use self::back_end::BackEndDevice;
 use self::board::Board;
 use self::boot::BootSource;
 use self::console::ConsoleHandle;
@@ -107,6 +109,8 @@ pub struct Machine {
     reactors: Vec<Reactor>,
     /// The disks whose requests go on by themselves.
     disks: Vec<Arc<Mutex<Block>>>,
+    /// The devices that other processes do the work of.
+    back_ends: Vec<BackEndDevice>,
     networks: Vec<NetworkHandle>,
     boot: BootSource,
     profile: Profile,
@@ -315,6 +319,7 @@ impl Machine {
     fn run(&mut self) {
         self.state = MachineState::Running;
         if !self.held {
+            self.back_ends.iter().for_each(BackEndDevice::go_on);
             self.clock.start();
             self.timers.clock_started();
             self.core.gate.open();
@@ -326,6 +331,7 @@ impl Machine {
         let core = &self.core;
         core.gate.close(|| core.kick_all());
         self.drain_disks();
+        self.back_ends.iter().for_each(BackEndDevice::rest);
         self.clock.stop();
         self.state = MachineState::Paused;
     }

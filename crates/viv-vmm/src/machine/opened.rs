@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 
 use viv_disk::Disk;
 
+use super::back_end::BackEndSocket;
 use super::boot::{BootSource, open};
 use super::disks;
 use super::network::{self, Far};
-use crate::config::{Boot, ConfigError, Fds, MachineConfig};
+use crate::config::{Boot, ConfigError, Fds, MachineConfig, ShareSource};
 use crate::error::MachineError;
 use crate::host::host_memory;
 
@@ -22,9 +23,13 @@ pub(crate) struct Opened {
     /// Firmware's variables.
     pub(super) variables: Option<File>,
     pub(super) disks: Vec<Box<dyn Disk>>,
+    /// Disks that other processes serve.
+    pub(super) vhost_user_disks: Vec<BackEndSocket>,
     pub(super) cdroms: Vec<Box<dyn Disk>>,
     /// What the network interfaces lead to.
     pub(super) networks: Vec<Far>,
+    /// Who serves the directories that the guest sees.
+    pub(super) shares: Vec<BackEndSocket>,
     memory_bytes: u64,
 }
 
@@ -57,11 +62,26 @@ impl Opened {
             vga_bios,
             variables,
             disks: config.disks.iter().map(disks::open).collect::<Result<_, _>>()?,
+            vhost_user_disks: config
+                .vhost_user_disks
+                .iter()
+                .map(|path| BackEndSocket::connect(path))
+                .collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
             networks: config
                 .networks
                 .iter()
                 .map(|told| network::open(told, fds))
+                .collect::<Result<_, _>>()?,
+            shares: config
+                .shares
+                .iter()
+                .map(|share| match &share.source {
+                    ShareSource::VhostUser(path) => BackEndSocket::connect(path),
+                    ShareSource::Connected { socket, name } => {
+                        Ok(BackEndSocket::connected(fds.get(*socket)?, name.clone()))
+                    }
+                })
                 .collect::<Result<_, _>>()?,
             memory_bytes: config.max_memory_bytes,
         })

@@ -370,6 +370,7 @@ impl<'a> Server<'a> {
                     self.debug(|debugger, machine| debugger.stopped(vcpu, stop, machine));
                 }
                 Notice::Failed(message) => self.end = Some(End::Failed { message }),
+                Notice::Warning(message) => self.send(&Message::Event(Event::Warning { message }))?,
                 Notice::GuestReady => self.send(&Message::Event(Event::GuestReady))?,
                 Notice::CommandExited(code) => self.send(&Message::Event(Event::CommandExited { code }))?,
                 Notice::GuestError(message) => {

@@ -36,6 +36,8 @@ pub enum NetKind {
     Tap(String),
     /// A bridge of the host.
     Bridge(String),
+    /// A process that serves it by vhost-user, by the path at which it listens.
+    VhostUser(String),
 }
 
 impl fmt::Display for NetKind {
@@ -45,6 +47,7 @@ impl fmt::Display for NetKind {
             Self::User => f.write_str("user"),
             Self::Tap(name) => write!(f, "tap={name}"),
             Self::Bridge(name) => write!(f, "bridge={name}"),
+            Self::VhostUser(socket) => write!(f, "vhost-user={socket}"),
         }
     }
 }
@@ -90,6 +93,9 @@ impl NetArg {
                 Err("its addresses are given, and it has one pair of queues; leave out all but mac and mtu"
                     .to_owned())
             }
+            NetKind::VhostUser(_) if net.mtu.is_some() || net.queues != 1 => {
+                Err("what it carries is the other process's, and it has one pair of queues; leave out mtu and queues".to_owned())
+            }
             _ => Ok(net),
         }
     }
@@ -104,7 +110,11 @@ fn kind(text: &str) -> Result<NetKind, String> {
         ("tap", name) => Ok(NetKind::Tap(name.to_owned())),
         ("bridge", "") => Err("no bridge is named; give bridge=NAME".to_owned()),
         ("bridge", name) => Ok(NetKind::Bridge(name.to_owned())),
-        _ => Err(format!("'{text}' is no network; give user, tap=NAME, bridge=NAME or none")),
+        ("vhost-user", "") => Err("no socket is named; give vhost-user=SOCKET".to_owned()),
+        ("vhost-user", socket) => Ok(NetKind::VhostUser(socket.to_owned())),
+        _ => Err(format!(
+            "'{text}' is no network; give user, tap=NAME, bridge=NAME, vhost-user=SOCKET or none"
+        )),
     }
 }
 
@@ -197,6 +207,8 @@ mod tests {
         assert_eq!((net.mac, net.mtu, net.queues), (Some([2, 0, 0, 0, 0, 10]), Some(9000), 2));
         assert_eq!((net.addresses.len(), net.addresses[0].1, net.gateways.len()), (2, 24, 1));
         assert_eq!(NetArg::parse("bridge=br0").expect("a network").kind, NetKind::Bridge("br0".into()));
+        let socket = NetKind::VhostUser("/run/net".into());
+        assert_eq!(NetArg::parse("vhost-user=/run/net").expect("a network").kind, socket);
         assert_eq!(NetArg::parse("none").expect("none").kind, NetKind::None);
         for bad in [
             "",
@@ -208,6 +220,9 @@ mod tests {
             "user=1",
             "user,queues=2",
             "user,address=10.0.0.2/24",
+            "vhost-user=",
+            "vhost-user=/run/net,mtu=1500",
+            "vhost-user=/run/net,queues=2",
             "wifi",
             "tap=a,mac=1",
             "tap=a,mac=01:00:00:00:00:00",

@@ -52,7 +52,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
     };
     let screenshot = create("--screenshot-on-exit", &args.screenshot_on_exit)?;
     let debug_log = create("--debug-log", &args.debug_log)?;
-    let disks = args.disk.iter().map(disk).collect::<Result<_, _>>()?;
+    let disks = args.disk.iter().filter(|disk| !disk.vhost_user).map(disk).collect::<Result<_, _>>()?;
     let config = MachineConfig {
         name,
         memory_bytes: args.memory.size.0,
@@ -64,8 +64,10 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         engine_options: args.engine_opt.clone(),
         boot,
         disks,
+        vhost_user_disks: vhost_user_disks(args),
         cdroms: args.cdrom.clone(),
         networks: Vec::new(),
+        shares: Vec::new(),
         serial: Some(serial),
         console: None,
         display,
@@ -114,6 +116,11 @@ fn disk(disk: &DiskArg) -> Result<DiskConfig, Failure> {
     })
 }
 
+/// The sockets of the disks that other processes serve.
+pub fn vhost_user_disks(args: &RunArgs) -> Vec<PathBuf> {
+    args.disk.iter().filter(|disk| disk.vhost_user).map(|disk| disk.path.clone()).collect()
+}
+
 /// What `--initrd` names: a file, or, if there is none of that name, a file and after a space its command line.
 fn initrd(given: &str) -> InitrdConfig {
     let (path, cmdline) = match given.split_once(' ') {
@@ -133,7 +140,7 @@ pub fn refuse_kernel_options(args: &RunArgs) -> Result<(), Failure> {
 pub fn refuse_options(args: &RunArgs) -> Result<(), Failure> {
     refuse_kernel_options(args)?;
     let given = [
-        ("--disk", !args.disk.is_empty()),
+        ("--disk FILE", args.disk.iter().any(|disk| !disk.vhost_user)),
         ("--cdrom", !args.cdrom.is_empty()),
         ("--debug-log", args.debug_log.is_some()),
         ("--exit-port", args.exit_port),

@@ -10,6 +10,7 @@ use viv_vmm::config::{
     FileSource, KernelConfig, MachineConfig, Overlay, Stream,
 };
 
+use super::direct;
 use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::session::{self, Plan, Sink};
@@ -74,8 +75,10 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             bus: DiskBus::Virtio,
             tuning: DiskTuning::default(),
         }],
+        vhost_user_disks: direct::vhost_user_disks(args),
         cdroms: Vec::new(),
         networks: Vec::new(),
+        shares: Vec::new(),
         serial: Some(serial),
         console,
         display: false,
@@ -86,6 +89,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             directory: None,
             hostname: None,
             interfaces: Vec::new(),
+            mounts: Vec::new(),
             stdio,
         }),
         no_reboot: true,

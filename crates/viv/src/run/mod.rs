@@ -5,6 +5,7 @@ pub mod firmware;
 mod gdb;
 mod image;
 mod network;
+mod share;
 
 use viv_vmm::MachineConfig;
 use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
@@ -56,6 +57,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     network::connect(args, &mut plan)?;
+    let _servers = share::connect(args, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -72,6 +74,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
     network::connect(args, &mut plan)?;
+    let _servers = share::connect(args, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -124,6 +127,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
             ConfigError::MaxMemory { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
+            ConfigError::Shares { .. } => "--share",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",
         };

@@ -26,6 +26,9 @@ pub fn connect(args: &RunArgs, plan: &mut Plan) -> Result<(), Failure> {
                 ("user".to_owned(), NetworkBackend::User(user))
             }
             NetKind::Tap(name) => open(&option, name, arg.queues, None, &mut plan.fds)?,
+            NetKind::VhostUser(socket) => {
+                (option.clone(), NetworkBackend::VhostUser { socket: socket.into() })
+            }
             NetKind::Bridge(bridge) => open(&option, BRIDGE_PORT, arg.queues, Some(bridge), &mut plan.fds)?,
         };
         let name = args.keep.as_ref().unwrap_or(&name);
@@ -108,7 +111,9 @@ fn set_up(
     };
     match (&mut plan.config.agent, backend) {
         (Some(agent), NetworkBackend::User(user)) => agent.interfaces.push(user.interface(mac)),
-        (Some(agent), NetworkBackend::Tap { .. }) => agent.interfaces.push(asked),
+        (Some(agent), NetworkBackend::Tap { .. } | NetworkBackend::VhostUser { .. }) => {
+            agent.interfaces.push(asked)
+        }
         (None, _) if asked == (Interface { mac, ..Interface::default() }) => {}
         (None, _) => {
             let why = "addresses are set up in guests from images alone";

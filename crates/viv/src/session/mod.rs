@@ -27,7 +27,7 @@ use self::log::SerialLog;
 use self::stop::{Cause, Step, Stop};
 use crate::cli::Output;
 use crate::escape;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::progress::Spinner;
 use crate::signals;
 use crate::stats;
@@ -272,6 +272,7 @@ impl Session {
                 self.detach();
             }
             protocol::Event::GuestError { message } => self.fail(Failure::new("in the guest", message)),
+            protocol::Event::Warning { message } => failure::warn(&message),
             protocol::Event::Restarted => tracing::info!("the guest was reset"),
             protocol::Event::Figures(figures) => self.figures = Some(figures),
             protocol::Event::Ended(end) => self.end = Some(end),

@@ -79,7 +79,8 @@ impl VirtioPci {
     ) -> Result<Self, PciError> {
         let (Kind { id, class }, features, sizes, is_inline) = {
             let device = lock(&device);
-            (device.kind(), device.features(), device.queue_sizes(), device.is_inline())
+            let features = device.features() | device.ring_features();
+            (device.kind(), features, device.queue_sizes(), device.is_inline())
         };
         let too_much = |what| PciError::Config { name: name.to_owned(), what };
         if sizes.len() > MAX_QUEUES {
@@ -113,7 +114,7 @@ impl VirtioPci {
             memory: Arc::new(connections.memory),
             interrupt: Arc::new(Interrupt::new(sizes.len(), msix, connections.line)),
             doorbell: Arc::new(doorbell),
-            features: features | feature::VERSION_1 | feature::RING_INDIRECT_DESC | feature::RING_EVENT_IDX,
+            features,
             registers: Registers::default(),
             queues: sizes.into_iter().map(Queue::new).collect(),
         })

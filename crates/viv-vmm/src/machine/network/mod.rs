@@ -1,7 +1,7 @@
 //! Network interfaces and what they lead to on the host.
 
-mod tap;
-mod user;
+pub(super) mod tap;
+pub(super) mod user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use viv_devices::virtio::{Net, NetBackend, NetConfig};
 use viv_tap::Tap;
 use viv_usernet::UserNet;
 
+use super::back_end::BackEndSocket;
 use super::reactor::Source;
 use crate::config::{Fds, NetworkBackend, NetworkConfig};
 use crate::error::MachineError;
@@ -34,6 +35,8 @@ pub(crate) enum Far {
     Tap(Vec<Arc<Tap>>),
     /// A router in this process.
     User(Box<UserNet>),
+    /// A process that serves it.
+    BackEnd(BackEndSocket),
 }
 
 /// Opens what an interface leads to, which has to see the host's files.
@@ -41,18 +44,8 @@ pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineErro
     Ok(match &config.backend {
         NetworkBackend::Tap { queues } => Far::Tap(tap::open(queues, fds)?),
         NetworkBackend::User(user) => Far::User(Box::new(UserNet::new(user.router(config.mtu))?)),
+        NetworkBackend::VhostUser { socket } => Far::BackEnd(BackEndSocket::connect(socket)?),
     })
-}
-
-/// Makes an interface, with what its far end wants to be told of.
-pub(crate) fn connect(
-    config: &NetworkConfig,
-    far: Far,
-) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
-    match far {
-        Far::Tap(taps) => Ok(tap::connect(config, taps)),
-        Far::User(router) => user::connect(config, *router),
-    }
 }
 
 fn make(config: &NetworkConfig, backends: Vec<Box<dyn NetBackend>>) -> NetworkHandle {

@@ -22,7 +22,7 @@ pub(super) fn open(queues: &[FdSlot], fds: &Fds) -> Result<Vec<Arc<Tap>>, Machin
 }
 
 /// Makes an interface with a pair of queues for each of a tap interface's queues.
-pub(super) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> (NetworkHandle, Vec<Box<dyn Source>>) {
+pub(crate) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> (NetworkHandle, Vec<Box<dyn Source>>) {
     let several = taps.len() > 1;
     let backend = |tap: &Arc<Tap>| -> Box<dyn NetBackend> {
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })

@@ -11,7 +11,7 @@ use crate::config::NetworkConfig;
 use crate::error::MachineError;
 
 /// Makes an interface with a router behind it.
-pub(super) fn connect(
+pub(crate) fn connect(
     config: &NetworkConfig,
     net: UserNet,
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {

@@ -1,0 +1,37 @@
+//! Directories of the host: file systems of virtio.
+
+use std::fs;
+use std::io;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use viv_guest_proto::Mount;
+
+/// The kernel's name of the file system, and of its driver, which is the root file system's.
+const KIND: &str = "virtiofs";
+/// Where the kernel lists the file systems that it knows.
+const KNOWN: &str = "/proc/filesystems";
+
+/// Mounts what the host shares. A program that was to find files there must not run without.
+pub(crate) fn mount_all(mounts: &[Mount]) -> io::Result<()> {
+    if !mounts.is_empty() && !fs::read_to_string(KNOWN)?.split_whitespace().any(|known| known == KIND) {
+        // That it failed shows by the mounts.
+        let _ = Command::new("/sbin/modprobe").arg(KIND).status();
+    }
+    mounts.iter().try_for_each(|wanted| {
+        mount_one(wanted).map_err(|error| {
+            let Mount { tag, directory, .. } = wanted;
+            io::Error::other(format!("mounting the share {tag} on {directory}: {error}"))
+        })
+    })
+}
+
+fn mount_one(Mount { tag, directory, readonly }: &Mount) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let access = if *readonly { MountFlags::RDONLY } else { MountFlags::empty() };
+    match mount(tag.as_str(), directory.as_str(), KIND, access, None) {
+        Err(Errno::NODEV) => Err(io::Error::other(format!("the kernel has no driver for it ({KIND})"))),
+        result => Ok(result?),
+    }
+}

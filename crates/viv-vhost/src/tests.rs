@@ -1,0 +1,1 @@
+//! Back ends that are not as they should be.
