@@ -430,7 +430,8 @@ impl fmt::Display for EngineArg {
 
 /// What `--help` says of `--disk`.
 const DISK_HELP: &str = "\
-Disk image or block device, the guest's next virtio disk. Options:
+Disk image or block device, the guest's next virtio disk; or vhost-user=SOCKET, one that the process serves that listens
+there, which the guest finds after the others and which has no options. Options of images:
   format=raw, format=qcow2   what it is; without it a qcow2 image if it is named *.qcow2 and begins like one, raw if neither,
                              and refused if they differ: the guest of a raw disk can write what an image begins with, which
                              names any file of the host as the one below it

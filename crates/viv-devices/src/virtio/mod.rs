@@ -72,6 +72,8 @@ pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;
 pub use transport::VirtioPci;
+#[cfg(test)]
+pub(crate) use vhost_user::testing as testing_back_end;
 pub use vhost_user::{VhostUser, VhostUserKind};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -268,6 +268,12 @@ pub(super) fn virtio_net(random: &mut Random, ops: &mut Vec<Op>) {
     });
 }
 
+/// Buffers and frames, for a process that comes by after them.
+pub(super) fn virtio_vhost_user(random: &mut Random, ops: &mut Vec<Op>) {
+    virtio(random, ops, 2, 1 << 5, |random| vec![0; random.below(64) as usize + 1]);
+    ops.push(Op::Outside(random.next()));
+}
+
 /// Numbers of pages, statistics, and free pages; the balloon's size and the poison beside.
 pub(super) fn virtio_balloon(random: &mut Random, ops: &mut Vec<Op>) {
     virtio(random, ops, 5, 0x36, |random| {

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
 use viv_disk::Disk;
+use viv_vhost::{BackEnd, PATIENCE};
 
 use super::backends::{Memory, Moody};
 use super::bench::{Bench, Outside};
@@ -17,9 +18,10 @@ use crate::layout;
 use crate::pci::{Connections, IntxLine, Lpc, PciBus, PciDevice, PciHost, Pirqs, Placing, Windows};
 use crate::testing::{Alarm, Calls};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
+use crate::virtio::testing_back_end::{Fake, lock};
 use crate::virtio::{
     self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, PortConfig,
-    ResizeOrder, Shared, Throttle, VirtioDevice, VirtioPci,
+    ResizeOrder, Shared, Throttle, VhostUser, VhostUserKind, VirtioDevice, VirtioPci,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -83,6 +85,22 @@ pub(super) const VIRTIO_NET: Target = Target {
         lone_virtio(bench, net)
     },
     idiom: drivers::virtio_net,
+    ..VIRTIO_BLK
+};
+
+/// An interface that another process serves.
+pub(super) const VIRTIO_VHOST_USER: Target = Target {
+    programs: 8,
+    make: || {
+        let mut bench = Bench::new();
+        let (socket, fake) = Fake::start(0, 2, &[]);
+        let back_end = BackEnd::connect(socket, VhostUser::MAX_QUEUES, PATIENCE).unwrap();
+        let kind = VhostUserKind::Net { mac: [2, 0, 0, 0, 0, 1] };
+        let device = Arc::new(Mutex::new(VhostUser::new(kind, back_end).unwrap()));
+        bench.outside = Some(Box::new(Server { device: device.clone(), fake }));
+        lone_virtio(bench, device)
+    },
+    idiom: drivers::virtio_vhost_user,
     ..VIRTIO_BLK
 };
 
@@ -323,6 +341,32 @@ impl Outside for Cable {
             1 => net.set_link(what & 0x100 != 0),
             _ => net.process_pair((what >> 8) as usize % 3),
         }
+    }
+}
+
+/// A process that serves an interface.
+struct Server {
+    device: Shared<VhostUser>,
+    fake: Arc<Mutex<Fake>>,
+}
+
+impl Outside for Server {
+    fn happen(&mut self, what: u64) {
+        let mut fake = lock(&self.fake);
+        let (queue, mut count) = ((what >> 4) as usize & 1, what >> 8 & 7);
+        while count > 0
+            && let Some(head) = fake.take_head(queue)
+        {
+            fake.give_back_head(queue, head, (what >> 16) as u32);
+            count -= 1;
+        }
+        drop(fake);
+        let mut device = self.device.lock().unwrap();
+        if what & 3 == 0 {
+            device.rest();
+            device.go_on();
+        }
+        device.process_called();
     }
 }
 

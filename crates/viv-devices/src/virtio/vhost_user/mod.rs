@@ -18,6 +18,8 @@ mod regs;
 mod ring;
 mod state;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::os::fd::AsFd;
@@ -78,8 +80,6 @@ pub struct VhostUser {
     is_set_up: bool,
     /// Whether the machine rests.
     rests: bool,
-    /// Whether the back end kept what it should have come to the end of.
-    is_incomplete: bool,
 }
 
 impl VhostUser {
@@ -128,7 +128,6 @@ impl VhostUser {
             room: Arc::new(room),
             is_set_up: false,
             rests: false,
-            is_incomplete: false,
         })
     }
 
@@ -201,14 +200,8 @@ impl VhostUser {
             }
             ring.stop(back_end.stop(index)?)
         };
-        match stop() {
-            Ok(0) => {}
-            Ok(lost) => {
-                tracing::warn!(index, lost, "a back end stopped before the end of what it had begun");
-                self.is_incomplete = true;
-            }
-            Err(why) => self.check(Err(why)),
-        }
+        let stopped = stop();
+        self.check(stopped);
     }
 
     /// What is wrong with the back end breaks the device.
@@ -329,7 +322,6 @@ impl VirtioDevice for VhostUser {
 
     fn reset(&mut self) {
         self.is_set_up = false;
-        self.is_incomplete = false;
     }
 
     fn save(&self) -> Result<SavedState, DeviceError> {

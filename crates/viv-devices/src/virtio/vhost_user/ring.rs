@@ -176,13 +176,13 @@ impl Ring {
     }
 
     /// The back end has stopped at position `base` of its available ring. Takes back what it used until then, and what it has
-    /// not begun. Returns how much it began and did not use, which is lost.
-    pub(super) fn stop(&mut self, base: u16) -> Result<u16, Lost> {
+    /// not begun. What it began and did not use would be lost, and so is the back end then.
+    pub(super) fn stop(&mut self, base: u16) -> Result<(), Lost> {
         self.collect()?;
         self.runs = false;
         let left = (self.available - Wrapping(base)).0;
-        if left > self.count {
-            return Err(Lost::Ring("it stopped where it never was"));
+        if left != self.count {
+            return Err(Lost::Ring("it stopped before the end of what it had begun, or where it never was"));
         }
         for back in 1..=left {
             let slot = (self.available - Wrapping(back)).0.checked_rem(self.place.size).unwrap_or(0);
@@ -192,7 +192,7 @@ impl Ring {
             }
         }
         self.queue.take_again(left.into());
-        Ok(self.count.saturating_sub(left))
+        Ok(())
     }
 
     /// The back end is lost, and what it had with it.

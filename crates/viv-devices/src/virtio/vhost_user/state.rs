@@ -18,15 +18,9 @@ struct VhostUserState {
 
 impl VhostUser {
     pub(super) fn save_state(&self) -> Result<SavedState, DeviceError> {
-        let refuse = |reason: &'static str| Err(DeviceError::NotSaved { name: self.name(), reason });
         if matches!(self.kind, VhostUserKind::FileSystem { .. }) {
-            return refuse("which files the guest has open is known to its back end alone");
-        }
-        if self.back_end.lost().is_some() {
-            return refuse("its back end is lost");
-        }
-        if self.is_incomplete {
-            return refuse("its back end did not come to the end of what it had begun");
+            let reason = "which files the guest has open is known to its back end alone";
+            return Err(DeviceError::NotSaved { name: self.name(), reason });
         }
         SavedState::encode(NAME, VERSION, &self.state())
     }
