@@ -33,6 +33,8 @@ pub struct SharedDirectory {
     pub root: OwnedFd,
     /// The directory of the links of its descriptors, which leads nowhere else; and the working directory.
     pub links: OwnedFd,
+    /// Whether there are no users but its own there, because the process has a user namespace for itself.
+    pub alone: bool,
 }
 
 impl Inmate {
@@ -48,13 +50,14 @@ impl Inmate {
         directory: BorrowedFd<'_>,
         read_only: bool,
     ) -> io::Result<(Jail, SharedDirectory)> {
-        let Self { mut missing, .. } = self;
+        let Self { own_user_namespace, mut missing } = self;
         limits::set_for_share(DESCRIPTORS, &mut missing);
         if geteuid().is_root() {
             // Groups of root are none of the guest's users'.
             missing.note("no supplementary groups", set_thread_groups(&[]));
         }
-        let shared = make_root(directory, read_only, &mut missing)?;
+        let (root, links) = make_root(directory, read_only, &mut missing)?;
+        let shared = SharedDirectory { root, links, alone: own_user_namespace };
         fchdir(&shared.links)?;
         privileges::drop_but(KEPT, &mut missing);
         missing.note("Landlock", landlock::restrict_to(shared.root.as_fd(), read_only));
@@ -63,12 +66,12 @@ impl Inmate {
     }
 }
 
-/// Makes the directory the root, if the host permits it.
+/// Makes the directory the root, if the host permits it. Returns it, and the links of descriptors.
 fn make_root(
     directory: BorrowedFd<'_>,
     read_only: bool,
     missing: &mut Missing,
-) -> io::Result<SharedDirectory> {
+) -> io::Result<(OwnedFd, OwnedFd)> {
     // A descriptor stays in the mounts that it was opened in; the working directory goes along.
     fchdir(directory)?;
     let mounts = namespaces::leave_host(false, missing);
@@ -84,9 +87,9 @@ fn make_root(
         None => open_directory(LINKS)?,
     };
     if mounts && missing.note("the directory as root", mount_as_root(directory, read_only)).is_some() {
-        return Ok(SharedDirectory { root: open_directory("/")?, links });
+        return Ok((open_directory("/")?, links));
     }
-    Ok(SharedDirectory { root: directory.try_clone_to_owned()?, links })
+    Ok((directory.try_clone_to_owned()?, links))
 }
 
 /// Mounts the working directory, which is `directory`, on a place of every host, and makes that the root.

@@ -4,7 +4,7 @@
 //! closed. Like the VM process it splits itself: one part goes to jail, the other waits, and says how the first died.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -64,21 +64,18 @@ fn run(socket: OwnedFd, share: &Share, jailed: bool) -> Result<ExitCode, Process
     let directory = openat(CWD, &share.directory, flags, Mode::empty())
         .map_err(|errno| ProcessError::Open(share.directory.clone(), errno.into()))?;
     if !jailed {
-        let server = serve_from(directory, Links::usual().map_err(io::Error::from)?, share)?;
+        let links = Links::usual().map_err(io::Error::from)?;
+        let server = serve_from(directory, links, share, false)?;
         return finish(Backend::start(server)?, socket, None);
     }
     match viv_jail::fork()? {
-        Forked::Supervisor(supervisor) => {
-            // The other end is to be told by the end of the process in the jail.
-            drop(socket);
-            match supervisor.wait()? {
-                Fate::Exited(code) => Ok(ExitCode::from(code)),
-                Fate::Died(why) => {
-                    complain(&share.directory, &Died(why));
-                    Ok(ExitCode::FAILURE)
-                }
+        Forked::Supervisor(supervisor) => match supervisor.wait()? {
+            Fate::Exited(code) => Ok(ExitCode::from(code)),
+            Fate::Died(why) => {
+                complain(&share.directory, &Died(why));
+                Ok(ExitCode::FAILURE)
             }
-        }
+        },
         Forked::Inmate(inmate) => {
             let (jail, shared) = inmate.enter_directory(directory.as_fd(), share.read_only)?;
             // What leads out of the jail.
@@ -86,16 +83,17 @@ fn run(socket: OwnedFd, share: &Share, jailed: bool) -> Result<ExitCode, Process
             for what in jail.missing() {
                 tracing::debug!(what, "the jail of a shared directory lacks");
             }
-            let server = serve_from(shared.root, Links::here(shared.links).map_err(io::Error::from)?, share)?;
+            let links = Links::here(shared.links).map_err(io::Error::from)?;
+            let server = serve_from(shared.root, links, share, shared.alone)?;
             finish(Backend::start(server)?, socket, Some(jail))
         }
     }
 }
 
-fn serve_from(root: OwnedFd, links: Links, share: &Share) -> Result<FileServer, ProcessError> {
+fn serve_from(root: OwnedFd, links: Links, share: &Share, alone: bool) -> Result<FileServer, ProcessError> {
     // Files have the modes that the guest says.
     rustix::process::umask(Mode::empty());
-    let settings = Settings::of_this_process(share.read_only, share.cache);
+    let settings = Settings::of_this_process(share.read_only, share.cache, alone);
     Ok(FileServer::new(root, links, settings).map_err(io::Error::from)?)
 }
 
@@ -113,7 +111,8 @@ struct Died(String);
 
 /// Says what is wrong in a line. The terminal may be raw, where lines need help to begin at the left.
 fn complain(directory: &Path, error: &dyn std::error::Error) {
-    eprint!("viv: the server of {}: {}\r\n", directory.display(), Line(error));
+    // Where there is no standard error, nobody wants to know.
+    let _ = write!(io::stderr(), "viv: the server of {}: {}\r\n", directory.display(), Line(error));
 }
 
 /// An error with its causes in one line.

@@ -51,11 +51,12 @@ pub enum Owners {
 }
 
 impl Settings {
-    /// Settings for a server that runs as the user of this process, within its limit on descriptors.
+    /// Settings for a server that runs as the user of this process, within its limit on descriptors; `alone` if there are no
+    /// other users where it is.
     #[must_use]
-    pub fn of_this_process(read_only: bool, cache: Cache) -> Self {
+    pub fn of_this_process(read_only: bool, cache: Cache, alone: bool) -> Self {
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let owners = if user == 0 { Owners::Same } else { Owners::Squashed { user, group } };
+        let owners = if user == 0 && !alone { Owners::Same } else { Owners::Squashed { user, group } };
         let limit = getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(MOST_DESCRIPTORS);
         let share = limit.min(MOST_DESCRIPTORS).saturating_sub(OTHER_DESCRIPTORS) / 2;
         Self { read_only, cache, owners, limit: usize::try_from(share).unwrap_or(usize::MAX) }

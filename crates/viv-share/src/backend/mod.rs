@@ -4,6 +4,8 @@
 
 mod device;
 mod memory;
+#[cfg(test)]
+mod tests;
 mod vring;
 mod worker;
 

@@ -29,5 +29,6 @@ mod power;
 mod programs;
 mod resources;
 mod screen;
+mod share;
 mod smp;
 mod xen;
