@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{getegid, geteuid};
 use viv_jail::{Fate, Forked, Jail};
 
 use crate::backend::Backend;
 use crate::links::Links;
 use crate::server::FileServer;
-use crate::settings::{Cache, Settings};
+use crate::settings::{Cache, Owners, Settings};
 
 /// What is shared, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +64,10 @@ fn run(socket: OwnedFd, share: &Share, jailed: bool) -> Result<ExitCode, Process
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, &share.directory, flags, Mode::empty())
         .map_err(|errno| ProcessError::Open(share.directory.clone(), errno.into()))?;
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     if !jailed {
         let links = Links::usual().map_err(io::Error::from)?;
-        let server = serve_from(directory, links, share, false)?;
+        let server = serve_from(directory, links, share, Owners::of(user, group, false))?;
         return finish(Backend::start(server)?, socket, None);
     }
     match viv_jail::fork()? {
@@ -84,16 +86,21 @@ fn run(socket: OwnedFd, share: &Share, jailed: bool) -> Result<ExitCode, Process
                 tracing::debug!(what, "the jail of a shared directory lacks");
             }
             let links = Links::here(shared.links).map_err(io::Error::from)?;
-            let server = serve_from(shared.root, links, share, shared.alone)?;
+            let server = serve_from(shared.root, links, share, Owners::of(user, group, shared.alone))?;
             finish(Backend::start(server)?, socket, Some(jail))
         }
     }
 }
 
-fn serve_from(root: OwnedFd, links: Links, share: &Share, alone: bool) -> Result<FileServer, ProcessError> {
+fn serve_from(
+    root: OwnedFd,
+    links: Links,
+    share: &Share,
+    owners: Owners,
+) -> Result<FileServer, ProcessError> {
     // Files have the modes that the guest says.
     rustix::process::umask(Mode::empty());
-    let settings = Settings::of_this_process(share.read_only, share.cache, alone);
+    let settings = Settings::of_this_process(share.read_only, share.cache, owners);
     Ok(FileServer::new(root, links, settings).map_err(io::Error::from)?)
 }
 

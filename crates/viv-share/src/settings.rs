@@ -4,12 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rustix::process::{getegid, geteuid, getrlimit};
+use rustix::process::{Resource, getrlimit};
 
 /// Descriptors that are neither nodes' nor handles': the socket, rings, memory.
 const OTHER_DESCRIPTORS: u64 = 128;
 /// The most descriptors that a share may have, and so the most files that the guest can know at a time.
 const MOST_DESCRIPTORS: u64 = 1 << 20;
+
+/// The part of all descriptors that are for what is open; the others are for what is known.
+const HANDLES_SHARE: usize = 8;
 
 /// How a directory is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +23,10 @@ pub struct Settings {
     pub cache: Cache,
     /// Whose files are whose.
     pub owners: Owners,
-    /// The most files that the guest may know, and the most that it may have open.
-    pub limit: usize,
+    /// The most files that the guest may know.
+    pub nodes: usize,
+    /// The most that it may have open.
+    pub handles: usize,
 }
 
 /// What the guest may rely on without asking again.
@@ -51,15 +56,22 @@ pub enum Owners {
 }
 
 impl Settings {
-    /// Settings for a server that runs as the user of this process, within its limit on descriptors; `alone` if there are no
-    /// other users where it is.
+    /// Settings for a server in this process, within its limit on descriptors.
     #[must_use]
-    pub fn of_this_process(read_only: bool, cache: Cache, alone: bool) -> Self {
-        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let owners = if user == 0 && !alone { Owners::Same } else { Owners::Squashed { user, group } };
-        let limit = getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(MOST_DESCRIPTORS);
-        let share = limit.min(MOST_DESCRIPTORS).saturating_sub(OTHER_DESCRIPTORS) / 2;
-        Self { read_only, cache, owners, limit: usize::try_from(share).unwrap_or(usize::MAX) }
+    pub fn of_this_process(read_only: bool, cache: Cache, owners: Owners) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(MOST_DESCRIPTORS);
+        let limit = limit.min(MOST_DESCRIPTORS).saturating_sub(OTHER_DESCRIPTORS);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let handles = limit / HANDLES_SHARE;
+        Self { read_only, cache, owners, nodes: limit.saturating_sub(handles), handles }
+    }
+}
+
+impl Owners {
+    /// What becomes of users where the user of this process serves, `alone` if there are no others.
+    #[must_use]
+    pub fn of(user: u32, group: u32, alone: bool) -> Self {
+        if user == 0 && !alone { Self::Same } else { Self::Squashed { user, group } }
     }
 }
 

@@ -43,8 +43,8 @@ impl FileServer {
     /// # Errors
     /// When it cannot be looked at, or the kernel is older than 5.6 and cannot keep a path below a directory.
     pub fn new(root: OwnedFd, links: Links, settings: Settings) -> Result<Self, Errno> {
-        let inodes = Inodes::new(root, settings.limit)?;
-        let server = Self { settings, links, inodes, handles: Handles::new(settings.limit) };
+        let inodes = Inodes::new(root, settings.nodes)?;
+        let server = Self { settings, links, inodes, handles: Handles::new(settings.handles) };
         server.hold(&*server.inodes.get(ROOT)?, c".")?;
         Ok(server)
     }

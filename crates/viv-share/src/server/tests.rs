@@ -339,7 +339,7 @@ fn tables_have_an_end() {
     for number in 0..20 {
         fs::write(directory.join(number.to_string()), "").unwrap();
     }
-    let guest = Client::with(&directory, |settings| settings.limit = 10);
+    let guest = Client::with(&directory, |settings| (settings.nodes, settings.handles) = (10, 10));
     let known = (0..20).map(|number| guest.lookup(ROOT, &number.to_string()));
     let (known, refused): (Vec<_>, Vec<_>) = known.partition(Result::is_ok);
     assert_eq!((known.len(), refused.len()), (10, 10));

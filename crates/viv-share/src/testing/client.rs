@@ -45,7 +45,8 @@ impl Client {
             read_only: false,
             cache: Cache::Auto,
             owners: Owners::Squashed { user, group },
-            limit: 1000,
+            nodes: 1000,
+            handles: 1000,
         };
         change(&mut settings);
         let root: OwnedFd =

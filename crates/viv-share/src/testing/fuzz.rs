@@ -93,7 +93,7 @@ fn exercise(seed: u64) {
     fs::write(directory.join("a"), "content").unwrap();
     symlink("../secret", directory.join("link")).unwrap();
     symlink("..", directory.join("up")).unwrap();
-    let guest = Client::with(&directory, |settings| settings.limit = 8);
+    let guest = Client::with(&directory, |settings| (settings.nodes, settings.handles) = (8, 8));
     let mut reply = Vec::new();
     for _ in 0..REQUESTS {
         let request = random.request(&guest);
