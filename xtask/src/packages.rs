@@ -26,6 +26,8 @@ pub const FOR_TESTS: &[&str] = &[
     "gdb",
     // Firmware for UEFI.
     "ovmf",
+    // qemu-storage-daemon and virtiofsd, which do the work of devices for guests.
+    "qemu-system-common",
     // qemu-img and qemu-io, to make and check images.
     "qemu-utils",
     // Systems that are started.

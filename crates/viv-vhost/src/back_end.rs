@@ -25,6 +25,9 @@ const WANTED: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIG);
 
+/// How many queues a back end has that does not say so: those of the simplest device of each kind.
+const FEW_QUEUES: u16 = 2;
+
 /// The bit of [`BackEnd::features`] that is the protocol's, not a device's.
 const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
@@ -78,7 +81,7 @@ impl BackEnd {
     pub fn connect(socket: UnixStream, queues: u16, patience: Duration) -> Result<Self, Error> {
         let link = Link::start(socket, patience).map_err(Error::host("start a back end's thread"))?;
         let (features, protocol, offered) = link.ask("say what it can do", introduce)?;
-        let queues = queues.min(u16::try_from(offered.unwrap_or(u64::from(queues))).unwrap_or(u16::MAX));
+        let queues = queues.min(offered.map_or(FEW_QUEUES, |count| u16::try_from(count).unwrap_or(u16::MAX)));
         let event = || Event::new().map(Arc::new).map_err(Error::host("make an eventfd"));
         let kicks = (0..queues).map(|_| event()).collect::<Result<_, _>>()?;
         Ok(Self { link, features, protocol, queues, kicks, call: event()?, memory_told: false })

@@ -13,6 +13,16 @@
 //!
 //! A back end is given all of guest memory, which it can read and write as it likes, and nothing else: not even addresses of
 //! this process. The files that memory is in are sealed, so that it cannot make them shorter.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod back_end;
 mod error;

@@ -107,14 +107,14 @@ fn an_old_one_is_asked_for_nothing_new_and_what_is_lost_stays_so() {
         _ => true,
     });
     let mut back_end = BackEnd::connect(socket, 4, PATIENCE).unwrap();
-    assert_eq!((back_end.features(), back_end.queues()), (1 << 32, 4));
+    assert_eq!((back_end.features(), back_end.queues()), (1 << 32, 2));
     assert!(matches!(back_end.config(8), Err(Error::Lacks(_))));
     back_end.set_up(1 << 32, std::iter::empty()).unwrap();
-    back_end.start(3, PLACE).unwrap();
+    back_end.start(1, PLACE).unwrap();
     assert_eq!(back_end.lost(), None);
-    let why = back_end.stop(3).unwrap_err();
+    let why = back_end.stop(1).unwrap_err();
     assert!(matches!(why, Lost::Ring(_)), "{why}");
-    assert_eq!(back_end.start(3, PLACE), Err(why.clone()));
+    assert_eq!(back_end.start(1, PLACE), Err(why.clone()));
     assert_eq!(back_end.lose(Lost::HungUp), why);
     thread.join().unwrap();
 }

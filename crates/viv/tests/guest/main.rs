@@ -31,4 +31,5 @@ mod resources;
 mod screen;
 mod share;
 mod smp;
+mod vhost_user;
 mod xen;

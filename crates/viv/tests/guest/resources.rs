@@ -31,7 +31,7 @@ while read -r line; do eval \"$line\" 2>/tmp/errors; done
 ";
 
 /// A guest with a shell.
-struct Guest {
+pub struct Guest {
     process: VmProcess,
     input: PipeWriter,
     output: BufReader<PipeReader>,
@@ -88,7 +88,7 @@ impl Guest {
     }
 
     /// Boots one with a config that is changed.
-    fn boot_with(change: impl FnOnce(&mut MachineConfig)) -> Self {
+    pub fn boot_with(change: impl FnOnce(&mut MachineConfig)) -> Self {
         let machine = Machine::new(SCRIPT);
         let mut config = config(&machine);
         change(&mut config);
@@ -146,6 +146,12 @@ impl Guest {
         panic!("never: {what}: {:?}", self.resources());
     }
 
+    /// Plugs memory in, and waits until the guest has taken it.
+    pub fn plug_in(&mut self, bytes: u64) {
+        self.ask(Request::Memory { bytes });
+        self.until("the memory is plugged in", |now| now.memory.actual == bytes);
+    }
+
     /// What the guest says before a line.
     fn heard(&mut self, end: &str) -> String {
         let mut text = String::new();
@@ -160,7 +166,7 @@ impl Guest {
     }
 
     /// Has the guest's shell do something, which must succeed.
-    fn run(&mut self, command: &str) -> String {
+    pub fn run(&mut self, command: &str) -> String {
         writeln!(self.input, "{{ {command}; }} && echo @@done || echo @@failed").expect("written");
         let mut text = String::new();
         loop {
@@ -266,8 +272,7 @@ fn memory_is_plugged_in_and_out() {
         (config.memory_bytes, config.max_memory_bytes) = (256 * MIB, 1024 * MIB);
     });
     let before = total(&mut guest);
-    guest.ask(Request::Memory { bytes: 1024 * MIB });
-    guest.until("768 MiB are plugged in", |now| now.memory.actual == 1024 * MIB);
+    guest.plug_in(1024 * MIB);
     guest.until_it_finds("[ $(awk '/^MemTotal/ { print $2 }' /proc/meminfo) -gt 930000 ]");
 
     // More than there was fits, and outlasts a move.
@@ -323,12 +328,17 @@ fn processors_come_and_go() {
 }
 
 impl Guest {
-    /// Saves it, and goes on with it in another process.
-    fn move_by(mut self, path: &Path) -> Self {
-        self.ask(Request::Pause);
+    /// Writes it to a file.
+    pub fn save(&mut self, path: &Path) -> Result<Reply, String> {
         let file = std::fs::File::create_new(path).expect("a file");
         let sent = self.process.controller().send_with_file(Request::Save, file).expect("sent");
-        self.reply_to(sent).expect("saved");
+        self.reply_to(sent)
+    }
+
+    /// Saves it, and goes on with it in another process.
+    pub fn move_by(mut self, path: &Path) -> Self {
+        self.ask(Request::Pause);
+        self.save(path).expect("saved");
         self.ask(Request::Stop);
         let Self { machine, config, .. } = self;
         let mut guest = Self::make(machine, config);

@@ -238,8 +238,8 @@ fn settle(ring: &mut Ring, back_end: &BackEnd) -> Result<(), Lost> {
 
 /// A disk's features, configuration space and number of queues, of what its back end has.
 fn block_config(features: u64, mut config: Vec<u8>, most: u16) -> (u64, Vec<u8>, u16) {
-    let told = match config.get(block::NUM_QUEUES..block::NUM_QUEUES + 2) {
-        Some(&[low, high]) if features & block::MQ != 0 => u16::from_le_bytes([low, high]),
+    let told = match config.get(block::NUM_QUEUES..).and_then(<[u8]>::first_chunk) {
+        Some(told) if features & block::MQ != 0 => u16::from_le_bytes(*told),
         _ => 1,
     };
     let queues = told.min(most).clamp(1, MAX_QUEUES);

@@ -11,7 +11,7 @@ use super::testing::{Fake, lock};
 use super::{VhostUser, VhostUserKind, block};
 use crate::DeviceError;
 use crate::virtio::feature;
-use crate::virtio::testing::{Driver, RAM, RING_FEATURES};
+use crate::virtio::testing::{Driver, Numbers, RAM, RING_FEATURES};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A feature of disks that is handed on, and one that is not.
@@ -313,4 +313,53 @@ fn a_driver_that_breaks_a_ring_breaks_the_device_alone() {
     }
     driver.start(features);
     assert!(!driver.is_broken());
+}
+
+/// What a back end does that is out of its mind, for a driver that is not.
+fn rave(fake: &mut Fake, random: &mut Numbers, held: &mut Vec<u16>) {
+    held.extend(fake.take_head(0));
+    match random.below(12) {
+        0 => fake.set_used_index(0, random.next() as u16),
+        1 => fake.mark_used(0, random.next() as u32, random.next() as u32),
+        2 => fake.lies = Some(random.below(300) as u32),
+        3 => fake.give_back_head(0, random.below(8) as u16, 1),
+        _ => {
+            if let Some(head) = held.pop() {
+                fake.give_back_head(0, head, random.next() as u32);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_back_end_makes_more_of_a_ring_than_the_driver_put_there() {
+    for seed in 0..60 {
+        let (mut random, mut held) = (Numbers::new(seed), Vec::new());
+        let bench = Bench::interface();
+        let mut driver = bench.driver();
+        let buffer = driver.buffer(16);
+        let mut under_way = std::collections::HashSet::new();
+        for _ in 0..40 {
+            // A driver uses a descriptor once it has it back.
+            if under_way.len() < 100 {
+                under_way.insert(driver.add(0, &[(buffer, 16, true)]));
+            }
+            driver.kick(0);
+            rave(&mut lock(&bench.fake), &mut random, &mut held);
+            let mut device = bench.device.lock().unwrap();
+            if random.below(8) == 0 {
+                device.rest();
+                device.go_on();
+                held.clear();
+            }
+            device.process_called();
+            drop(device);
+            driver.worker.process();
+            for (head, written) in driver.used(0) {
+                assert!(under_way.remove(&head) && written <= 16, "seed {seed}: {head}, {written}");
+            }
+        }
+        let why = bench.device.lock().unwrap().back_end.lost();
+        assert_eq!(why.is_some(), driver.is_broken(), "seed {seed}: {why:?}");
+    }
 }
