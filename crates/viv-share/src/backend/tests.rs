@@ -92,15 +92,15 @@ impl Machine {
         self.front.set_vring_enable(QUEUE, true).unwrap();
     }
 
-    fn put<T: IntoBytes + zerocopy::Immutable>(&self, value: T, address: u64) {
+    fn put<T: IntoBytes + zerocopy::Immutable + ?Sized>(&self, value: &T, address: u64) {
         self.memory.write_slice(value.as_bytes(), GuestAddress(address)).unwrap();
     }
 
     /// A descriptor: where, how long, flags, the next.
     fn describe(&self, index: u64, address: u64, length: u32, flags: u16, next: u16) {
-        self.put(address, index * 16);
-        self.put(length, index * 16 + 8);
-        self.put([flags, next], index * 16 + 12);
+        self.put(&address, index * 16);
+        self.put(&length, index * 16 + 8);
+        self.put(&[flags, next], index * 16 + 12);
     }
 
     /// Closes the socket; the server ends.
@@ -117,13 +117,13 @@ fn a_request_comes_by_the_ring() {
     let init = InitIn { major: 7, minor: 38, max_readahead: 4096, flags: 0 };
     let length = (size_of::<InHeader>() + init.as_bytes().len()) as u32;
     let header = InHeader { len: length, opcode: 26, unique: 5, nodeid: ROOT, ..InHeader::default() };
-    machine.put(header, REQUEST);
-    machine.put(init, REQUEST + 40);
+    machine.put(&header, REQUEST);
+    machine.put(&init, REQUEST + 40);
     machine.describe(0, REQUEST, length, 1, 1);
     // The answer in two parts.
     machine.describe(1, REPLY, 20, 3, 2);
     machine.describe(2, REPLY + 20, 200, 2, 0);
-    machine.put([0_u16, 1, 0], AVAILABLE);
+    machine.put(&[0_u16, 1, 0], AVAILABLE);
     machine.start();
     machine.kick.write(1).unwrap();
     machine.call.read().unwrap();
@@ -146,12 +146,12 @@ fn rings_that_are_none_harm_nobody() {
     // More requests than there are descriptors; a chain that leads to itself; one that leads out of memory.
     machine.describe(0, REQUEST, 64, 1, 0);
     machine.describe(1, MEMORY - 8, 64, 0, 0);
-    machine.put([0_u16, 0xfff0, 0, 1, 99, 1], AVAILABLE);
+    machine.put(&[0_u16, 0xfff0, 0, 1, 99, 1], AVAILABLE);
     machine.start();
     machine.kick.write(1).unwrap();
     // It can be stopped, and started with less of a ring.
     machine.front.get_vring_base(QUEUE).unwrap();
-    machine.put([0_u16, 3], AVAILABLE);
+    machine.put(&[0_u16, 3], AVAILABLE);
     machine.start();
     machine.kick.write(1).unwrap();
     machine.call.read().unwrap();
