@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -22,8 +22,8 @@ const TRANSMIT: usize = 1;
 const HEADER: usize = 12;
 const VERSION_1: u64 = 1 << 32;
 
-/// Serves one guest at this path, on threads of its own.
-pub fn serve(path: &Path) -> JoinHandle<()> {
+/// Serves one guest at this path, on threads that last as long as the tests.
+pub fn serve(path: &Path) {
     let mut listener = Listener::from(UnixListener::bind(path).expect("a socket"));
     let memory = Memory::new(GuestMemoryMmap::new());
     let echo = Arc::new(Mutex::new(Echo { memory: memory.clone() }));
@@ -32,7 +32,7 @@ pub fn serve(path: &Path) -> JoinHandle<()> {
         daemon.start(&mut listener).expect("a guest");
         // It ends with an error when the guest goes.
         let _ = daemon.wait();
-    })
+    });
 }
 
 struct Echo {
