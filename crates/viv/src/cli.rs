@@ -200,7 +200,7 @@ A guest from an image mounts it on GUESTDIR before its command. Other systems fi
 groups have the same numbers on both sides. As an ordinary user, what the guest makes belongs to that user, who is root in \
 the guest.
   ro                 nothing in it can be changed
-  cache=auto         what others change is seen by whoever opens it, after a second at the latest [default]
+  cache=auto         what others change is seen by opens, a second later at most [default]
   cache=none         what others change is seen at once
   cache=always       nobody else changes anything
 `vhost-user=SOCKET:GUESTDIR[,ro]` shows what another process serves that listens at SOCKET, virtiofsd for one.")]
