@@ -17,8 +17,8 @@ use crate::step;
 const LOCKSTEP: &str = "lockstep";
 /// The module with a test for each device or format.
 const TARGETS: &str = "testing::fuzz::target::";
-/// Where devices are, image formats, and the user-mode network.
-const PACKAGES: [&str; 3] = ["viv-devices", "viv-disk", "viv-usernet"];
+/// Where devices are, image formats, the user-mode network, and the server of shared directories.
+const PACKAGES: [&str; 4] = ["viv-devices", "viv-disk", "viv-usernet", "viv-share"];
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::process::Command;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use viv_guest_proto::Mount;
 
@@ -29,6 +30,8 @@ pub(crate) fn mount_all(mounts: &[Mount]) -> io::Result<()> {
 fn mount_one(Mount { tag, directory, readonly }: &Mount) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let access = if *readonly { MountFlags::RDONLY } else { MountFlags::empty() };
-    mount(tag.as_str(), directory.as_str(), KIND, access, None)?;
-    Ok(())
+    match mount(tag.as_str(), directory.as_str(), KIND, access, None) {
+        Err(Errno::NODEV) => Err(io::Error::other(format!("the kernel has no driver for it ({KIND})"))),
+        result => Ok(result?),
+    }
 }

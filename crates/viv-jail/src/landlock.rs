@@ -1,10 +1,11 @@
 //! Landlock: no path, no port, no signal or abstract socket of others.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 /// The newest version whose rights are known here. An older kernel gives what it has.
@@ -16,14 +17,32 @@ const NEWEST: ABI = ABI::V6;
 /// # Errors
 /// When the kernel has no Landlock, or an older one than that of [`NEWEST`]; then as much as it has is in force.
 pub(crate) fn restrict(network: bool) -> io::Result<()> {
-    match apply(network).map_err(io::Error::other)? {
+    judge(rules(network).and_then(|rules| Ok(rules.create()?.restrict_self()?.ruleset)))
+}
+
+/// Takes from the process all rights that Landlock knows but those to what is below `directory`, where nothing is executed
+/// and no device is made; with `read_only`, where nothing is changed.
+///
+/// # Errors
+/// As for [`restrict`].
+pub(crate) fn restrict_to(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
+    let all = if read_only { AccessFs::from_read(NEWEST) } else { AccessFs::from_all(NEWEST) };
+    let rights = all & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    judge(rules(false).and_then(|rules| {
+        Ok(rules.create()?.add_rule(PathBeneath::new(directory, rights))?.restrict_self()?.ruleset)
+    }))
+}
+
+fn judge(result: Result<RulesetStatus, RulesetError>) -> io::Result<()> {
+    match result.map_err(io::Error::other)? {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced => Err(io::Error::other("this kernel has an older version of it")),
         RulesetStatus::NotEnforced => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-fn apply(network: bool) -> Result<RulesetStatus, RulesetError> {
+/// What is restricted.
+fn rules(network: bool) -> Result<Ruleset, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -31,5 +50,5 @@ fn apply(network: bool) -> Result<RulesetStatus, RulesetError> {
     if !network {
         rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
     }
-    Ok(rules.create()?.restrict_self()?.ruleset)
+    Ok(rules)
 }

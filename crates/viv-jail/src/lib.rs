@@ -10,6 +10,9 @@
 //! What the host does not permit is left out, and told by [`Jail::missing`]. The filters' lists are in one place,
 //! `filter/lists.rs`; what each is for, and what the jail is not, is in `docs/security/jail.md`.
 //!
+//! [`Inmate::enter_directory`] is the way into another jail, whose root is one directory of the host, for the process that
+//! serves it to a guest.
+//!
 //! It must not know what runs inside: it is told the kinds of threads, and whether they use KVM.
 #![deny(unsafe_code)]
 
@@ -20,6 +23,7 @@ mod limits;
 mod namespaces;
 mod privileges;
 mod process;
+mod share;
 mod stage;
 mod system;
 mod threads;
@@ -27,5 +31,6 @@ mod threads;
 pub use filter::ThreadKind;
 pub use limits::permit_sockets;
 pub use process::{Fate, Forked, Inmate, Supervisor, close_others, fork};
+pub use share::SharedDirectory;
 pub use stage::{Inside, Jail, JailError};
 pub use threads::spawn;

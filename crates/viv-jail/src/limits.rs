@@ -38,6 +38,20 @@ pub fn permit_sockets() {
     }
 }
 
+/// No core files, and as many descriptors as the host permits, up to `descriptors`: each file that a guest knows takes one.
+pub(crate) fn set_for_share(descriptors: u64, missing: &mut Missing) {
+    missing.note("a limit on core files", limit(Resource::Core, 0));
+    let all = Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
+    if setrlimit(Resource::Nofile, all).is_err() {
+        missing.note("a limit on descriptors", limit(Resource::Nofile, descriptors));
+    }
+}
+
+/// No more processes or threads.
+pub(crate) fn lock_share(missing: &mut Missing) {
+    missing.note("a limit on processes", limit(Resource::Nproc, 0));
+}
+
 /// Sets a limit for good, or the greatest that is permitted if that is lower.
 fn limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
     let value = Some(getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value)));

@@ -11,7 +11,7 @@ use crate::stage::Missing;
 use crate::system;
 
 /// A directory that every host has, to mount the empty root on.
-const MOUNT_POINT: &str = "/proc";
+pub(crate) const MOUNT_POINT: &str = "/proc";
 
 /// What has a namespace of its own, with the names that users know.
 const NAMESPACES: [(UnshareFlags, &str); 5] = [
@@ -27,6 +27,13 @@ pub(crate) fn enter(own_user_namespace: bool, network: bool, missing: &mut Missi
     if !own_user_namespace {
         missing.note("a user namespace", own_users(UnshareFlags::empty()));
     }
+    if leave_host(network, missing) {
+        missing.note("an empty root directory", empty_root());
+    }
+}
+
+/// Enters the namespaces of [`NAMESPACES`], and says whether the one of mounts is among those that the host permits.
+pub(crate) fn leave_host(network: bool, missing: &mut Missing) -> bool {
     let mut mounts = true;
     let wanted = NAMESPACES.into_iter().filter(|(flag, _)| !network || *flag != UnshareFlags::NEWNET);
     if system::unshare(wanted.clone().map(|(flag, _)| flag).collect()).is_err() {
@@ -36,9 +43,7 @@ pub(crate) fn enter(own_user_namespace: bool, network: bool, missing: &mut Missi
             mounts &= entered || flag != UnshareFlags::NEWNS;
         }
     }
-    if mounts {
-        missing.note("an empty root directory", empty_root());
-    }
+    mounts
 }
 
 /// Enters a user namespace, in which there are this user and group alone, under their own numbers; and the namespaces of
@@ -54,10 +59,19 @@ pub(crate) fn own_users(others: UnshareFlags) -> io::Result<()> {
 
 /// Makes the root a file system that is empty and cannot be written, and lets go of the one before.
 fn empty_root() -> io::Result<()> {
-    // What happens here is not for the host to see.
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    keep_apart()?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("none", MOUNT_POINT, "tmpfs", flags, c"size=4k,nr_inodes=1,mode=555")?;
+    make_root()
+}
+
+/// Makes what is mounted from here on invisible to the host.
+pub(crate) fn keep_apart() -> rustix::io::Result<()> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+}
+
+/// Makes what is mounted on [`MOUNT_POINT`] the root, and lets go of the one before.
+pub(crate) fn make_root() -> io::Result<()> {
     chdir(MOUNT_POINT)?;
     match pivot_root(".", ".") {
         // The root before lies on the new one, by whose name it is reached.

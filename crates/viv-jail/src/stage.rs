@@ -26,8 +26,17 @@ pub struct Inside {
 #[derive(Debug)]
 #[must_use = "threads can be started until it is locked"]
 pub struct Jail {
-    network: bool,
+    purpose: Purpose,
     missing: Missing,
+}
+
+/// What goes on in a jail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    /// A machine, which speaks on the host's network or does not.
+    Machine { network: bool },
+    /// The server of a shared directory.
+    Share,
 }
 
 /// Why a thread is not in the jail.
@@ -56,18 +65,28 @@ impl Inmate {
         limits::set(inside.largest_file, &mut missing);
         privileges::drop_all(&mut missing);
         missing.note("Landlock", landlock::restrict(inside.network));
-        if let Some(filters) = missing.note("filters of system calls", Filters::compile(inside.kvm)) {
-            let installed = filters.install_base();
-            if missing.note("filters of system calls", installed).is_some() {
-                // A process has one jail.
-                let _ = FILTERS.set(filters);
-            }
+        install(Filters::compile(inside.kvm), &mut missing);
+        Jail::new(Purpose::Machine { network: inside.network }, missing)
+    }
+}
+
+/// Puts the process under the base of filters, and keeps those of its threads.
+pub(crate) fn install(filters: io::Result<Filters>, missing: &mut Missing) {
+    if let Some(filters) = missing.note("filters of system calls", filters) {
+        let installed = filters.install_base();
+        if missing.note("filters of system calls", installed).is_some() {
+            // A process has one jail.
+            let _ = FILTERS.set(filters);
         }
-        Jail { network: inside.network, missing }
     }
 }
 
 impl Jail {
+    /// The jail of a process for this, entered.
+    pub(crate) fn new(purpose: Purpose, missing: Missing) -> Self {
+        Self { purpose, missing }
+    }
+
     /// What the host did not permit, each in one line.
     #[must_use]
     pub fn missing(&self) -> &[String] {
@@ -80,8 +99,16 @@ impl Jail {
     /// # Errors
     /// When the host does not take the filter.
     pub fn lock(mut self) -> Result<Vec<String>, JailError> {
-        limits::lock(self.network, &mut self.missing);
-        confine(ThreadKind::Control)?;
+        match self.purpose {
+            Purpose::Machine { network } => {
+                limits::lock(network, &mut self.missing);
+                confine(ThreadKind::Control)?;
+            }
+            Purpose::Share => {
+                limits::lock_share(&mut self.missing);
+                confine(ThreadKind::ShareControl)?;
+            }
+        }
         Ok(self.missing.0)
     }
 }

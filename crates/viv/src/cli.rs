@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use viv_disk::Format;
+use viv_share::Cache;
 use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS, Publish};
 
 use viv_vmm::keys::{KeysError, Keystrokes};
@@ -21,7 +22,7 @@ mod share;
 
 pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
 pub use network::{NetArg, NetKind};
-pub use share::ShareArg;
+pub use share::{ShareArg, SharedArg};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -72,6 +73,25 @@ CD-ROM. Its first serial port is the standard input and output of viv.")]
         #[arg(long)]
         check_jail: bool,
     },
+    /// The process behind one shared directory, started by `viv run`
+    #[command(hide = true)]
+    Share(ShareServerArgs),
+}
+
+/// What the process behind a shared directory takes.
+#[derive(Debug, Args)]
+pub struct ShareServerArgs {
+    /// The directory
+    pub directory: PathBuf,
+    /// Nothing in it is changed
+    #[arg(long)]
+    pub read_only: bool,
+    /// What the guest may keep in its memory
+    #[arg(long, default_value_t)]
+    pub cache: Cache,
+    /// Whether it goes to jail
+    #[arg(long, value_enum, default_value_t = JailArg::On)]
+    pub jail: JailArg,
 }
 
 /// What `viv run` takes.
@@ -171,14 +191,19 @@ Of the host it is the loopback's port unless an address is given."
     #[arg(long)]
     pub host_access: bool,
 
-    /// Show the guest a directory that another process serves by vhost-user; may be given again
-    #[arg(long, value_name = "vhost-user=SOCKET:GUESTDIR[,ro]", value_parser = ShareArg::parse)]
-    #[arg(
-        long_help = "Show the guest a directory that another process serves by vhost-user; may be given again
+    /// Show the guest a directory of the host; may be given again
+    #[arg(long, value_name = "HOSTDIR:GUESTDIR[,ro][,cache=…]", value_parser = ShareArg::parse)]
+    #[arg(long_help = "Show the guest a directory of the host; may be given again
 
-SOCKET is where that process listens, virtiofsd for one. A guest from an image mounts the directory on GUESTDIR before its \
-command, so that nothing can be changed in it with `ro`. Other systems find it by its tag: share0, share1 and so on."
-    )]
+A guest from an image mounts it on GUESTDIR before its command. Other systems find it by its tag: share0, share1 and so on \
+(mount -t virtiofs share0 /mnt). A process in a jail serves it, which reaches nothing but the directory. As root, users and \
+groups have the same numbers on both sides. As an ordinary user, what the guest makes belongs to that user, who is root in \
+the guest.
+  ro                 nothing in it can be changed
+  cache=auto         what others change is seen by opens, a second later at most [default]
+  cache=none         what others change is seen at once
+  cache=always       nobody else changes anything
+`vhost-user=SOCKET:GUESTDIR[,ro]` shows what another process serves that listens at SOCKET, virtiofsd for one.")]
     pub share: Vec<ShareArg>,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
@@ -546,6 +571,15 @@ pub enum JailArg {
     On,
     /// They do not: a guest that takes its process over has all that you have
     Off,
+}
+
+impl fmt::Display for JailArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
 }
 
 impl From<JailArg> for Confinement {

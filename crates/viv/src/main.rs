@@ -25,6 +25,7 @@ mod image;
 mod progress;
 mod run;
 mod session;
+mod share_server;
 mod signals;
 mod size;
 mod stats;
@@ -80,6 +81,10 @@ fn main() -> ExitCode {
         Command::Vmm { jail, .. } => match io::stdin().as_fd().try_clone_to_owned() {
             Ok(control) => return viv_vmm::process::main(control, jail.into()),
             Err(error) => Err(Failure::of("taking over the control socket", &error)),
+        },
+        Command::Share(share) => match io::stdin().as_fd().try_clone_to_owned() {
+            Ok(socket) => return share_server::main(socket, share),
+            Err(error) => Err(Failure::of("taking over the socket", &error)),
         },
     };
     match printed.map(|(text, good)| print(&text).map(|()| good)) {

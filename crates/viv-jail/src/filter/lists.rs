@@ -14,12 +14,17 @@ pub(super) const LOOKS: &[Rule] =
 
 /// Those of [`LOOKS`] that are answered: there is no such file. The others are about descriptors.
 pub(super) const ANSWERED: &[Rule] = &[
-    any(SYS_openat),
     any(SYS_readlink),
     any(SYS_access),
     when(SYS_newfstatat, &[Masked(3, AT_EMPTY_PATH as u32, 0)]),
     when(SYS_statx, &[Masked(2, AT_EMPTY_PATH as u32, 0)]),
 ];
+
+/// As [`ANSWERED`], where no file is opened.
+pub(super) const ANSWERED_OPENS: &[Rule] = &[any(SYS_openat)];
+
+/// As [`ANSWERED`], where files are opened by descriptors alone: what libraries look for would be the guest's to put there.
+pub(super) const ANSWERED_SHARE_OPENS: &[Rule] = &[when(SYS_openat, &[Is(0, AT_FDCWD as u32)])];
 
 /// What any Rust thread does: memory that holds no code, locks, events, time, its end.
 pub(super) const EVERY_THREAD: &[Rule] = &[
@@ -121,6 +126,47 @@ pub(super) const NETWORK: &[Rule] = &[
 /// What a guest's driver chooses of a tap interface: offloads, and which queues are in use (include/uapi/linux/if_tun.h).
 pub(super) const TAP: &[Rule] =
     &[when(SYS_ioctl, &[Is(1, 0x4004_54d0)]), when(SYS_ioctl, &[Is(1, 0x4004_54d9)])];
+
+/// Files and names in a shared directory. Users and groups are changed for what is made as somebody else.
+pub(super) const SHARE: &[Rule] = &[
+    any(SYS_openat2),
+    any(SYS_fstat),
+    any(SYS_fstatfs),
+    any(SYS_fchmod),
+    any(SYS_fchmodat),
+    any(SYS_fchownat),
+    any(SYS_ftruncate),
+    any(SYS_utimensat),
+    any(SYS_readlinkat),
+    any(SYS_symlinkat),
+    any(SYS_mknodat),
+    any(SYS_mkdirat),
+    any(SYS_linkat),
+    any(SYS_unlinkat),
+    any(SYS_renameat2),
+    any(SYS_getdents64),
+    any(SYS_lseek),
+    any(SYS_pread64),
+    any(SYS_pwrite64),
+    any(SYS_fsync),
+    any(SYS_fdatasync),
+    any(SYS_syncfs),
+    any(SYS_fallocate),
+    any(SYS_copy_file_range),
+    any(SYS_getxattr),
+    any(SYS_setxattr),
+    any(SYS_listxattr),
+    any(SYS_removexattr),
+    any(SYS_setresuid),
+    any(SYS_setresgid),
+];
+
+/// Messages about rings and guest memory, which come as files.
+pub(super) const SHARE_CONTROL: &[Rule] =
+    &[any(SYS_recvmsg), any(SYS_recvfrom), any(SYS_sendmsg), any(SYS_lseek)];
+
+/// What a server does before the guest can ask it anything.
+pub(super) const SHARE_BUILDING: &[Rule] = &[any(SYS_umask), any(SYS_fchdir)];
 
 /// Messages with descriptors beside them, over a socket that is connected.
 pub(super) const BACK_END: &[Rule] = &[any(SYS_recvmsg), any(SYS_sendmsg)];

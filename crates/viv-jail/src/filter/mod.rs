@@ -37,10 +37,15 @@ pub enum ThreadKind {
     Network,
     /// Speaks with a device's back end, which is another process.
     BackEnd,
+    /// Serves what guests ask of a shared directory.
+    Share,
+    /// Is told where guests ask it.
+    ShareControl,
 }
 
 impl ThreadKind {
-    const ALL: [Self; 9] = [
+    /// Those of a machine.
+    const OF_MACHINE: [Self; 9] = [
         Self::Supervisor,
         Self::Control,
         Self::Vcpu,
@@ -51,6 +56,8 @@ impl ThreadKind {
         Self::Network,
         Self::BackEnd,
     ];
+    /// Those of a server of a shared directory.
+    const OF_SHARE: [Self; 2] = [Self::Share, Self::ShareControl];
 
     /// What it may call, beside [`lists::EVERY_THREAD`].
     fn lists(self) -> &'static [&'static [Rule]] {
@@ -75,6 +82,8 @@ impl ThreadKind {
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
             Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
             Self::BackEnd => &[lists::BACK_END, lists::HANG_UP],
+            Self::Share => &[lists::WAIT, lists::SHARE],
+            Self::ShareControl => &[lists::SHARE_CONTROL],
         }
     }
 
@@ -89,8 +98,7 @@ impl ThreadKind {
 pub(crate) struct Filters {
     looks: BpfProgram,
     base: BpfProgram,
-    /// In the order of [`ThreadKind::ALL`].
-    kinds: Vec<BpfProgram>,
+    kinds: Vec<(ThreadKind, BpfProgram)>,
 }
 
 impl Filters {
@@ -99,8 +107,6 @@ impl Filters {
     /// # Errors
     /// When a list makes no filter.
     pub(crate) fn compile(kvm: bool) -> io::Result<Self> {
-        // Looks pass here: they are answered by a filter of their own.
-        let allow = |lists: &[&[Rule]]| compile(lists, SeccompAction::Trap, SeccompAction::Allow);
         let kind = |kind: ThreadKind| {
             let mut all = vec![lists::LOOKS, lists::EVERY_THREAD];
             all.extend(kind.lists());
@@ -110,22 +116,37 @@ impl Filters {
             if kvm && kind == ThreadKind::Vcpu {
                 all.push(lists::KVM_VCPU);
             }
-            allow(&all)
+            Ok((kind, allow(&all)?))
         };
         let mut base = vec![lists::LOOKS, lists::EVERY_THREAD, lists::BUILDING];
-        let kinds = ThreadKind::ALL.iter().filter(|kind| **kind != ThreadKind::Supervisor);
+        let kinds = ThreadKind::OF_MACHINE.iter().filter(|kind| **kind != ThreadKind::Supervisor);
         base.extend(kinds.flat_map(|kind| kind.lists()));
         if kvm {
             base.push(lists::KVM_BUILDING);
         }
         Ok(Self {
-            looks: compile(
-                &[lists::ANSWERED],
-                SeccompAction::Allow,
-                SeccompAction::Errno(libc::ENOENT as u32),
-            )?,
+            looks: answer(&[lists::ANSWERED, lists::ANSWERED_OPENS])?,
             base: allow(&base)?,
-            kinds: ThreadKind::ALL.into_iter().map(kind).collect::<io::Result<_>>()?,
+            kinds: ThreadKind::OF_MACHINE.into_iter().map(kind).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// The filters of a process that serves a directory: it opens files there, by descriptors of directories.
+    ///
+    /// # Errors
+    /// When a list makes no filter.
+    pub(crate) fn compile_for_share() -> io::Result<Self> {
+        let kind = |kind: ThreadKind| {
+            let mut all = vec![lists::LOOKS, lists::EVERY_THREAD];
+            all.extend(kind.lists());
+            Ok((kind, allow(&all)?))
+        };
+        let mut base = vec![lists::LOOKS, lists::EVERY_THREAD, lists::BUILDING, lists::SHARE_BUILDING];
+        base.extend(ThreadKind::OF_SHARE.iter().flat_map(|kind| kind.lists()));
+        Ok(Self {
+            looks: answer(&[lists::ANSWERED, lists::ANSWERED_SHARE_OPENS])?,
+            base: allow(&base)?,
+            kinds: ThreadKind::OF_SHARE.into_iter().map(kind).collect::<io::Result<_>>()?,
         })
     }
 
@@ -143,9 +164,21 @@ impl Filters {
     /// # Errors
     /// When the kernel takes no filters.
     pub(crate) fn install(&self, kind: ThreadKind) -> io::Result<()> {
-        let index = ThreadKind::ALL.iter().position(|known| *known == kind);
-        index.and_then(|index| self.kinds.get(index)).map_or(Ok(()), apply)
+        let filter = self.kinds.iter().find(|(known, _)| *known == kind);
+        // A kind that a process of this sort does not have is no reason to go without.
+        let (_, filter) = filter.ok_or(io::ErrorKind::InvalidInput)?;
+        apply(filter)
     }
+}
+
+/// A filter that lets these calls pass, looks among them: they are answered by a filter of their own.
+fn allow(lists: &[&[Rule]]) -> io::Result<BpfProgram> {
+    compile(lists, SeccompAction::Trap, SeccompAction::Allow)
+}
+
+/// A filter that answers these calls: there is no such file.
+fn answer(lists: &[&[Rule]]) -> io::Result<BpfProgram> {
+    compile(lists, SeccompAction::Allow, SeccompAction::Errno(libc::ENOENT as u32))
 }
 
 fn apply(filter: &BpfProgram) -> io::Result<()> {
@@ -158,9 +191,10 @@ mod tests {
 
     #[test]
     fn filters_are_made_and_fit_the_kernel() {
-        for kvm in [false, true] {
-            let filters = Filters::compile(kvm).unwrap();
-            for filter in filters.kinds.iter().chain([&filters.base, &filters.looks]) {
+        let machines = [false, true].map(|kvm| Filters::compile(kvm).unwrap());
+        for filters in machines.iter().chain([&Filters::compile_for_share().unwrap()]) {
+            let kinds = filters.kinds.iter().map(|(_, filter)| filter);
+            for filter in kinds.chain([&filters.base, &filters.looks]) {
                 assert!((1..4096).contains(&filter.len()), "{}", filter.len());
             }
         }
@@ -170,11 +204,16 @@ mod tests {
     fn rings_are_for_disks_and_who_stops_them_and_sockets_for_networks() {
         let allows =
             |kind: ThreadKind, call| kind.lists().iter().copied().flatten().any(|rule| rule.call == call);
-        for kind in ThreadKind::ALL {
+        for kind in ThreadKind::OF_MACHINE {
             let stops_disks = matches!(kind, ThreadKind::Control | ThreadKind::Vcpu | ThreadKind::Disk);
             assert_eq!(allows(kind, libc::SYS_io_uring_enter), stops_disks, "{kind:?}");
             assert!(!allows(kind, libc::SYS_io_uring_register), "{kind:?}");
             assert_eq!(allows(kind, libc::SYS_socket), kind == ThreadKind::Network, "{kind:?}");
+            assert!(!allows(kind, libc::SYS_openat2), "{kind:?}");
+        }
+        for kind in ThreadKind::OF_SHARE {
+            assert!(!allows(kind, libc::SYS_socket), "{kind:?}");
+            assert_eq!(allows(kind, libc::SYS_openat2), kind == ThreadKind::Share, "{kind:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What an attacker tries.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ptr;
@@ -38,10 +39,12 @@ const fn killed(name: &'static str, call: &'static str) -> Attempt {
     Attempt { name, outcome: Outcome::Killed(call), except: None }
 }
 
-pub const ATTEMPTS: [Attempt; 26] = [
+pub const ATTEMPTS: [Attempt; 28] = [
     Attempt { name: "open", outcome: Outcome::Refused, except: None },
     Attempt { name: "stat", outcome: Outcome::Refused, except: None },
     killed("openat2", "openat2"),
+    killed("openat2-above", "openat2"),
+    killed("openat2-of-links", "openat2"),
     killed("unlink", "unlink"),
     Attempt { name: "socket", outcome: Outcome::Killed("socket"), except: Some(ThreadKind::Network) },
     killed("unix-socket", "socket"),
@@ -67,6 +70,13 @@ pub const ATTEMPTS: [Attempt; 26] = [
     killed("ignore-violations", "rt_sigaction"),
 ];
 
+/// Opens a file for reading, by any way there is.
+fn open_anywhere(path: &CStr) -> c_long {
+    let how = [O_RDONLY as u64, 0, 0];
+    // SAFETY: the kernel reads a path and a structure of the length that it is told.
+    unsafe { syscall(SYS_openat2, AT_FDCWD, path.as_ptr(), how.as_ptr(), size_of_val(&how)) }
+}
+
 /// Does it. An error is a refusal.
 pub fn run(name: &str, open: &Open) -> io::Result<()> {
     const NONE: usize = 0;
@@ -79,7 +89,11 @@ pub fn run(name: &str, open: &Open) -> io::Result<()> {
         match name {
             "open" => return File::open("/etc/passwd").map(drop),
             "stat" => return std::fs::metadata("/etc/passwd").map(drop),
-            "openat2" => syscall(SYS_openat2, AT_FDCWD, c"/etc/passwd".as_ptr(), NONE, NONE),
+            "openat2" => open_anywhere(c"/etc/passwd"),
+            "openat2-above" => open_anywhere(c"../../../../../../../etc/passwd"),
+            // Of the process that waits, which is outside.
+            "openat2-of-links" => open_anywhere(c"../../1/root/etc/passwd"),
+            "openat2-below" => open_anywhere(c"/Cargo.toml"),
             "unlink" => unlink(c"/nonexistent".as_ptr()).into(),
             "socket" => socket(AF_INET, SOCK_STREAM, 0).into(),
             "unix-socket" => socket(AF_UNIX, SOCK_STREAM, 0).into(),

@@ -15,7 +15,7 @@ use viv_jail::ThreadKind;
 use self::attempts::{ATTEMPTS, Outcome};
 
 /// The kinds of threads by the names that the probe is called with.
-const KINDS: [(&str, ThreadKind); 8] = [
+const KINDS: [(&str, ThreadKind); 10] = [
     ("control", ThreadKind::Control),
     ("vcpu", ThreadKind::Vcpu),
     ("devices", ThreadKind::Devices),
@@ -23,6 +23,8 @@ const KINDS: [(&str, ThreadKind); 8] = [
     ("alarm", ThreadKind::Alarm),
     ("disk", ThreadKind::Disk),
     ("network", ThreadKind::Network),
+    ("share", ThreadKind::Share),
+    ("share-control", ThreadKind::ShareControl),
     ("back-end", ThreadKind::BackEnd),
 ];
 
@@ -65,6 +67,8 @@ fn threads_that_are_taken_over_reach_nothing() {
         for attempt in ATTEMPTS.iter().filter(|attempt| !attempt.is_allowed_to(of)) {
             let said = probe(kind, attempt.name);
             let expected = match attempt.outcome {
+                // It opens files, and finds none but its own.
+                Outcome::Killed("openat2") if of == ThreadKind::Share => "exited 3".to_owned(),
                 Outcome::Refused => "exited 3".to_owned(),
                 Outcome::Killed(call) => {
                     format!("died: its thread {kind} made the system call {call}, which the jail forbids")
@@ -81,6 +85,7 @@ fn what_is_open_stays_of_use() {
     }
     // What the others must not have, these need.
     assert_eq!(probe("network", "socket"), "exited 0");
+    assert_eq!(probe("share", "openat2-below"), "exited 0");
 }
 
 fn a_process_that_dies_leaves_a_word() {

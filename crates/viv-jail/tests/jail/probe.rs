@@ -1,10 +1,12 @@
 //! One attempt: into the jail, and on.
 
+use std::ffi::CString;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
-use viv_jail::{Fate, Forked, Inside, ThreadKind};
+use viv_jail::{Fate, Forked, Inmate, Inside, Jail, ThreadKind};
 
 use crate::KINDS;
 use crate::attempts::{self, Open};
@@ -25,10 +27,10 @@ pub fn run(kind: &str, attempt: &str) -> ExitCode {
         }
         Forked::Inmate(inmate) => {
             let open = Open { file: File::open("/proc/self/exe").expect("this program") };
-            let network = kind == ThreadKind::Network;
-            let jail = inmate.enter(Inside { kvm: false, network, largest_file: 1 << 30 });
-            if kind == ThreadKind::Control {
-                rustix::thread::set_name(c"control").expect("a name");
+            let jail = enter(inmate, kind);
+            if matches!(kind, ThreadKind::Control | ThreadKind::ShareControl) {
+                let name = CString::new(name).expect("a name");
+                rustix::thread::set_name(&name).expect("named");
                 jail.lock().expect("locked");
                 end(&attempts::run(attempt, &open));
             }
@@ -44,6 +46,19 @@ pub fn run(kind: &str, attempt: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The jail of a process that has such threads. A shared directory is this package's.
+fn enter(inmate: Inmate, kind: ThreadKind) -> Jail {
+    if !matches!(kind, ThreadKind::Share | ThreadKind::ShareControl) {
+        let network = kind == ThreadKind::Network;
+        return inmate.enter(Inside { kvm: false, network, largest_file: 1 << 30 });
+    }
+    let directory = File::open(env!("CARGO_MANIFEST_DIR")).expect("this package");
+    let (jail, shared) = inmate.enter_directory(directory.as_fd(), false).expect("a jail");
+    // What attackers find: the working directory is that of the links.
+    std::mem::forget(shared);
+    jail
 }
 
 fn end(attempted: &std::io::Result<()>) -> ! {

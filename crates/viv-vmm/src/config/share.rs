@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::FdSlot;
+
 /// The most directories.
 pub const MAX_SHARES: usize = 8;
 /// The longest tag, in bytes (VIRTIO 1.3, 5.11.4).
@@ -27,6 +29,13 @@ pub struct Share {
 pub enum ShareSource {
     /// A process that listens at this path, by vhost-user.
     VhostUser(PathBuf),
+    /// A process at the other end of a socket, by vhost-user.
+    Connected {
+        /// The socket.
+        socket: FdSlot,
+        /// What is shared, for messages.
+        name: String,
+    },
 }
 
 impl Share {

@@ -1,6 +1,6 @@
 //! Devices whose work another process does, by vhost-user: what each's own thread waits for.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,11 @@ impl BackEndSocket {
             source,
         })?;
         Ok(Self { socket, name: path.display().to_string() })
+    }
+
+    /// One that is connected to a back end for this.
+    pub(crate) fn connected(socket: OwnedFd, name: String) -> Self {
+        Self { socket: socket.into(), name }
     }
 }
 

@@ -78,6 +78,9 @@ impl Opened {
                 .iter()
                 .map(|share| match &share.source {
                     ShareSource::VhostUser(path) => BackEndSocket::connect(path),
+                    ShareSource::Connected { socket, name } => {
+                        Ok(BackEndSocket::connected(fds.get(*socket)?, name.clone()))
+                    }
                 })
                 .collect::<Result<_, _>>()?,
             memory_bytes: config.max_memory_bytes,

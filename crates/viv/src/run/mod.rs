@@ -57,7 +57,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     network::connect(args, &mut plan)?;
-    share::connect(&args.share, &mut plan);
+    let _servers = share::connect(args, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -74,7 +74,7 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
     network::connect(args, &mut plan)?;
-    share::connect(&args.share, &mut plan);
+    let _servers = share::connect(args, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)

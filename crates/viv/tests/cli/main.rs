@@ -10,5 +10,6 @@ mod help;
 mod host;
 mod jail;
 mod screen;
+mod share;
 mod terminal;
 mod usage;

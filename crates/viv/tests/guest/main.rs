@@ -31,6 +31,7 @@ mod programs;
 mod resources;
 mod saved;
 mod screen;
+mod share;
 mod smp;
 mod vhost_user;
 mod virtio;

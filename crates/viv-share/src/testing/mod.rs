@@ -1,0 +1,6 @@
+//! What tests share: a guest that speaks FUSE with a server.
+
+mod client;
+mod fuzz;
+
+pub(crate) use client::{Client, shared, text};
