@@ -18,6 +18,8 @@ pub struct Inside {
     pub kvm: bool,
     /// Whether it speaks on the host's network: otherwise it has one of its own, with nothing in it.
     pub network: bool,
+    /// How many descriptors it may come to have besides, for connections that it is given.
+    pub connections: u64,
     /// The size in bytes beyond which no file needs to grow.
     pub largest_file: u64,
 }
@@ -27,6 +29,7 @@ pub struct Inside {
 #[must_use = "threads can be started until it is locked"]
 pub struct Jail {
     network: bool,
+    connections: u64,
     missing: Missing,
 }
 
@@ -63,7 +66,7 @@ impl Inmate {
                 let _ = FILTERS.set(filters);
             }
         }
-        Jail { network: inside.network, missing }
+        Jail { network: inside.network, connections: inside.connections, missing }
     }
 }
 
@@ -79,7 +82,7 @@ impl Jail {
     /// # Errors
     /// When the host does not take the filter.
     pub fn lock(mut self) -> Result<(), JailError> {
-        limits::lock(self.network, &mut self.missing);
+        limits::lock(self.network, self.connections, &mut self.missing);
         confine(ThreadKind::Control)
     }
 }

@@ -21,7 +21,7 @@ use viv_engine::{EngineKind, Translations};
 use crate::config::{MachineConfig, WindowSize};
 
 /// The version of the protocol. A VM process refuses another.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The longest line, newline included.
 pub const MAX_LINE: usize = 1 << 20;
 

@@ -35,10 +35,12 @@ pub enum ThreadKind {
     Disk,
     /// Speaks for guests on the host's network.
     Network,
+    /// Carries bytes between guests and programs of the host, over sockets that it is given.
+    Vsock,
 }
 
 impl ThreadKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Supervisor,
         Self::Control,
         Self::Vcpu,
@@ -47,6 +49,7 @@ impl ThreadKind {
         Self::Alarm,
         Self::Disk,
         Self::Network,
+        Self::Vsock,
     ];
 
     /// What it may call, beside [`lists::EVERY_THREAD`].
@@ -68,12 +71,13 @@ impl ThreadKind {
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
             Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
+            Self::Vsock => &[lists::WAIT, lists::SIGNALS, lists::VSOCK],
         }
     }
 
     /// Whether it makes calls to KVM, where that is the engine.
     const fn uses_kvm(self) -> bool {
-        matches!(self, Self::Control | Self::Vcpu | Self::Devices | Self::Disk)
+        matches!(self, Self::Control | Self::Vcpu | Self::Devices | Self::Disk | Self::Network | Self::Vsock)
     }
 }
 
@@ -167,7 +171,9 @@ mod tests {
             let stops_disks = matches!(kind, ThreadKind::Control | ThreadKind::Vcpu | ThreadKind::Disk);
             assert_eq!(allows(kind, libc::SYS_io_uring_enter), stops_disks, "{kind:?}");
             assert!(!allows(kind, libc::SYS_io_uring_register), "{kind:?}");
-            assert_eq!(allows(kind, libc::SYS_socket), kind == ThreadKind::Network, "{kind:?}");
+            for call in [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind] {
+                assert_eq!(allows(kind, call), kind == ThreadKind::Network, "{kind:?}");
+            }
         }
     }
 }

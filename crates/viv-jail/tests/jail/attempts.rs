@@ -38,13 +38,14 @@ const fn killed(name: &'static str, call: &'static str) -> Attempt {
     Attempt { name, outcome: Outcome::Killed(call), except: None }
 }
 
-pub const ATTEMPTS: [Attempt; 26] = [
+pub const ATTEMPTS: [Attempt; 27] = [
     Attempt { name: "open", outcome: Outcome::Refused, except: None },
     Attempt { name: "stat", outcome: Outcome::Refused, except: None },
     killed("openat2", "openat2"),
     killed("unlink", "unlink"),
     Attempt { name: "socket", outcome: Outcome::Killed("socket"), except: Some(ThreadKind::Network) },
     killed("unix-socket", "socket"),
+    Attempt { name: "connect", outcome: Outcome::Killed("connect"), except: Some(ThreadKind::Network) },
     killed("fork", "clone"),
     killed("thread", "clone3"),
     killed("execve", "execve"),
@@ -83,6 +84,7 @@ pub fn run(name: &str, open: &Open) -> io::Result<()> {
             "unlink" => unlink(c"/nonexistent".as_ptr()).into(),
             "socket" => socket(AF_INET, SOCK_STREAM, 0).into(),
             "unix-socket" => socket(AF_UNIX, SOCK_STREAM, 0).into(),
+            "connect" => connect(0, ptr::null(), 0).into(),
             "fork" => fork().into(),
             "thread" => syscall(SYS_clone3, NONE, NONE),
             "execve" => execve(c"/bin/true".as_ptr(), [ptr::null()].as_ptr(), [ptr::null()].as_ptr()).into(),

@@ -15,7 +15,7 @@ use viv_jail::ThreadKind;
 use self::attempts::{ATTEMPTS, Outcome};
 
 /// The kinds of threads by the names that the probe is called with.
-const KINDS: [(&str, ThreadKind); 7] = [
+const KINDS: [(&str, ThreadKind); 8] = [
     ("control", ThreadKind::Control),
     ("vcpu", ThreadKind::Vcpu),
     ("devices", ThreadKind::Devices),
@@ -23,6 +23,7 @@ const KINDS: [(&str, ThreadKind); 7] = [
     ("alarm", ThreadKind::Alarm),
     ("disk", ThreadKind::Disk),
     ("network", ThreadKind::Network),
+    ("vsock", ThreadKind::Vsock),
 ];
 
 const TESTS: [(&str, fn()); 3] = [

@@ -26,7 +26,7 @@ pub fn run(kind: &str, attempt: &str) -> ExitCode {
         Forked::Inmate(inmate) => {
             let open = Open { file: File::open("/proc/self/exe").expect("this program") };
             let network = kind == ThreadKind::Network;
-            let jail = inmate.enter(Inside { kvm: false, network, largest_file: 1 << 30 });
+            let jail = inmate.enter(Inside { kvm: false, network, connections: 0, largest_file: 1 << 30 });
             if kind == ThreadKind::Control {
                 rustix::thread::set_name(c"control").expect("a name");
                 jail.lock().expect("locked");

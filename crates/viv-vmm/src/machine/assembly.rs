@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
@@ -21,7 +22,7 @@ use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Balloon, Entropy, Memory, VirtioDevice, VirtioPci};
+use viv_devices::virtio::{Balloon, Entropy, Limits, Memory, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
@@ -32,14 +33,17 @@ use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
+use super::limits;
 use super::network::{self, Far, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
+use super::vsock;
 use crate::config::{
     AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Stream,
+    VsockConfig,
 };
 use crate::error::MachineError;
 use crate::stream::HostStream;
@@ -166,9 +170,19 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    /// Adds a source of random numbers.
-    pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
-        self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new()))).map(drop)
+    /// Adds a source of random numbers, of at most so many bytes a second.
+    pub(crate) fn add_entropy(&mut self, bps: Option<NonZeroU64>) -> Result<(), MachineError> {
+        let limits = Limits { requests: None, bytes: bps };
+        let timer = limits::timer(limits, &self.around.clock)?;
+        let entropy = Entropy::new(timer.as_ref().map(|timer| timer.throttle(limits)));
+        let entropy = Arc::new(Mutex::new(entropy));
+        if let Some(timer) = timer {
+            let entropy = Arc::clone(&entropy);
+            self.sources.push(timer.source(move || {
+                entropy.lock().unwrap_or_else(PoisonError::into_inner).resume();
+            }));
+        }
+        self.add_virtio("virtio-rng0", entropy).map(drop)
     }
 
     /// Adds a balloon.
@@ -195,13 +209,15 @@ impl<'a> Assembly<'a> {
         Ok(Processors::Pluggable(device))
     }
 
-    /// Adds a virtio console, if it is wanted as a console or for the agent.
+    /// Adds a virtio console, if it is wanted as a console, for further ones or for the agent. The first console's port is
+    /// always there: so the further ones have the same names in all guests.
     pub(crate) fn add_console(
         &mut self,
         console: Option<Console>,
+        further: &[Stream],
         agent: Option<&AgentConfig>,
     ) -> Result<Option<ConsoleHandle>, MachineError> {
-        if console.is_none() && agent.is_none() {
+        if console.is_none() && further.is_empty() && agent.is_none() {
             return Ok(None);
         }
         let Stream { input, output } = console.map(|console| console.stream).unwrap_or_default();
@@ -222,6 +238,11 @@ impl<'a> Assembly<'a> {
                 Some(agent)
             }
         };
+        for &Stream { input, output } in further {
+            let stream = self.stream(input, output)?;
+            wakes.push(Arc::clone(stream.wake()));
+            ports.push(console_port(stream));
+        }
         // An agent is told together with its command.
         let told = agent.is_some();
         let console = ConsoleHandle::new(ports, agent);
@@ -236,6 +257,17 @@ impl<'a> Assembly<'a> {
         Ok(Some(console))
     }
 
+    /// Adds sockets to the host, and gives what their thread waits for.
+    pub(crate) fn add_vsock(&mut self, config: &VsockConfig) -> Result<Vec<Box<dyn Source>>, MachineError> {
+        let (device, sockets) = vsock::connect(config, self.fds)?;
+        let (_, worker) = self.add_function(|connections| {
+            let function = VirtioPci::new("virtio-vsock0", device, connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        Ok(vec![source(worker), sockets])
+    }
+
     /// Adds network interface `index`.
     pub(crate) fn add_network(
         &mut self,
@@ -243,7 +275,7 @@ impl<'a> Assembly<'a> {
         config: &NetworkConfig,
         far: Far,
     ) -> Result<NetworkHandle, MachineError> {
-        let (network, sources) = network::connect(config, far)?;
+        let (network, sources) = network::connect(config, far, &self.around.clock)?;
         let name = format!("virtio-net{index}");
         let (_, worker) = self.add_function(|connections| {
             let function = VirtioPci::new(&name, network.device(), connections)?;

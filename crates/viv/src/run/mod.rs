@@ -1,10 +1,12 @@
 //! `viv run`: what is asked for becomes a session.
 
+mod consoles;
 mod direct;
 pub mod firmware;
 mod gdb;
 mod image;
 mod network;
+mod vsock;
 
 use viv_vmm::MachineConfig;
 use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
@@ -56,6 +58,8 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     network::connect(args, &mut plan)?;
+    let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
+    let _consoles = consoles::open(&args.console, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -72,6 +76,8 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
     network::connect(args, &mut plan)?;
+    let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
+    let _consoles = consoles::open(&args.console, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -124,6 +130,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
             ConfigError::MaxMemory { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
+            ConfigError::Consoles { .. } => "--console",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",
         };

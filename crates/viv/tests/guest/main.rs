@@ -30,4 +30,5 @@ mod programs;
 mod resources;
 mod screen;
 mod smp;
+mod vsock;
 mod xen;

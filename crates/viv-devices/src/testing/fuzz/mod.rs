@@ -86,6 +86,7 @@ targets! {
     virtio_mem: functions::VIRTIO_MEM,
     virtio_net: functions::VIRTIO_NET,
     virtio_rng: functions::VIRTIO_RNG,
+    virtio_vsock: functions::VIRTIO_VSOCK,
 }
 
 /// Runs programs: some, or for as long as the environment says.

@@ -5,10 +5,12 @@ mod user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use viv_devices::virtio::{Net, NetBackend, NetConfig};
+use viv_devices::virtio::{Limits, Net, NetBackend, NetConfig, Throttles};
+use viv_engine::Clock;
 use viv_tap::Tap;
 use viv_usernet::UserNet;
 
+use super::limits;
 use super::reactor::Source;
 use crate::config::{Fds, NetworkBackend, NetworkConfig};
 use crate::error::MachineError;
@@ -48,16 +50,30 @@ pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineErro
 pub(crate) fn connect(
     config: &NetworkConfig,
     far: Far,
+    clock: &Arc<dyn Clock>,
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
-    match far {
-        Far::Tap(taps) => Ok(tap::connect(config, taps)),
-        Far::User(router) => user::connect(config, *router),
-    }
-}
-
-fn make(config: &NetworkConfig, backends: Vec<Box<dyn NetBackend>>) -> NetworkHandle {
-    let net = Net::new(NetConfig { mac: config.mac, mtu: config.mtu, backends });
-    NetworkHandle(Arc::new(Mutex::new(net)))
+    let limits = Limits { requests: config.pps, bytes: config.bps };
+    // What goes to the guest may have to wait longer than what comes from it, so each has a timer.
+    let timers = [limits::timer(limits, clock)?, limits::timer(limits, clock)?];
+    let throttles = match &timers {
+        [Some(receive), Some(transmit)] => {
+            Some(Throttles { receive: receive.throttle(limits), transmit: transmit.throttle(limits) })
+        }
+        _ => None,
+    };
+    let make = |backends: Vec<Box<dyn NetBackend>>| {
+        let net = Net::new(NetConfig { mac: config.mac, mtu: config.mtu, backends, throttles });
+        NetworkHandle(Arc::new(Mutex::new(net)))
+    };
+    let (network, mut sources) = match far {
+        Far::Tap(taps) => tap::connect(make, taps),
+        Far::User(router) => user::connect(make, *router)?,
+    };
+    sources.extend(timers.into_iter().flatten().map(|timer| {
+        let device = network.device();
+        timer.source(move || lock(&device).resume())
+    }));
+    Ok((network, sources))
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

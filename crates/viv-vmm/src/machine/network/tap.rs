@@ -8,8 +8,8 @@ use rustix::event::epoll;
 use viv_devices::virtio::{MAX_FRAME, Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_tap::{HEADER, Tap};
 
-use super::{NetworkHandle, Source, lock, make};
-use crate::config::{FdSlot, Fds, NetworkConfig};
+use super::{NetworkHandle, Source, lock};
+use crate::config::{FdSlot, Fds};
 use crate::error::MachineError;
 
 /// Takes over the queues of a tap interface.
@@ -22,12 +22,15 @@ pub(super) fn open(queues: &[FdSlot], fds: &Fds) -> Result<Vec<Arc<Tap>>, Machin
 }
 
 /// Makes an interface with a pair of queues for each of a tap interface's queues.
-pub(super) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> (NetworkHandle, Vec<Box<dyn Source>>) {
+pub(super) fn connect(
+    make: impl FnOnce(Vec<Box<dyn NetBackend>>) -> NetworkHandle,
+    taps: Vec<Arc<Tap>>,
+) -> (NetworkHandle, Vec<Box<dyn Source>>) {
     let several = taps.len() > 1;
     let backend = |tap: &Arc<Tap>| -> Box<dyn NetBackend> {
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })
     };
-    let network = make(config, taps.iter().map(backend).collect());
+    let network = make(taps.iter().map(backend).collect());
     let source =
         |(pair, tap)| -> Box<dyn Source> { Box::new(TapSource { device: network.device(), pair, tap }) };
     let sources = taps.into_iter().enumerate().map(source).collect();

@@ -6,18 +6,17 @@ use std::sync::{Arc, Mutex};
 use viv_devices::virtio::{Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_usernet::{Checksum, GuestOffloads, Offload, Segment, SegmentKind, UserNet};
 
-use super::{NetworkHandle, Source, lock, make};
-use crate::config::NetworkConfig;
+use super::{NetworkHandle, Source, lock};
 use crate::error::MachineError;
 
 /// Makes an interface with a router behind it.
 pub(super) fn connect(
-    config: &NetworkConfig,
+    make: impl FnOnce(Vec<Box<dyn NetBackend>>) -> NetworkHandle,
     net: UserNet,
 ) -> Result<(NetworkHandle, Vec<Box<dyn Source>>), MachineError> {
     let fd = net.fd().try_clone_to_owned().map_err(MachineError::host("use the user-mode network"))?;
     let net = Arc::new(Mutex::new(net));
-    let network = make(config, vec![Box::new(UserBackend(Arc::clone(&net)))]);
+    let network = make(vec![Box::new(UserBackend(Arc::clone(&net)))]);
     let source = UserSource { fd, net, device: network.device() };
     Ok((network, vec![Box::new(source)]))
 }
