@@ -18,8 +18,9 @@ pub(crate) const ROOT: &str = "root.ext4";
 /// [`Metadata`]; written last, and what runs of the image lock.
 pub(crate) const METADATA: &str = "image.json";
 
-/// Format of images that this version writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+/// Format of images that this version writes and reads: their files, and what is in the initial RAM disk. 2 has the
+/// driver of sockets to the host.
+pub(crate) const FORMAT: u32 = 2;
 
 /// What is known about an image, `image.json` in its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ pub enum Error {
     },
     /// It was written by another version.
     #[error(
-        "image {name} has format {format}, this version needs {FORMAT}; remove it and it will be built anew"
+        "image {name} has format {format}, this version needs {FORMAT}; 'viv image rm {name}' removes it, and the next run builds it anew"
     )]
     Format {
         /// The image.

@@ -176,10 +176,12 @@ impl Store {
         Ok(ImageHandle { name, metadata: image::read_metadata(&directory)?, directory, _lock: lock })
     }
 
-    /// An image, held in use, built first if it is not there. If another process is building, waits for it.
+    /// An image, held in use, built first if it is not there, or anew if an older version built it. If another process is
+    /// building, waits for it.
     ///
     /// # Errors
-    /// [`Error::Build`] if it cannot be built; nothing of it remains then but a log.
+    /// [`Error::Build`] if it cannot be built; nothing of it remains then but a log. As [`remove`](Self::remove) says, if
+    /// an older image cannot be removed.
     pub fn ensure(&self, name: ImageName, progress: &dyn Progress) -> Result<ImageHandle, Error> {
         self.ensure_with(name, progress, |workplace, log| debian::build(name, workplace, log, progress))
     }
@@ -214,6 +216,9 @@ impl Store {
     ) -> Result<ImageHandle, Error> {
         match self.get(name) {
             Err(Error::Absent(_)) => {}
+            Err(Error::Image(image::Error::Format { format, .. })) if format < image::FORMAT => {
+                self.remove(name, progress)?;
+            }
             found => return found,
         }
         let _lock = self.lock(progress)?;
@@ -318,8 +323,12 @@ mod tests {
     }
 
     fn fake(directory: &Path) -> Result<(), debian::Error> {
+        fake_of(directory, image::FORMAT)
+    }
+
+    fn fake_of(directory: &Path, format: u32) -> Result<(), debian::Error> {
         let metadata = Metadata {
-            format: image::FORMAT,
+            format,
             name: "debian:bookworm".into(),
             suite: "bookworm".into(),
             kernel_version: "6.1".into(),
@@ -343,6 +352,25 @@ mod tests {
         store.remove(name, &Silent).unwrap();
         assert!(store.list().unwrap().is_empty());
         assert!(matches!(store.remove(name, &Silent), Err(Error::Absent(_))));
+    }
+
+    #[test]
+    fn an_older_image_is_built_anew_and_a_newer_one_refused() {
+        let (_home, store, name) = store();
+        let place = store.images().join(name.directory());
+        let put = |format| {
+            files::create_dir_all(&place).unwrap();
+            fake_of(&place, format).unwrap();
+        };
+        put(image::FORMAT - 1);
+        let refused = store.get(name).unwrap_err();
+        assert!(refused.to_string().contains("viv image rm debian:bookworm"), "{refused}");
+        let image = store.ensure_with(name, &Silent, |directory, _| fake(directory)).unwrap();
+        assert_eq!(image.metadata().format, image::FORMAT);
+        drop(image);
+        put(image::FORMAT + 1);
+        let refused = store.ensure_with(name, &Silent, |_, _| panic!("it is there")).unwrap_err();
+        assert!(matches!(refused, Error::Image(image::Error::Format { .. })));
     }
 
     #[test]

@@ -16,13 +16,14 @@ pub(crate) fn set(largest_file: u64, missing: &mut Missing) {
     missing.note("a limit on files", limit(Resource::Fsize, largest_file));
 }
 
-/// No more processes or threads, and few more descriptors; with `network`, as many as the host permits up to some thousands.
-pub(crate) fn lock(network: bool, missing: &mut Missing) {
+/// No more processes or threads, and few more descriptors than for so many connections; with `network`, as many as the host
+/// permits up to some thousands.
+pub(crate) fn lock(network: bool, connections: u64, missing: &mut Missing) {
     missing.note("a limit on processes", limit(Resource::Nproc, 0));
     // The kernel gives the lowest number that is free.
     if let Some(next) = missing.note("a descriptor", std::io::pipe()).map(|(next, _)| next) {
         let next = std::os::fd::AsRawFd::as_raw_fd(&next).unsigned_abs();
-        let more = SPARE_DESCRIPTORS + if network { SOCKETS } else { 0 };
+        let more = SPARE_DESCRIPTORS + connections + if network { SOCKETS } else { 0 };
         missing.note("a limit on descriptors", limit(Resource::Nofile, u64::from(next) + more));
     }
 }

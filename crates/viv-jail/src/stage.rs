@@ -18,6 +18,8 @@ pub struct Inside {
     pub kvm: bool,
     /// Whether it speaks on the host's network: otherwise it has one of its own, with nothing in it.
     pub network: bool,
+    /// How many descriptors it may come to have besides, for connections that it is given.
+    pub connections: u64,
     /// The size in bytes beyond which no file needs to grow.
     pub largest_file: u64,
 }
@@ -34,7 +36,7 @@ pub struct Jail {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
     /// A machine, which speaks on the host's network or does not.
-    Machine { network: bool },
+    Machine { network: bool, connections: u64 },
     /// The server of a shared directory.
     Share,
 }
@@ -66,7 +68,7 @@ impl Inmate {
         privileges::drop_all(&mut missing);
         missing.note("Landlock", landlock::restrict(inside.network));
         install(Filters::compile(inside.kvm), &mut missing);
-        Jail::new(Purpose::Machine { network: inside.network }, missing)
+        Jail::new(Purpose::Machine { network: inside.network, connections: inside.connections }, missing)
     }
 }
 
@@ -100,8 +102,8 @@ impl Jail {
     /// When the host does not take the filter.
     pub fn lock(mut self) -> Result<Vec<String>, JailError> {
         match self.purpose {
-            Purpose::Machine { network } => {
-                limits::lock(network, &mut self.missing);
+            Purpose::Machine { network, connections } => {
+                limits::lock(network, connections, &mut self.missing);
                 confine(ThreadKind::Control)?;
             }
             Purpose::Share => {

@@ -7,8 +7,10 @@
 mod disk;
 mod network;
 mod share;
+mod vsock;
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -22,6 +24,7 @@ pub use network::{
     MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
 };
 pub use share::{MAX_SHARES, MAX_TAG, Share, ShareSource};
+pub use vsock::{MAX_CID, MIN_CID, VsockConfig};
 
 /// The least RAM that a machine can have: what a small kernel and its initrd need at all.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -31,6 +34,11 @@ pub const MAX_MEMORY: u64 = 1 << 40;
 pub const MAX_VCPUS: u32 = 254;
 /// The most disks: PCI slots that are left over on bus 0.
 pub const MAX_DISKS: usize = 24;
+/// The most consoles beside the first: ports of a virtio console, of which an agent needs some.
+pub const MAX_CONSOLES: usize = 16;
+/// The limit on random numbers, in bytes a second, that suits all guests: a kernel takes some hundred bytes at its start and
+/// as many every few minutes.
+pub const DEFAULT_ENTROPY: NonZeroU64 = NonZeroU64::new(1 << 20).unwrap();
 /// The longest kernel command line, as Linux on x86 takes it (COMMAND_LINE_SIZE less the final zero).
 pub const MAX_CMDLINE: usize = 2047;
 
@@ -68,10 +76,16 @@ pub struct MachineConfig {
     pub networks: Vec<NetworkConfig>,
     /// Directories of the host that the guest sees.
     pub shares: Vec<Share>,
+    /// The most random numbers that the guest gets, in bytes a second.
+    pub entropy_bps: Option<NonZeroU64>,
+    /// Sockets between the guest and its host.
+    pub vsock: Option<VsockConfig>,
     /// The first serial port (COM1). `None`: the port is there, its output is dropped.
     pub serial: Option<Stream>,
     /// The virtio console's first port (hvc0). `None`: there is no such port.
     pub console: Option<Console>,
+    /// Further consoles (hvc1, hvc2, …), at most [`MAX_CONSOLES`].
+    pub consoles: Vec<Stream>,
     /// Whether there are a display, a keyboard and a mouse.
     pub display: bool,
     /// Where a picture of the display goes when the machine is over, as PNG. [`MachineConfig::display`] must be there.
@@ -482,6 +496,18 @@ pub enum ConfigError {
         /// How many were asked for.
         shares: usize,
     },
+    /// Too many consoles.
+    #[error("a machine cannot have {consoles} consoles beside its first: give at most {MAX_CONSOLES}")]
+    Consoles {
+        /// What was asked for.
+        consoles: usize,
+    },
+    /// An address that no guest can have.
+    #[error("a guest cannot have the address (CID) {cid}: give {MIN_CID} to {MAX_CID}")]
+    Cid {
+        /// What was asked for.
+        cid: u32,
+    },
     /// A disk that is not written needs no place for what is written.
     #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
     ReadOnlyOverlay {
@@ -560,6 +586,14 @@ impl MachineConfig {
         if self.shares.len() > MAX_SHARES || !self.shares.iter().all(Share::is_valid) {
             return Err(ConfigError::Shares { shares: self.shares.len() });
         }
+        if self.consoles.len() > MAX_CONSOLES {
+            return Err(ConfigError::Consoles { consoles: self.consoles.len() });
+        }
+        if let Some(vsock) = self.vsock
+            && !(MIN_CID..=MAX_CID).contains(&vsock.cid)
+        {
+            return Err(ConfigError::Cid { cid: vsock.cid });
+        }
         if let Boot::Kernel(kernel) = &self.boot {
             let cmdline = kernel.cmdline.as_bytes();
             if cmdline.len() > MAX_CMDLINE || cmdline.contains(&0) {
@@ -604,8 +638,11 @@ pub(crate) mod tests {
             cdroms: Vec::new(),
             networks: Vec::new(),
             shares: Vec::new(),
+            entropy_bps: Some(DEFAULT_ENTROPY),
+            vsock: None,
             serial: None,
             console: None,
+            consoles: Vec::new(),
             display: false,
             screenshot: None,
             agent: None,
@@ -661,6 +698,8 @@ pub(crate) mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: Some(MIN_MTU),
             backend: NetworkBackend::Tap { queues: vec![FdSlot(0)] },
+            bps: None,
+            pps: None,
         };
         let with = |networks| MachineConfig { networks, ..plain() }.validate();
         assert_eq!(with(vec![network.clone(); MAX_NETWORKS]), Ok(()));
@@ -673,6 +712,14 @@ pub(crate) mod tests {
             NetworkConfig { backend: NetworkBackend::Tap { queues: Vec::new() }, ..network.clone() },
         ] {
             assert_eq!(with(vec![network.clone(), wrong]), Err(ConfigError::Network { index: 1 }));
+        }
+        let consoles = MAX_CONSOLES + 1;
+        let config = MachineConfig { consoles: vec![Stream::default(); consoles], ..plain() };
+        assert_eq!(config.validate(), Err(ConfigError::Consoles { consoles }));
+        for cid in [0, MIN_CID - 1, u32::MAX] {
+            let vsock = VsockConfig { cid, listener: FdSlot(0), connector: FdSlot(1) };
+            let config = MachineConfig { vsock: Some(vsock), ..plain() };
+            assert_eq!(config.validate(), Err(ConfigError::Cid { cid }));
         }
         let config = MachineConfig { screenshot: Some(FdSlot(0)), ..plain() };
         assert_eq!(config.validate(), Err(ConfigError::NoDisplay));

@@ -4,6 +4,7 @@
 //!   each other. [`client`]: the starter's side: [`spawn`] gives a [`VmProcess`]. [`process`]: the other side.
 //! - [`Machine`]: memory, processors and devices, put together from a config; run, paused, reset, saved and
 //!   restored as a whole.
+//! - [`connector`]: what the starter does for a process that cannot reach the host's sockets.
 //! - [`snapshot`]: a whole machine as bytes. [`keys`]: what can be typed on its keyboard.
 //! - [`engine`]: which engine runs a machine, and why. [`host`]: what the host offers.
 //!
@@ -18,6 +19,7 @@
 mod channel;
 pub mod client;
 pub mod config;
+pub mod connector;
 mod debugger;
 pub mod engine;
 mod error;

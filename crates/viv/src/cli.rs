@@ -1,9 +1,11 @@
 //! The command line: every subcommand, its options and its help.
 
 mod network;
+mod sockets;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -23,6 +25,7 @@ mod share;
 pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
 pub use network::{NetArg, NetKind};
 pub use share::{ShareArg, SharedArg};
+pub use sockets::{ConsoleArg, VsockArg};
 
 /// Virtual machines on any Linux host, on the processor's virtualization or on a software CPU.
 #[derive(Debug, Parser)]
@@ -175,6 +178,7 @@ Options follow with commas between:
 - mac=02:00:00:00:00:01: its address; otherwise one that stays the same from run to run
 - mtu=BYTES:   the longest packet the guest should send
 - queues=N:    as many pairs of queues, 1 unless given
+- bps=SIZE, pps=N: the most bytes and packets in a second, each way; what is more waits
 - address=IP/BITS, gateway=IP, dns=IP: what a guest from an image sets up before its command; may be given again. Without an address it asks the network for one, by DHCP")]
     pub net: Vec<NetArg>,
 
@@ -205,6 +209,30 @@ the guest.
   cache=always       nobody else changes anything
 `vhost-user=SOCKET:GUESTDIR[,ro]` shows what another process serves that listens at SOCKET, virtiofsd for one.")]
     pub share: Vec<ShareArg>,
+    /// Sockets between guest and host: programs of the host connect to this path, the guest to PATH_PORT
+    #[arg(long, value_name = "PATH[,cid=N]", value_parser = VsockArg::parse)]
+    #[arg(long_help = "Sockets (AF_VSOCK) between guest and host, as Unix sockets of the host
+
+A program of the host connects to PATH and sends 'CONNECT port' and a newline; once it is connected to that port of the \
+guest's it receives 'OK port' and a newline, with the host's port, and then what the guest sends. A program of the guest \
+that connects to a port of the host (CID 2) is connected to the socket PATH_PORT. The guest's own address is CID 3 unless \
+another is given.")]
+    pub vsock: Option<VsockArg>,
+
+    /// Further console of the guest, hvc1 and so on: what it says goes to a file, or to who connects to a Unix socket; may be
+    /// given again
+    #[arg(long, value_name = "FILE|unix:PATH", value_parser = ConsoleArg::parse)]
+    #[arg(
+        long_help = "Further console of the guest, a virtio console: hvc1, then hvc2, …; may be given again
+
+What the guest says there goes to the file; or to the program that is connected to the Unix socket at PATH, whose bytes \
+go to the guest. One program is connected at a time. While there is none, what the guest says is lost."
+    )]
+    pub console: Vec<ConsoleArg>,
+
+    /// The most random numbers that the guest gets from the host, in bytes a second; 0 is no limit
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = RngLimitArg::parse)]
+    pub rng_limit: RngLimitArg,
 
     /// Wait for gdb before the first instruction, on this TCP port of localhost or at this path
     #[arg(long, value_name = "PORT|PATH", value_parser = GdbArg::parse)]
@@ -340,6 +368,16 @@ impl fmt::Display for GdbArg {
             Self::Port(port) => port.fmt(f),
             Self::Path(path) => path.display().fmt(f),
         }
+    }
+}
+
+/// `--rng-limit`: bytes a second, if there is a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RngLimitArg(pub Option<NonZeroU64>);
+
+impl RngLimitArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        Size::parse(text).map(|size| Self(NonZeroU64::new(size.0)))
     }
 }
 
@@ -603,6 +641,7 @@ pub enum Output {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use viv_vmm::config::DEFAULT_ENTROPY;
 
     use super::*;
 
@@ -674,6 +713,12 @@ mod tests {
         assert_eq!(GdbArg::parse("./1234"), Ok(GdbArg::Path("./1234".into())));
         assert!(GdbArg::parse("65536").is_err());
         assert!(GdbArg::parse("").is_err());
+    }
+
+    #[test]
+    fn random_numbers_are_limited_unless_told_otherwise() {
+        assert_eq!(run(&["debian"]).rng_limit.0, Some(DEFAULT_ENTROPY));
+        assert_eq!(run(&["debian", "--rng-limit", "0"]).rng_limit.0, None);
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! The options of `--disk` that have values: how a disk is used.
 
-use std::num::NonZeroU64;
-
 use viv_vmm::config::{AioMode, CacheMode, DiskTuning, MAX_SERIAL};
 
-use crate::size::Size;
+use crate::rate;
 
 /// Takes over `option`, of the form `key=value`. `None`: there is no such key.
 pub fn apply(tuning: &mut DiskTuning, option: &str) -> Option<Result<(), String>> {
@@ -14,8 +12,8 @@ pub fn apply(tuning: &mut DiskTuning, option: &str) -> Option<Result<(), String>
         "aio" => aio(value).map(|aio| tuning.aio = aio),
         "queues" => queues(value).map(|queues| tuning.queues = Some(queues)),
         "serial" => serial(value).map(|serial| tuning.serial = Some(serial)),
-        "iops" => iops(value).map(|iops| tuning.iops = Some(iops)),
-        "bps" => bps(value).map(|bps| tuning.bps = Some(bps)),
+        "iops" => rate::count(key, "requests", value).map(|iops| tuning.iops = Some(iops)),
+        "bps" => rate::bytes(key, value).map(|bps| tuning.bps = Some(bps)),
         _ => return None,
     })
 }
@@ -54,17 +52,10 @@ fn serial(value: &str) -> Result<String, String> {
     Err(format!("serial={value} is no serial number; give 1 to {MAX_SERIAL} printable ASCII characters"))
 }
 
-fn iops(value: &str) -> Result<NonZeroU64, String> {
-    value.parse().map_err(|_| format!("iops={value} is no rate; give the requests in a second, like 500"))
-}
-
-fn bps(value: &str) -> Result<NonZeroU64, String> {
-    let bytes = Size::parse(value).ok().and_then(|size| NonZeroU64::new(size.0));
-    bytes.ok_or_else(|| format!("bps={value} is no rate; give the bytes in a second, like 50M"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
 
     #[test]

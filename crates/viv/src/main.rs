@@ -23,6 +23,7 @@ mod failure;
 mod host;
 mod image;
 mod progress;
+mod rate;
 mod run;
 mod session;
 mod share_server;

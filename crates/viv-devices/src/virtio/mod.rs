@@ -1,7 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
 //! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
-//!   [`Entropy`], [`Memory`], [`Net`], and [`VhostUser`] for those whose work another process does.
+//!   [`Entropy`], [`Memory`], [`Net`], [`Vsock`], and [`VhostUser`] for those whose work another process does.
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -54,27 +54,31 @@ mod rng;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod transport;
 mod vhost_user;
+mod vsock;
 
 pub use crate::doorbell::{Doorbell, Worker};
 pub use crate::pci::Connections;
 pub use balloon::{Balloon, MemoryStatistics};
-pub use blk::{Block, BlockSettings, Durability, Limits, Throttle};
+pub use blk::{Block, BlockSettings, Durability};
 pub use chain::{Buffers, Chain};
 pub use console::{Console, Input, PortBackend, PortConfig, ResizeOrder};
 pub use device::{Kind, QueueResources, QueueState, Shared, VirtioDevice};
 pub use gather::{Filled, Gather};
 pub use interrupt::Interrupt;
 pub use mem::{BLOCK as MEMORY_BLOCK, Memory};
-pub use net::{MAX_FRAME, MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, VnetHeader};
+pub use net::{MAX_FRAME, MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, Throttles, VnetHeader};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;
+pub use throttle::{Limits, Throttle};
 pub use transport::VirtioPci;
 #[cfg(test)]
 pub(crate) use vhost_user::testing as testing_back_end;
 pub use vhost_user::{VhostUser, VhostUserKind};
+pub use vsock::{Gone, Vsock, VsockHost, VsockStream};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -10,7 +10,7 @@ use crate::pci::regs as pci_regs;
 use crate::testing::Calls;
 
 fn entropy() -> Shared<Entropy> {
-    Arc::new(Mutex::new(Entropy::new()))
+    Arc::new(Mutex::new(Entropy::new(None)))
 }
 
 /// A source of entropy that waits for its thread.
@@ -50,7 +50,7 @@ impl VirtioDevice for Slow {
 }
 
 fn slow() -> Shared<Slow> {
-    Arc::new(Mutex::new(Slow(Entropy::new())))
+    Arc::new(Mutex::new(Slow(Entropy::new(None))))
 }
 
 #[test]

@@ -123,6 +123,10 @@ pub(super) const NETWORK: &[Rule] = &[
     when(SYS_ioctl, &[Is(1, FIONBIO as u32)]),
 ];
 
+/// Sockets that come by an open one: taken from a listener, or passed along with a message.
+pub(super) const VSOCK: &[Rule] =
+    &[any(SYS_accept4), any(SYS_recvfrom), any(SYS_recvmsg), any(SYS_shutdown), any(SYS_epoll_ctl)];
+
 /// What a guest's driver chooses of a tap interface: offloads, and which queues are in use (include/uapi/linux/if_tun.h).
 pub(super) const TAP: &[Rule] =
     &[when(SYS_ioctl, &[Is(1, 0x4004_54d0)]), when(SYS_ioctl, &[Is(1, 0x4004_54d9)])];

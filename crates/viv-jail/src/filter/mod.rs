@@ -37,6 +37,8 @@ pub enum ThreadKind {
     Network,
     /// Speaks with a device's back end, which is another process.
     BackEnd,
+    /// Carries bytes between guests and programs of the host, over sockets that it is given.
+    Vsock,
     /// Serves what guests ask of a shared directory.
     Share,
     /// Is told where guests ask it.
@@ -45,7 +47,7 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// Those of a machine.
-    const OF_MACHINE: [Self; 9] = [
+    const OF_MACHINE: [Self; 10] = [
         Self::Supervisor,
         Self::Control,
         Self::Vcpu,
@@ -55,6 +57,7 @@ impl ThreadKind {
         Self::Disk,
         Self::Network,
         Self::BackEnd,
+        Self::Vsock,
     ];
     /// Those of a server of a shared directory.
     const OF_SHARE: [Self; 2] = [Self::Share, Self::ShareControl];
@@ -82,6 +85,7 @@ impl ThreadKind {
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
             Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
             Self::BackEnd => &[lists::BACK_END, lists::HANG_UP],
+            Self::Vsock => &[lists::WAIT, lists::SIGNALS, lists::VSOCK],
             Self::Share => &[lists::WAIT, lists::SHARE],
             Self::ShareControl => &[lists::SHARE_CONTROL],
         }
@@ -89,7 +93,7 @@ impl ThreadKind {
 
     /// Whether it makes calls to KVM, where that is the engine.
     const fn uses_kvm(self) -> bool {
-        matches!(self, Self::Control | Self::Vcpu | Self::Devices | Self::Disk)
+        matches!(self, Self::Control | Self::Vcpu | Self::Devices | Self::Disk | Self::Network | Self::Vsock)
     }
 }
 
@@ -208,7 +212,9 @@ mod tests {
             let stops_disks = matches!(kind, ThreadKind::Control | ThreadKind::Vcpu | ThreadKind::Disk);
             assert_eq!(allows(kind, libc::SYS_io_uring_enter), stops_disks, "{kind:?}");
             assert!(!allows(kind, libc::SYS_io_uring_register), "{kind:?}");
-            assert_eq!(allows(kind, libc::SYS_socket), kind == ThreadKind::Network, "{kind:?}");
+            for call in [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind] {
+                assert_eq!(allows(kind, call), kind == ThreadKind::Network, "{kind:?}");
+            }
             assert!(!allows(kind, libc::SYS_openat2), "{kind:?}");
         }
         for kind in ThreadKind::OF_SHARE {

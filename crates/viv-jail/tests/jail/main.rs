@@ -15,7 +15,7 @@ use viv_jail::ThreadKind;
 use self::attempts::{ATTEMPTS, Outcome};
 
 /// The kinds of threads by the names that the probe is called with.
-const KINDS: [(&str, ThreadKind); 10] = [
+const KINDS: [(&str, ThreadKind); 11] = [
     ("control", ThreadKind::Control),
     ("vcpu", ThreadKind::Vcpu),
     ("devices", ThreadKind::Devices),
@@ -26,6 +26,7 @@ const KINDS: [(&str, ThreadKind); 10] = [
     ("share", ThreadKind::Share),
     ("share-control", ThreadKind::ShareControl),
     ("back-end", ThreadKind::BackEnd),
+    ("vsock", ThreadKind::Vsock),
 ];
 
 const TESTS: [(&str, fn()); 3] = [

@@ -52,7 +52,7 @@ pub fn run(kind: &str, attempt: &str) -> ExitCode {
 fn enter(inmate: Inmate, kind: ThreadKind) -> Jail {
     if !matches!(kind, ThreadKind::Share | ThreadKind::ShareControl) {
         let network = kind == ThreadKind::Network;
-        return inmate.enter(Inside { kvm: false, network, largest_file: 1 << 30 });
+        return inmate.enter(Inside { kvm: false, network, connections: 0, largest_file: 1 << 30 });
     }
     let directory = File::open(env!("CARGO_MANIFEST_DIR")).expect("this package");
     let (jail, shared) = inmate.enter_directory(directory.as_fd(), false).expect("a jail");

@@ -1,6 +1,7 @@
 //! Network interfaces.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub struct NetworkConfig {
     pub mtu: Option<u16>,
     /// What it is connected to.
     pub backend: NetworkBackend,
+    /// The most bytes of frames in a second, in each direction.
+    pub bps: Option<NonZeroU64>,
+    /// The most packets in a second, in each direction.
+    pub pps: Option<NonZeroU64>,
 }
 
 /// What a network interface is connected to.

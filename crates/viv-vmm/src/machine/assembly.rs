@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
@@ -21,7 +22,7 @@ use viv_devices::pit::Pit;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
 use viv_devices::uart::Uart;
-use viv_devices::virtio::{Balloon, Entropy, Memory, VhostUserKind, VirtioDevice, VirtioPci};
+use viv_devices::virtio::{Balloon, Entropy, Limits, Memory, VhostUserKind, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
 use viv_engine::memory::{HOLE_END, HOLE_START};
 use viv_engine::{Clock, GuestMemory, Vm};
@@ -33,15 +34,17 @@ use super::block::DiskThread;
 use super::board::Board;
 use super::console::{ConsoleHandle, agent_ports, console_port};
 use super::core::Core;
-use super::network::{self, Connected, Far, NetworkHandle};
+use super::limits;
+use super::network::{self, Connected, Far, Maker, NetworkHandle};
 use super::notify::Notify;
 use super::reactor::Source;
 use super::resources::Processors;
 use super::serial::{SerialBackend, SerialSource};
 use super::timers::{TimerSource, Timers};
+use super::vsock;
 use crate::config::{
     AgentConfig, AgentStdio, BootDevice, Console, DiskTuning, FdSlot, Fds, NetworkConfig, Profile, Share,
-    Stream,
+    Stream, VsockConfig,
 };
 use crate::error::MachineError;
 use crate::stream::HostStream;
@@ -221,9 +224,19 @@ impl<'a> Assembly<'a> {
         Ok(slot)
     }
 
-    /// Adds a source of random numbers.
-    pub(crate) fn add_entropy(&mut self) -> Result<(), MachineError> {
-        self.add_virtio("virtio-rng0", Arc::new(Mutex::new(Entropy::new()))).map(drop)
+    /// Adds a source of random numbers, of at most so many bytes a second.
+    pub(crate) fn add_entropy(&mut self, bps: Option<NonZeroU64>) -> Result<(), MachineError> {
+        let limits = Limits { requests: None, bytes: bps };
+        let timer = limits::timer(limits, &self.around.clock)?;
+        let entropy = Entropy::new(timer.as_ref().map(|timer| timer.throttle(limits)));
+        let entropy = Arc::new(Mutex::new(entropy));
+        if let Some(timer) = timer {
+            let entropy = Arc::clone(&entropy);
+            self.sources.push(timer.source(move || {
+                entropy.lock().unwrap_or_else(PoisonError::into_inner).resume();
+            }));
+        }
+        self.add_virtio("virtio-rng0", entropy).map(drop)
     }
 
     /// Adds a balloon.
@@ -250,13 +263,15 @@ impl<'a> Assembly<'a> {
         Ok(Processors::Pluggable(device))
     }
 
-    /// Adds a virtio console, if it is wanted as a console or for the agent.
+    /// Adds a virtio console, if it is wanted as a console, for further ones or for the agent. The first console's port is
+    /// always there: so the further ones have the same names in all guests.
     pub(crate) fn add_console(
         &mut self,
         console: Option<Console>,
+        further: &[Stream],
         agent: Option<&AgentConfig>,
     ) -> Result<Option<ConsoleHandle>, MachineError> {
-        if console.is_none() && agent.is_none() {
+        if console.is_none() && further.is_empty() && agent.is_none() {
             return Ok(None);
         }
         let Stream { input, output } = console.map(|console| console.stream).unwrap_or_default();
@@ -277,6 +292,11 @@ impl<'a> Assembly<'a> {
                 Some(agent)
             }
         };
+        for &Stream { input, output } in further {
+            let stream = self.stream(input, output)?;
+            wakes.push(Arc::clone(stream.wake()));
+            ports.push(console_port(stream));
+        }
         // An agent is told together with its command.
         let told = agent.is_some();
         let console = ConsoleHandle::new(ports, agent);
@@ -291,6 +311,17 @@ impl<'a> Assembly<'a> {
         Ok(Some(console))
     }
 
+    /// Adds sockets to the host, and gives what their thread waits for.
+    pub(crate) fn add_vsock(&mut self, config: &VsockConfig) -> Result<Vec<Box<dyn Source>>, MachineError> {
+        let (device, sockets) = vsock::connect(config, self.fds)?;
+        let (_, worker) = self.add_function(|connections| {
+            let function = VirtioPci::new("virtio-vsock0", device, connections)?;
+            let worker = function.worker();
+            Ok((function, worker))
+        })?;
+        Ok(vec![source(worker), sockets])
+    }
+
     /// Adds network interface `index`. One that another process serves has no handle.
     pub(crate) fn add_network(
         &mut self,
@@ -300,8 +331,10 @@ impl<'a> Assembly<'a> {
     ) -> Result<Option<NetworkHandle>, MachineError> {
         let name = format!("virtio-net{index}");
         let Connected { network, sources, device } = match far {
-            Far::Tap(taps) => network::tap::connect(config, taps),
-            Far::User(router) => network::user::connect(index, config, *router)?,
+            Far::Tap(taps) => network::tap::connect(Maker::new(config, &self.around.clock)?, taps),
+            Far::User(router) => {
+                network::user::connect(Maker::new(config, &self.around.clock)?, index, *router)?
+            }
             Far::BackEnd(socket) => {
                 self.add_back_end(&name, VhostUserKind::Net { mac: config.mac }, socket)?;
                 return Ok(None);

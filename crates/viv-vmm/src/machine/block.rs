@@ -1,14 +1,13 @@
 //! A virtio disk's own thread: what it waits for.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-use viv_devices::virtio::{Block, BlockSettings, Durability, Limits, Throttle};
+use viv_devices::virtio::{Block, BlockSettings, Durability, Limits};
 use viv_disk::{Disk, aio};
-use viv_engine::{Clock, Timer};
+use viv_engine::Clock;
 
+use super::limits;
 use super::reactor::Source;
 use crate::config::{CacheMode, DiskTuning, default_queues};
 use crate::error::MachineError;
@@ -31,11 +30,8 @@ impl DiskThread {
         let disk: Arc<dyn Disk> = Arc::from(disk);
         let aio = aio::open(disk.clone(), tuning.aio.into())?;
         let limits = Limits { requests: tuning.iops, bytes: tuning.bps };
-        let timer = match limits == Limits::default() {
-            true => None,
-            false => Some(Arc::new(LimitTimer::new(clock).map_err(MachineError::host("make a timerfd"))?)),
-        };
-        let throttle = timer.as_ref().map(|timer| Throttle::new(limits, clock.clone(), timer.clone()));
+        let timer = limits::timer(limits, clock)?;
+        let throttle = timer.as_ref().map(|timer| timer.throttle(limits));
         let block = Block::new(
             &disk,
             aio,
@@ -55,7 +51,8 @@ impl DiskThread {
         let mut sources: Vec<Box<dyn Source>> =
             vec![Box::new(Ended { block: Arc::clone(&block), fd: ended })];
         if let Some(timer) = timer {
-            sources.push(Box::new(Due { block: Arc::clone(&block), timer }));
+            let block = Arc::clone(&block);
+            sources.push(timer.source(move || lock(&block).resume()));
         }
         Ok(Self { block, sources })
     }
@@ -84,57 +81,5 @@ impl Source for Ended {
 
     fn ready(&mut self) {
         lock(&self.block).process_ended();
-    }
-}
-
-/// The time at which a disk's limits let more through.
-struct Due {
-    block: Arc<Mutex<Block>>,
-    timer: Arc<LimitTimer>,
-}
-
-impl Source for Due {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.timer.timerfd.as_fd()
-    }
-
-    fn ready(&mut self) {
-        let _ = rustix::io::read(&self.timer.timerfd, &mut [0; 8]);
-        lock(&self.block).resume();
-    }
-}
-
-/// An alarm in guest time. While that stands still it may ring early, and the disk sets it again.
-struct LimitTimer {
-    clock: Arc<dyn Clock>,
-    timerfd: OwnedFd,
-}
-
-impl LimitTimer {
-    fn new(clock: &Arc<dyn Clock>) -> io::Result<Self> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timerfd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { clock: clock.clone(), timerfd })
-    }
-
-    /// Rings in so many nanoseconds; 0 is never.
-    fn set(&self, nanoseconds: u64) {
-        let value = Timespec {
-            tv_sec: i64::try_from(nanoseconds / 1_000_000_000).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(nanoseconds % 1_000_000_000).unwrap_or(0),
-        };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        // It cannot fail: the descriptor is a timerfd and the time is normalised.
-        let _ = rustix::time::timerfd_settime(&self.timerfd, TimerfdTimerFlags::empty(), &once);
-    }
-}
-
-impl Timer for LimitTimer {
-    fn arm(&self, deadline: u64) {
-        self.set(deadline.saturating_sub(self.clock.now()).max(1));
-    }
-
-    fn disarm(&self) {
-        self.set(0);
     }
 }

@@ -132,8 +132,8 @@ impl Machine {
                 .map(|(index, medium)| Drive::Cdrom(Cdrom::new(Some(medium), &format!("viv-cdrom{index}")))),
         );
         assembly.add_sata(sata)?;
-        assembly.add_entropy()?;
-        let console = assembly.add_console(config.console, config.agent.as_ref())?;
+        assembly.add_entropy(config.entropy_bps)?;
+        let console = assembly.add_console(config.console, &config.consoles, config.agent.as_ref())?;
         let mut handles = Vec::new();
         for (index, (network, far)) in config.networks.iter().zip(networks).enumerate() {
             handles.extend(assembly.add_network(index, network, far)?);
@@ -141,6 +141,7 @@ impl Machine {
         for (index, (share, socket)) in config.shares.iter().zip(shares).enumerate() {
             assembly.add_share(index, share, socket)?;
         }
+        let vsock = config.vsock.as_ref().map(|told| assembly.add_vsock(told)).transpose()?;
         let seat = match typist {
             Some(typist) => {
                 let display = assembly.add_display(vga_bios)?;
@@ -192,6 +193,9 @@ impl Machine {
         // A busy network must not keep disks and timers waiting.
         if !network_sources.is_empty() {
             reactors.push(thread(ThreadKind::Network, "network", network_sources)?);
+        }
+        if let Some(sources) = vsock {
+            reactors.push(thread(ThreadKind::Vsock, "vsock", sources)?);
         }
         Ok(Self {
             name: config.name.clone(),

@@ -3,7 +3,8 @@
 //! # Threads
 //!
 //! Each vCPU has a thread, each virtio disk has one ([`block`]) and each device that another process does the work of
-//! ([`back_end`]), network interfaces share one and all other devices another ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
+//! ([`back_end`]), network interfaces share one, sockets to the host have one ([`vsock`]), and all other devices share another
+//! ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
 //! methods from its own. The threads of vCPUs and devices work only while the [`gate`] is open. The owner closes it,
 //! by which they come to a stop between two instructions and between two events, and waits for what the host still
 //! does for the disks; then memory, vCPUs and devices are the owner's, to save, to restore, to reset.
@@ -33,6 +34,7 @@ mod debugging;
 mod disks;
 mod firmware;
 mod gate;
+mod limits;
 mod network;
 pub(crate) mod notify;
 mod opened;
@@ -44,6 +46,7 @@ mod serial;
 mod timers;
 mod typist;
 mod vcpu;
+mod vsock;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -12,7 +12,7 @@ use super::files::{restore, save, screenshot};
 use super::outgoing::Outgoing;
 use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
-use crate::config::{EngineChoice, Fds, MachineConfig};
+use crate::config::{EngineChoice, Fds, MachineConfig, VsockConfig};
 use crate::debugger::{Debugger, Wish};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
@@ -296,6 +296,7 @@ impl<'a> Server<'a> {
         let inside = Inside {
             kvm: engine.kind() == EngineKind::Kvm,
             network: opened.is_on_network(),
+            connections: config.vsock.map_or(0, |_| VsockConfig::DESCRIPTORS),
             largest_file: opened.largest_file(),
         };
         let jail = self.inmate.take().map(|inmate| inmate.enter(inside));

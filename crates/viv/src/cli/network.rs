@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use viv_vmm::config::{MAX_NETWORK_QUEUES, MIN_MTU, Protocol, Publish};
+
+use crate::rate;
 
 /// One `--net`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,10 @@ pub struct NetArg {
     pub gateways: Vec<IpAddr>,
     /// Name servers that the guest uses.
     pub name_servers: Vec<IpAddr>,
+    /// The most bytes in a second, in each direction.
+    pub bps: Option<NonZeroU64>,
+    /// The most packets in a second, in each direction.
+    pub pps: Option<NonZeroU64>,
 }
 
 /// What a network interface is connected to.
@@ -63,6 +70,8 @@ impl NetArg {
             addresses: Vec::new(),
             gateways: Vec::new(),
             name_servers: Vec::new(),
+            bps: None,
+            pps: None,
         }
     }
 
@@ -79,9 +88,11 @@ impl NetArg {
                 "address" => net.addresses.push(network(value)?),
                 "gateway" => net.gateways.push(address(option, value)?),
                 "dns" => net.name_servers.push(address(option, value)?),
+                "bps" => net.bps = Some(rate::bytes(option, value)?),
+                "pps" => net.pps = Some(rate::count(option, "packets", value)?),
                 _ => {
                     return Err(format!(
-                        "the option '{option}' is not known; 'mac', 'mtu', 'queues', 'address', 'gateway' and 'dns' are"
+                        "the option '{option}' is not known; 'mac', 'mtu', 'queues', 'bps', 'pps', 'address', 'gateway' and 'dns' are"
                     ));
                 }
             }
@@ -90,11 +101,14 @@ impl NetArg {
         match net.kind {
             NetKind::None if text != "none" => Err("there are no options for no interface".to_owned()),
             NetKind::User if set_up || net.queues != 1 => {
-                Err("its addresses are given, and it has one pair of queues; leave out all but mac and mtu"
+                Err("its addresses are given, and it has one pair of queues; leave out all but mac, mtu, bps and pps"
                     .to_owned())
             }
-            NetKind::VhostUser(_) if net.mtu.is_some() || net.queues != 1 => {
-                Err("what it carries is the other process's, and it has one pair of queues; leave out mtu and queues".to_owned())
+            NetKind::VhostUser(_)
+                if net.mtu.is_some() || net.queues != 1 || net.bps.is_some() || net.pps.is_some() =>
+            {
+                Err("what it carries is the other process's, and it has one pair of queues; leave out all but mac and addresses"
+                    .to_owned())
             }
             _ => Ok(net),
         }
@@ -209,6 +223,8 @@ mod tests {
         assert_eq!(NetArg::parse("bridge=br0").expect("a network").kind, NetKind::Bridge("br0".into()));
         let socket = NetKind::VhostUser("/run/net".into());
         assert_eq!(NetArg::parse("vhost-user=/run/net").expect("a network").kind, socket);
+        let limited = NetArg::parse("user,bps=1M,pps=500").expect("a network");
+        assert_eq!((limited.bps, limited.pps), (NonZeroU64::new(1 << 20), NonZeroU64::new(500)));
         assert_eq!(NetArg::parse("none").expect("none").kind, NetKind::None);
         for bad in [
             "",
@@ -234,6 +250,8 @@ mod tests {
             "tap=a,address=10.0.0.2",
             "tap=a,address=10.0.0.2/33",
             "tap=a,gateway=x",
+            "tap=a,bps=0",
+            "tap=a,pps=fast",
             "tap=a,colour=red",
         ] {
             assert!(NetArg::parse(bad).is_err(), "{bad}");

@@ -79,8 +79,11 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         cdroms: Vec::new(),
         networks: Vec::new(),
         shares: Vec::new(),
+        entropy_bps: args.rng_limit.0,
+        vsock: None,
         serial: Some(serial),
         console,
+        consoles: Vec::new(),
         display: false,
         screenshot: None,
         agent: Some(AgentConfig {

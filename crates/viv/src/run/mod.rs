@@ -1,11 +1,13 @@
 //! `viv run`: what is asked for becomes a session.
 
+mod consoles;
 mod direct;
 pub mod firmware;
 mod gdb;
 mod image;
 mod network;
 mod share;
+mod vsock;
 
 use viv_vmm::MachineConfig;
 use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
@@ -58,6 +60,8 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     };
     network::connect(args, &mut plan)?;
     let _servers = share::connect(args, &mut plan)?;
+    let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
+    let _consoles = consoles::open(&args.console, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -75,6 +79,8 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let mut plan = image::plan(args, &handle, kept.as_ref())?;
     network::connect(args, &mut plan)?;
     let _servers = share::connect(args, &mut plan)?;
+    let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
+    let _consoles = consoles::open(&args.console, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     session::run(plan, args.jail.into(), args.stats)
@@ -128,6 +134,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Shares { .. } => "--share",
+            ConfigError::Consoles { .. } => "--console",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",
         };

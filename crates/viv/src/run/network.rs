@@ -34,7 +34,7 @@ pub fn connect(args: &RunArgs, plan: &mut Plan) -> Result<(), Failure> {
         let name = args.keep.as_ref().unwrap_or(&name);
         let mac = arg.mac.unwrap_or_else(|| stable_mac(name, index));
         set_up(&option, arg, mac, &backend, plan)?;
-        plan.config.networks.push(NetworkConfig { mac, mtu: arg.mtu, backend });
+        plan.config.networks.push(NetworkConfig { mac, mtu: arg.mtu, backend, bps: arg.bps, pps: arg.pps });
     }
     Ok(())
 }

@@ -35,4 +35,5 @@ mod share;
 mod smp;
 mod vhost_user;
 mod virtio;
+mod vsock;
 mod xen;

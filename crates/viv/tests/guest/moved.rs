@@ -17,7 +17,13 @@ fn a_connection_that_only_waits_is_reset_after_a_move() {
     let mut guest = Guest::boot_with(|config| {
         let user = UserNetwork { host_access: true, publish: Vec::new() };
         let mac = [2, 0, 0, 0, 0, 7];
-        config.networks.push(NetworkConfig { mac, mtu: None, backend: NetworkBackend::User(user) });
+        config.networks.push(NetworkConfig {
+            mac,
+            mtu: None,
+            bps: None,
+            pps: None,
+            backend: NetworkBackend::User(user),
+        });
     });
     guest.run(SET_UP);
     // Its input never ends, and it sends nothing.

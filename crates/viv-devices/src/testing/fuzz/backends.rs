@@ -10,7 +10,7 @@ use super::heard::Heard;
 use crate::pflash::FlashStore;
 use crate::testing::Random;
 use crate::uart::CharBackend;
-use crate::virtio::{Input, NetBackend, Offloads, PortBackend, Sent, VnetHeader};
+use crate::virtio::{Gone, Input, NetBackend, Offloads, PortBackend, Sent, VnetHeader, VsockStream};
 
 /// A disk, or a chip of flash memory.
 pub(super) struct Memory {
@@ -120,6 +120,37 @@ impl PortBackend for Moody {
 
     fn set_guest_open(&mut self, open: bool) {
         self.heard.bytes(&[open.into()]);
+    }
+}
+
+impl VsockStream for Moody {
+    fn accepted(&mut self, host_port: u32) {
+        self.heard.bytes(&host_port.to_le_bytes());
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<usize, Gone> {
+        match self.below(12) {
+            0 => Err(Gone),
+            // One that lies about how much it took.
+            1 => Ok(usize::MAX),
+            _ => Ok(self.take(data)),
+        }
+    }
+
+    fn read(&mut self, data: &mut [u8]) -> Input {
+        PortBackend::read(self, data)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.below(8) == 0
+    }
+
+    fn end_output(&mut self) {
+        self.heard.bytes(b"output");
+    }
+
+    fn end_input(&mut self) {
+        self.heard.bytes(b"input");
     }
 }
 

@@ -298,6 +298,36 @@ pub(super) fn virtio_mem(random: &mut Random, ops: &mut Vec<Op>) {
     });
 }
 
+/// A guest's address.
+pub(super) const CID: u64 = 3;
+
+/// Packets of a few ports, with bytes behind them, and room for packets.
+pub(super) fn virtio_vsock(random: &mut Random, ops: &mut Vec<Op>) {
+    for _ in 0..random.below(6) {
+        ops.push(Op::Outside(random.next()));
+    }
+    virtio(random, ops, 3, 1, |random| {
+        let addresses = [CID, if random.below(30) == 0 { random.next() } else { 2 }];
+        let ports = [random.below(4), [random.below(4), 1 << 30][random.below(2) as usize]];
+        let length = random.below(3) * random.below(40);
+        let kind = if random.below(30) == 0 { 2 } else { 1 };
+        let op = if random.below(30) == 0 {
+            random.next()
+        } else {
+            [1, 1, 2, 3, 4, 5, 5, 5, 6, 7][random.below(10) as usize]
+        };
+        let words =
+            [length, kind | (op & 0xffff) << 16, random.below(4), 1 << random.below(20), random.below(100)];
+        let mut header: Vec<u8> = addresses.iter().flat_map(|address| address.to_le_bytes()).collect();
+        header.extend(ports.iter().chain(&words).flat_map(|word| (*word as u32).to_le_bytes()));
+        header.resize(header.len() + length as usize, 0x61);
+        header
+    });
+    for _ in 0..random.below(6) {
+        ops.push(Op::Outside(random.next()));
+    }
+}
+
 /// Room for random numbers.
 pub(super) fn virtio_rng(random: &mut Random, ops: &mut Vec<Op>) {
     virtio(random, ops, 1, 0, |_| vec![0; 8]);

@@ -1,5 +1,6 @@
 //! The bus with each function alone, and with all of them.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +22,8 @@ use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::testing_back_end::{Fake, lock};
 use crate::virtio::{
     self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, PortConfig,
-    ResizeOrder, Shared, Throttle, VhostUser, VhostUserKind, VirtioDevice, VirtioPci,
+    ResizeOrder, Shared, Throttle, Throttles, VhostUser, VhostUserKind, VirtioDevice, VirtioPci, Vsock,
+    VsockHost, VsockStream,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -117,8 +119,27 @@ pub(super) const VIRTIO_MEM: Target = Target {
     ..VIRTIO_BLK
 };
 
-pub(super) const VIRTIO_RNG: Target =
-    Target { make: || lone_virtio(Bench::new(), entropy()), idiom: drivers::virtio_rng, ..VIRTIO_BLK };
+pub(super) const VIRTIO_RNG: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let entropy = entropy(&bench);
+        bench.outside = Some(Box::new(Drained(entropy.clone())));
+        lone_virtio(bench, entropy)
+    },
+    idiom: drivers::virtio_rng,
+    ..VIRTIO_BLK
+};
+
+pub(super) const VIRTIO_VSOCK: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let (vsock, asked) = vsock(&mut bench);
+        bench.outside = Some(Box::new(asked));
+        lone_virtio(bench, vsock)
+    },
+    idiom: drivers::virtio_vsock,
+    ..VIRTIO_BLK
+};
 
 pub(super) const VIRTIO_BALLOON: Target = Target {
     make: || {
@@ -224,7 +245,8 @@ fn every_function(placing: Placing) -> Bench {
     add_virtio(&mut bench, &bus, 3, "virtio-blk0", block, pin(3));
     let console = console(&mut bench);
     add_virtio(&mut bench, &bus, 4, "virtio-console0", console, pin(4));
-    add_virtio(&mut bench, &bus, 5, "virtio-rng0", entropy(), pin(5));
+    let entropy = entropy(&bench);
+    add_virtio(&mut bench, &bus, 5, "virtio-rng0", entropy, pin(5));
     add_virtio(&mut bench, &bus, 6, "virtio-balloon0", Shared::<Balloon>::default(), pin(6));
     let net = net(&mut bench, 2);
     add_virtio(&mut bench, &bus, 7, "virtio-net0", net, pin(7));
@@ -284,12 +306,16 @@ fn add_vga(bench: &mut Bench, bus: &PciBus, slot: u8) {
 fn block(bench: &mut Bench) -> Shared<Block> {
     let store = bench.store((0..DISK).map(|at| (at >> 9) as u8).collect());
     let disk: Arc<dyn Disk> = Arc::new(Memory { store, heard: bench.heard.clone(), read_only: false });
-    let limits = Limits { requests: NonZeroU64::new(200), bytes: NonZeroU64::new(1 << 22) };
-    let alarm = Arc::<Alarm>::default();
-    let throttle = Some(Throttle::new(limits, bench.clock.clone(), alarm));
+    let throttle = Some(throttle(bench, 200, 1 << 22));
     let settings =
         BlockSettings { serial: "serial".to_owned(), queues: 2, throttle, ..BlockSettings::default() };
     Arc::new(Mutex::new(Block::new(&disk, Calls::to(&disk), settings)))
+}
+
+/// Limits that programs come up against.
+fn throttle(bench: &Bench, requests: u64, bytes: u64) -> Throttle {
+    let limits = Limits { requests: NonZeroU64::new(requests), bytes: NonZeroU64::new(bytes) };
+    Throttle::new(limits, bench.clock.clone(), Arc::<Alarm>::default())
 }
 
 fn console(bench: &mut Bench) -> Shared<Console> {
@@ -306,16 +332,28 @@ fn net(bench: &mut Bench, pairs: usize) -> Shared<Net> {
         let store = bench.store(vec![index as u8 + 1; 8]);
         Box::new(Moody { store, heard: bench.heard.clone() }) as Box<dyn NetBackend>
     });
-    let config = NetConfig { mac: [2, 0, 0, 0, 0, 1], mtu: Some(1500), backends: backends.collect() };
+    let backends = backends.collect();
+    let throttles =
+        Some(Throttles { receive: throttle(bench, 200, 1 << 18), transmit: throttle(bench, 100, 1 << 16) });
+    let config = NetConfig { mac: [2, 0, 0, 0, 0, 1], mtu: Some(1500), backends, throttles };
     Arc::new(Mutex::new(Net::new(config)))
 }
 
 /// Random numbers that a copy has too.
-fn entropy() -> Shared<Entropy> {
-    Arc::new(Mutex::new(Entropy::with_source(|data| {
+fn entropy(bench: &Bench) -> Shared<Entropy> {
+    let source = |data: &mut [u8]| {
         data.fill(0x5a);
         data.len()
-    })))
+    };
+    Arc::new(Mutex::new(Entropy::with_source(source, Some(throttle(bench, 100, 1 << 14)))))
+}
+
+/// Sockets of many moods, and what is asked of the host.
+fn vsock(bench: &mut Bench) -> (Shared<Vsock>, Sockets) {
+    let moods = Moody { store: bench.store(vec![3; 8]), heard: bench.heard.clone() };
+    let asked = Asked::default();
+    let vsock = Arc::new(Mutex::new(Vsock::new(drivers::CID as u32, Box::new(asked.clone()))));
+    (vsock.clone(), Sockets { vsock, asked, open: Vec::new(), moods })
 }
 
 struct Window(Shared<Console>);
@@ -339,6 +377,7 @@ impl Outside for Cable {
         match what & 7 {
             0 => net.announce(),
             1 => net.set_link(what & 0x100 != 0),
+            2 => net.resume(),
             _ => net.process_pair((what >> 8) as usize % 3),
         }
     }
@@ -390,6 +429,69 @@ impl Outside for Host {
         } else {
             balloon.set_target((what >> 8) as u32);
         }
+    }
+}
+
+struct Drained(Shared<Entropy>);
+
+impl Outside for Drained {
+    fn happen(&mut self, _what: u64) {
+        self.0.lock().unwrap().resume();
+    }
+}
+
+/// What a guest asked of its host.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<VecDeque<u64>>>);
+
+impl VsockHost for Asked {
+    fn connect(&mut self, connection: u64, port: u32) -> bool {
+        let answers = port != 0;
+        if answers {
+            self.0.lock().unwrap().push_back(connection);
+        }
+        answers
+    }
+}
+
+/// Programs of the host at the other ends of sockets.
+struct Sockets {
+    vsock: Shared<Vsock>,
+    asked: Asked,
+    open: Vec<u64>,
+    moods: Moody,
+}
+
+impl Sockets {
+    fn stream(&self) -> Box<dyn VsockStream> {
+        Box::new(Moody { store: self.moods.store.clone(), heard: self.moods.heard.clone() })
+    }
+}
+
+impl Outside for Sockets {
+    fn happen(&mut self, what: u64) {
+        let mut vsock = self.vsock.lock().unwrap();
+        match what & 3 {
+            0 => self.open.extend(vsock.connect(self.stream(), (what >> 8) as u32 % 4)),
+            1 | 2 => {
+                let Some(connection) = self.asked.0.lock().unwrap().pop_front() else { return };
+                vsock.answer(connection, (what & 0x700 != 0).then(|| self.stream()));
+                self.open.push(connection);
+            }
+            _ => {
+                let count = self.open.len().max(1);
+                if let Some(&connection) = self.open.get((what >> 8) as usize % count) {
+                    vsock.process_stream(connection);
+                }
+            }
+        }
+    }
+
+    /// Connections do not move.
+    fn settle(&mut self) {
+        self.vsock.lock().unwrap().lose_connections();
+        self.asked.0.lock().unwrap().clear();
+        self.open.clear();
     }
 }
 

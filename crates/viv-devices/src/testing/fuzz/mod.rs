@@ -87,6 +87,7 @@ targets! {
     virtio_net: functions::VIRTIO_NET,
     virtio_rng: functions::VIRTIO_RNG,
     virtio_vhost_user: functions::VIRTIO_VHOST_USER,
+    virtio_vsock: functions::VIRTIO_VSOCK,
 }
 
 /// Runs programs: some, or for as long as the environment says.

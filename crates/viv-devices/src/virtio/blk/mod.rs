@@ -1,7 +1,7 @@
 //! virtio-blk: a disk (VIRTIO 1.3, 5.2).
 //!
 //! Up to [`Block::MAX_QUEUES`] queues, whose requests run beside each other ([`viv_disk::aio`]): `request.rs` reads what
-//! a chain asks, `running.rs` keeps what is under way, `throttle.rs` says how much of that there may be.
+//! a chain asks, `running.rs` keeps what is under way, a [`Throttle`] says how much of that there may be.
 //!
 //! # Order
 //!
@@ -20,7 +20,6 @@ mod running;
 mod state;
 #[cfg(test)]
 mod tests;
-mod throttle;
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,12 +32,12 @@ use viv_disk::{Disk, SECTOR};
 use super::device::{Kind, QueueResources, QueueState, VirtioDevice};
 use super::queue::{RingError, Virtqueue};
 use super::read_config_bytes;
+use super::throttle::Throttle;
 use crate::{DeviceError, SavedState};
 use regs::feature;
 use request::Reader;
 use running::{Halt, Running};
 use state::{BlockState, NAME};
-pub use throttle::{Limits, Throttle};
 
 /// Bytes of a serial number, as GET_ID answers it.
 pub(super) const SERIAL: usize = 20;

@@ -6,9 +6,9 @@ use viv_disk::aio::{Aio, Completion, DEPTH, Operation, Request, Scatter};
 
 use super::regs::status;
 use super::request::{Asked, Reader, Work};
-use super::throttle::Throttle;
 use crate::virtio::chain::{Buffers, Chain};
 use crate::virtio::queue::{Outcome, RingError};
+use crate::virtio::throttle::Throttle;
 
 /// The way to the disk, and what is under way there.
 pub(super) struct Running {

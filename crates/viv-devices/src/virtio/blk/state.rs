@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::throttle::Paid;
+use crate::virtio::throttle::Paid;
 use crate::{DeviceError, SavedState};
 
 pub(super) const NAME: &str = "virtio-blk";

@@ -9,6 +9,7 @@ use viv_engine::time::ManualClock;
 use super::regs::{self, feature, request, status};
 use super::*;
 use crate::testing::{Alarm, Calls};
+use crate::virtio::Limits;
 use crate::virtio::testing::Driver;
 use crate::virtio::{Shared, feature as ring};
 

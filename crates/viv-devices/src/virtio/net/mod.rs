@@ -10,7 +10,8 @@
 //! What the back end has no room for stays in the guest's ring. While the guest has no buffers the back end is not read;
 //! of a frame that turns out to be longer than all of the guest's buffers one is kept for each pair. The machine calls
 //! [`Net::process_pair`] whenever a back end has become ready to be read or written (an edge-triggered notice will do);
-//! the guest's side comes by the doorbell.
+//! the guest's side comes by the doorbell. What is more than the interface's limits let through waits in the same places
+//! ([`Throttles`]).
 //!
 //! A frame is copied once between ring and back end.
 
@@ -31,6 +32,7 @@ pub use header::VnetHeader;
 use super::device::{Kind, QueueResources, QueueState, VirtioDevice};
 use super::queue::{Outcome, RingError, Virtqueue};
 use super::read_config_bytes;
+use super::throttle::Throttle;
 use crate::{DeviceError, SavedState};
 use filter::Filter;
 use pair::{Pair, Rules};
@@ -47,6 +49,17 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// The host's ends, one for each pair of queues; from 1 to [`Net::MAX_PAIRS`].
     pub backends: Vec<Box<dyn NetBackend>>,
+    /// How much it may be used, if there is a limit.
+    pub throttles: Option<Throttles>,
+}
+
+/// The limits of an interface, all of its queues together: packets and bytes of frames. A large segment that is left to the
+/// other side to cut counts as the packets that it becomes.
+pub struct Throttles {
+    /// Of what goes to the guest.
+    pub receive: Throttle,
+    /// Of what comes from it.
+    pub transmit: Throttle,
 }
 
 /// A virtio network interface.
@@ -64,6 +77,7 @@ pub struct Net {
     features: u64,
     /// What the driver has asked for since by command, as features.
     guest_offloads: Option<u64>,
+    throttles: Option<Throttles>,
     queues: Vec<Option<Virtqueue>>,
 }
 
@@ -82,7 +96,7 @@ impl Net {
     /// An interface whose link is up.
     #[must_use]
     pub fn new(config: NetConfig) -> Self {
-        let NetConfig { mac, mtu, backends } = config;
+        let NetConfig { mac, mtu, backends, throttles } = config;
         let pairs: Vec<_> = backends.into_iter().take(Self::MAX_PAIRS).map(Pair::new).collect();
         let queues = pairs.len().saturating_mul(2).saturating_add(1);
         let mut net = Self {
@@ -95,6 +109,7 @@ impl Net {
             filter: Filter::default(),
             features: 0,
             guest_offloads: None,
+            throttles,
             queues: std::iter::repeat_with(|| None).take(queues).collect(),
         };
         net.set_active(1);
@@ -131,6 +146,13 @@ impl Net {
         self.transmit(index);
         self.receive(index);
         self.follow(index);
+    }
+
+    /// Goes on with what had to wait for the limits.
+    pub fn resume(&mut self) {
+        for index in 0..self.active {
+            self.process_pair(index);
+        }
     }
 
     /// Does what one direction calls for in the other.
@@ -173,10 +195,16 @@ impl Net {
     fn transmit(&mut self, index: usize) {
         let offloads = Offloads::of_host(self.features);
         let (is_up, active) = (self.is_up(), self.active);
+        let mut throttle = self.throttles.as_mut().map(|throttles| &mut throttles.transmit);
         let Some(pair) = self.pairs.get_mut(index).filter(|_| index < active) else { return };
         let queue = index.saturating_mul(2).saturating_add(1);
         let Some(queue) = self.queues.get_mut(queue).and_then(Option::as_mut) else { return };
-        queue.serve(|chain| if is_up { pair.send(chain, offloads) } else { Ok(Outcome::Done(0)) });
+        queue.serve(|chain| {
+            if !is_up {
+                return Ok(Outcome::Done(0));
+            }
+            pair.send(chain, offloads, throttle.as_deref_mut())
+        });
     }
 
     /// From the host to the guest. Without a link they stay with the host.
@@ -188,10 +216,11 @@ impl Net {
             mergeable: self.features & feature::MRG_RXBUF != 0,
         };
         let usable = self.is_up() && index < self.active;
+        let mut throttle = self.throttles.as_mut().map(|throttles| &mut throttles.receive);
         let Some(pair) = self.pairs.get_mut(index).filter(|_| usable) else { return };
         let queue = index.saturating_mul(2);
         let Some(queue) = self.queues.get_mut(queue).and_then(Option::as_mut) else { return };
-        queue.fill(|gather| pair.receive(gather, &rules));
+        queue.fill(|gather| pair.receive(gather, &rules, throttle.as_deref_mut()));
     }
 
     fn receive_control(&mut self) {

@@ -7,6 +7,7 @@ use super::{MAX_FRAME, NetBackend, Offloads, Sent, VnetHeader};
 use crate::virtio::chain::Chain;
 use crate::virtio::gather::{Filled, Gather};
 use crate::virtio::queue::{Outcome, RingError};
+use crate::virtio::throttle::Throttle;
 
 /// The shortest frame: Ethernet's header.
 const MIN_FRAME: usize = 14;
@@ -99,7 +100,15 @@ impl Pair {
 
     /// Gives one frame of the guest's to the back end. What is no frame, or asks for what was not negotiated
     /// (`offloads`), is dropped.
-    pub(super) fn send(&mut self, chain: &mut Chain, offloads: Offloads) -> Result<Outcome, RingError> {
+    pub(super) fn send(
+        &mut self,
+        chain: &mut Chain,
+        offloads: Offloads,
+        throttle: Option<&mut Throttle>,
+    ) -> Result<Outcome, RingError> {
+        if throttle.as_ref().is_some_and(|throttle| !throttle.is_open()) {
+            return Ok(Outcome::Later);
+        }
         let mut header = [0; VnetHeader::LENGTH];
         let is_whole = chain.readable.read(&mut header)? == header.len();
         // What a driver sends nobody has verified (5.1.6.2.1).
@@ -116,6 +125,9 @@ impl Pair {
         let sent = self.backend.send(&header, frame);
         self.calls_for.receiving |= sent == Sent::Answered;
         self.stalled = sent == Sent::Full;
+        if !self.stalled {
+            charge(throttle, header, length);
+        }
         Ok(if self.stalled { Outcome::Later } else { Outcome::Done(0) })
     }
 
@@ -124,7 +136,11 @@ impl Pair {
         &mut self,
         gather: &mut Gather<'_>,
         rules: &Rules<'_>,
+        throttle: Option<&mut Throttle>,
     ) -> Result<Filled, RingError> {
+        if throttle.as_ref().is_some_and(|throttle| !throttle.is_open()) {
+            return Ok(Filled::Later);
+        }
         let waiting = self.waiting.take();
         let (header, frame) = match &waiting {
             Some(Waiting { header, frame }) => (*header, frame.as_slice()),
@@ -145,8 +161,21 @@ impl Pair {
         let filled = write(gather, told, frame, rules.mergeable)?;
         if filled == Filled::NoRoom {
             self.waiting = Some(Waiting { header, frame: frame.to_vec() });
+        } else if filled == Filled::Done {
+            charge(throttle, header, frame.len());
         }
         Ok(filled)
+    }
+}
+
+/// Notes that a frame has passed.
+pub(super) fn charge(throttle: Option<&mut Throttle>, header: VnetHeader, length: usize) {
+    if let Some(throttle) = throttle {
+        let segments = match (header.gso_type, header.gso_size) {
+            (VnetHeader::GSO_NONE, _) | (_, 0) => 1,
+            (_, size) => length.div_ceil(size.into()),
+        };
+        throttle.charge(segments as u64, length as u64);
     }
 }
 

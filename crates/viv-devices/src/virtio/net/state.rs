@@ -6,14 +6,23 @@ use super::filter::{Filter, MacAddress};
 use super::pair::Waiting;
 use super::regs::status;
 use super::{MAX_FRAME, Net};
+use crate::virtio::throttle::Paid;
 use crate::{DeviceError, SavedState};
 
 const NAME: &str = "virtio-net";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What an interface has besides its queues.
 #[derive(Serialize, Deserialize)]
 struct NetState {
+    registers: NetStateV1,
+    /// How much of its limits is used up, of what goes to the guest and of what comes from it.
+    paid: [Paid; 2],
+}
+
+/// Version 1, of interfaces without limits.
+#[derive(Serialize, Deserialize)]
+struct NetStateV1 {
     mac: MacAddress,
     status: u16,
     mtu: Option<u16>,
@@ -26,7 +35,7 @@ struct NetState {
 
 impl Net {
     pub(super) fn save_state(&self) -> Result<SavedState, DeviceError> {
-        let state = NetState {
+        let registers = NetStateV1 {
             mac: self.mac,
             status: self.status,
             mtu: self.mtu,
@@ -35,11 +44,15 @@ impl Net {
             filter: self.filter.clone(),
             waiting: self.pairs.iter().map(|pair| pair.waiting().cloned()).collect(),
         };
-        SavedState::encode(NAME, VERSION, &state)
+        let paid = self.throttles.as_ref().map(|both| [both.receive.paid(), both.transmit.paid()]);
+        SavedState::encode(NAME, VERSION, &NetState { registers, paid: paid.unwrap_or_default() })
     }
 
     pub(super) fn restore_state(&mut self, state: &SavedState) -> Result<(), DeviceError> {
-        let state: NetState = state.decode(VERSION)?;
+        let NetState { registers: state, paid } = match state.version {
+            1 => NetState { registers: state.decode(1)?, paid: Default::default() },
+            _ => state.decode(VERSION)?,
+        };
         let invalid = |reason| Err(DeviceError::Invalid { name: NAME.to_owned(), reason });
         if state.waiting.len() != self.pairs.len() {
             let (had, has) = (state.waiting.len(), self.pairs.len());
@@ -61,6 +74,11 @@ impl Net {
         self.status = state.status;
         self.guest_offloads = state.guest_offloads;
         self.filter = state.filter;
+        if let Some(throttles) = &mut self.throttles {
+            let [receive, transmit] = paid;
+            throttles.receive.set_paid(receive);
+            throttles.transmit.set_paid(transmit);
+        }
         self.set_active(usize::from(state.active));
         for (pair, waiting) in self.pairs.iter_mut().zip(state.waiting) {
             pair.set_waiting(waiting);

@@ -1,10 +1,15 @@
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use viv_engine::Clock;
+use viv_engine::time::ManualClock;
 
 use super::regs::{ack, class, feature, mac, rx, status};
 use super::*;
+use crate::testing::Alarm;
 use crate::virtio::testing::{Driver, RING_FEATURES};
-use crate::virtio::{Shared, feature as ring};
+use crate::virtio::{Limits, Shared, feature as ring};
 
 const MAC: MacAddress = [2, 0, 0, 0, 0, 1];
 const HEADER: u32 = VnetHeader::LENGTH as u32;
@@ -76,7 +81,7 @@ struct Bench {
 
 fn net(hosts: &[Fake], mtu: Option<u16>) -> Shared<Net> {
     let backends = hosts.iter().map(|host| Box::new(host.clone()) as Box<dyn NetBackend>).collect();
-    Arc::new(Mutex::new(Net::new(NetConfig { mac: MAC, mtu, backends })))
+    Arc::new(Mutex::new(Net::new(NetConfig { mac: MAC, mtu, backends, throttles: None })))
 }
 
 /// A frame of `length` bytes to `to`.
@@ -437,4 +442,77 @@ fn a_saved_interface_fits_only_one_like_it() {
     bench.offer(2, 100);
     bench.driver.kick(2);
     assert_eq!(bench.driver.used(2).len(), 1);
+}
+
+#[test]
+fn frames_beyond_the_limits_wait_where_they_are() {
+    let (clock, alarm) = (Arc::<ManualClock>::default(), Arc::<Alarm>::default());
+    let make = |host: &Fake| {
+        let throttle = |requests: u64, bytes: u64| {
+            let limits = Limits { requests: NonZeroU64::new(requests), bytes: NonZeroU64::new(bytes) };
+            Throttle::new(limits, clock.clone(), alarm.clone())
+        };
+        let throttles = Some(Throttles { receive: throttle(10, 0), transmit: throttle(0, 1000) });
+        let backends: Vec<Box<dyn NetBackend>> = vec![Box::new(host.clone())];
+        Arc::new(Mutex::new(Net::new(NetConfig { mac: MAC, mtu: None, backends, throttles })))
+    };
+    let host = Fake::default();
+    let net = make(&host);
+    let mut driver = Driver::new(net.clone());
+    driver.start(RING_FEATURES | feature::HOST_TSO4 | feature::CSUM);
+    let frame = |length: usize| [&MAC[..], &vec![0; length - 6]].concat();
+    // Bytes of the guest's: a second's worth, and the one that has begun.
+    for _ in 0..20 {
+        let address = driver.data(&[&[0; 12][..], &frame(100)].concat());
+        driver.add(1, &[(address, HEADER + 100, false)]);
+    }
+    driver.kick(1);
+    assert_eq!((driver.used(1).len(), host.state().sent.len()), (11, 11));
+    clock.advance(500_000_000);
+    net.lock().unwrap().resume();
+    assert_eq!(driver.used(1).len(), 5);
+    // Packets for the guest: large ones are those that they become.
+    for _ in 0..20 {
+        host.push(VnetHeader::default(), frame(60));
+        let address = driver.buffer(2000);
+        driver.add(0, &[(address, 2000, true)]);
+    }
+    net.lock().unwrap().process_pair(0);
+    driver.kick(0);
+    assert_eq!((driver.used(0).len(), host.state().to_receive.len()), (11, 9));
+    assert!(alarm.deadline().is_some());
+    // A copy has as little left.
+    let other = make(&host);
+    let mut driver = driver.move_to(other.clone());
+    driver.worker.process();
+    assert_eq!((driver.used(0).len(), driver.used(1).len()), (0, 0));
+    clock.advance(5_000_000_000);
+    other.lock().unwrap().resume();
+    assert_eq!((driver.used(0).len(), driver.used(1).len()), (9, 4));
+    assert_eq!(host.state().sent.len(), 20);
+
+    // One large segment is many packets.
+    let segments = VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        gso_type: VnetHeader::GSO_TCPV4,
+        gso_size: 100,
+        ..VnetHeader::default()
+    };
+    let mut throttle =
+        Throttle::new(Limits { requests: NonZeroU64::new(10), bytes: None }, clock.clone(), alarm.clone());
+    pair::charge(Some(&mut throttle), segments, 3000);
+    assert!(!throttle.is_open());
+    assert_eq!(alarm.deadline(), Some(clock.now() + 2_000_000_000));
+}
+
+#[test]
+fn a_state_of_before_there_were_limits_is_understood() {
+    let (one, other) = (net(&[Fake::default()], None), net(&[Fake::default()], None));
+    let saved = one.lock().unwrap().save().unwrap();
+    // What is new is at the end: two limits for each direction, none of them used.
+    let (data, paid) = saved.data.split_at(saved.data.len() - 4);
+    assert_eq!(paid, [0; 4]);
+    let old = SavedState { version: 1, data: data.to_vec(), ..saved.clone() };
+    other.lock().unwrap().restore(&old).unwrap();
+    assert_eq!(other.lock().unwrap().save().unwrap(), saved);
 }

@@ -6,11 +6,13 @@ pub(super) mod user;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use viv_devices::SharedDevice;
-use viv_devices::virtio::{Net, NetBackend, NetConfig};
+use viv_devices::virtio::{Limits, MacAddress, Net, NetBackend, NetConfig, Throttles};
+use viv_engine::Clock;
 use viv_tap::Tap;
 use viv_usernet::UserNet;
 
 use super::back_end::BackEndSocket;
+use super::limits::{self, LimitTimer};
 use super::reactor::Source;
 use crate::config::{Fds, NetworkBackend, NetworkConfig};
 use crate::error::MachineError;
@@ -52,15 +54,46 @@ pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineErro
 /// An interface that leads somewhere.
 pub(crate) struct Connected {
     pub(crate) network: NetworkHandle,
-    /// What its far end wants to be told of.
+    /// What its far end and its limits want to be told of.
     pub(crate) sources: Vec<Box<dyn Source>>,
     /// What of its far end is reset and saved with the machine.
     pub(crate) device: Option<SharedDevice>,
 }
 
-fn make(config: &NetworkConfig, backends: Vec<Box<dyn NetBackend>>) -> NetworkHandle {
-    let net = Net::new(NetConfig { mac: config.mac, mtu: config.mtu, backends });
-    NetworkHandle(Arc::new(Mutex::new(net)))
+/// Makes an interface, within its limits.
+pub(crate) struct Maker {
+    mac: MacAddress,
+    mtu: Option<u16>,
+    limits: Limits,
+    /// What goes to the guest may have to wait longer than what comes from it, so each has a timer.
+    timers: [Option<Arc<LimitTimer>>; 2],
+}
+
+impl Maker {
+    pub(crate) fn new(config: &NetworkConfig, clock: &Arc<dyn Clock>) -> Result<Self, MachineError> {
+        let NetworkConfig { mac, mtu, pps, bps, .. } = *config;
+        let limits = Limits { requests: pps, bytes: bps };
+        let timers = [limits::timer(limits, clock)?, limits::timer(limits, clock)?];
+        Ok(Self { mac, mtu, limits, timers })
+    }
+
+    fn make(self, backends: Vec<Box<dyn NetBackend>>) -> (NetworkHandle, Vec<Box<dyn Source>>) {
+        let Self { mac, mtu, limits, timers } = self;
+        let throttles = match &timers {
+            [Some(receive), Some(transmit)] => {
+                Some(Throttles { receive: receive.throttle(limits), transmit: transmit.throttle(limits) })
+            }
+            _ => None,
+        };
+        let net = Net::new(NetConfig { mac, mtu, backends, throttles });
+        let network = NetworkHandle(Arc::new(Mutex::new(net)));
+        let resume = |timer: Arc<LimitTimer>| {
+            let device = network.device();
+            timer.source(move || lock(&device).resume())
+        };
+        let sources = timers.into_iter().flatten().map(resume).collect();
+        (network, sources)
+    }
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,8 +8,8 @@ use rustix::event::epoll;
 use viv_devices::virtio::{MAX_FRAME, Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_tap::{HEADER, Tap};
 
-use super::{Connected, Source, lock, make};
-use crate::config::{FdSlot, Fds, NetworkConfig};
+use super::{Connected, Maker, Source, lock};
+use crate::config::{FdSlot, Fds};
 use crate::error::MachineError;
 
 /// Takes over the queues of a tap interface.
@@ -22,15 +22,15 @@ pub(super) fn open(queues: &[FdSlot], fds: &Fds) -> Result<Vec<Arc<Tap>>, Machin
 }
 
 /// Makes an interface with a pair of queues for each of a tap interface's queues.
-pub(crate) fn connect(config: &NetworkConfig, taps: Vec<Arc<Tap>>) -> Connected {
+pub(crate) fn connect(maker: Maker, taps: Vec<Arc<Tap>>) -> Connected {
     let several = taps.len() > 1;
     let backend = |tap: &Arc<Tap>| -> Box<dyn NetBackend> {
         Box::new(TapBackend { tap: Arc::clone(tap), several, attached: true })
     };
-    let network = make(config, taps.iter().map(backend).collect());
+    let (network, mut sources) = maker.make(taps.iter().map(backend).collect());
     let source =
         |(pair, tap)| -> Box<dyn Source> { Box::new(TapSource { device: network.device(), pair, tap }) };
-    let sources = taps.into_iter().enumerate().map(source).collect();
+    sources.extend(taps.into_iter().enumerate().map(source));
     Connected { network, sources, device: None }
 }
 

@@ -7,18 +7,17 @@ use viv_devices::virtio::{Net, NetBackend, Offloads, Sent, VnetHeader};
 use viv_devices::{Device, DeviceError, SavedState};
 use viv_usernet::{Checksum, GuestOffloads, Offload, Segment, SegmentKind, UserNet};
 
-use super::{Connected, Source, lock, make};
-use crate::config::NetworkConfig;
+use super::{Connected, Maker, Source, lock};
 use crate::error::MachineError;
 
 /// Makes interface `index`, with a router behind it.
-pub(crate) fn connect(index: usize, config: &NetworkConfig, net: UserNet) -> Result<Connected, MachineError> {
+pub(crate) fn connect(maker: Maker, index: usize, net: UserNet) -> Result<Connected, MachineError> {
     let fd = net.fd().try_clone_to_owned().map_err(MachineError::host("use the user-mode network"))?;
     let net = Arc::new(Mutex::new(net));
-    let network = make(config, vec![Box::new(UserBackend(Arc::clone(&net)))]);
+    let (network, mut sources) = maker.make(vec![Box::new(UserBackend(Arc::clone(&net)))]);
     let router = RouterDevice { name: format!("router{index}"), net: Arc::clone(&net) };
-    let source = UserSource { fd, net, device: network.device() };
-    Ok(Connected { network, sources: vec![Box::new(source)], device: Some(Arc::new(Mutex::new(router))) })
+    sources.push(Box::new(UserSource { fd, net, device: network.device() }));
+    Ok(Connected { network, sources, device: Some(Arc::new(Mutex::new(router))) })
 }
 
 /// The router, as the machine sees it that is reset and saved.

@@ -1,4 +1,5 @@
-//! How much of a disk a guest may use: so many requests and so many bytes a second, with bursts of a second's worth.
+//! How much of a device a guest may use: so many requests and so many bytes a second, with bursts of a second's worth.
+//! What has to wait stays where it is, as in the guest's ring; nothing is lost.
 //!
 //! For each limit it is known until when the work that was let through is paid for. Work is let through while that is
 //! not in the future, and moves it on by its cost; an idle time counts for a second at most.
@@ -11,16 +12,16 @@ use viv_engine::{Clock, Timer};
 /// A second, in nanoseconds: what can be saved up.
 const BURST: u64 = 1_000_000_000;
 
-/// How much a disk may do in a second of guest time.
+/// How much a device may do in a second of guest time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests that read or change it.
+    /// Requests, or packets.
     pub requests: Option<NonZeroU64>,
-    /// Bytes read and written.
+    /// Bytes.
     pub bytes: Option<NonZeroU64>,
 }
 
-/// The keeper of a disk's [`Limits`].
+/// The keeper of [`Limits`].
 pub struct Throttle {
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -32,8 +33,8 @@ pub struct Throttle {
 pub(super) type Paid = [u64; 2];
 
 impl Throttle {
-    /// One that has a whole burst to give. When work had to wait, `timer` is set for the time at which
-    /// [`Block::resume`](super::Block::resume) is to be called.
+    /// One that has a whole burst to give. When work had to wait, `timer` is set for the time at which the device's
+    /// `resume` is to be called, as [`Block::resume`](super::Block::resume).
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>, timer: Arc<dyn Timer>) -> Self {
         Self { limits, clock, timer, paid: Paid::default() }
@@ -41,21 +42,39 @@ impl Throttle {
 
     /// Lets a request through that moves so many bytes, or has the timer set for when to ask again.
     pub(super) fn admit(&mut self, bytes: u64) -> bool {
-        let now = self.clock.now().saturating_add(BURST);
-        let limits = [(self.limits.requests, 1), (self.limits.bytes, bytes)];
-        let mut later = self.paid;
-        for (paid, (limit, cost)) in later.iter_mut().zip(limits) {
+        let open = self.is_open();
+        if open {
+            self.charge(1, bytes);
+        }
+        open
+    }
+
+    /// Whether something may pass, whatever it costs; if not the timer is set for when to ask again.
+    pub(super) fn is_open(&self) -> bool {
+        let now = self.now();
+        let limits = [self.limits.requests, self.limits.bytes];
+        let due = self.paid.iter().zip(limits).find(|(paid, limit)| limit.is_some() && **paid > now);
+        if let Some((paid, _)) = due {
+            self.timer.arm(paid.saturating_sub(BURST));
+        }
+        due.is_none()
+    }
+
+    /// Notes what has passed.
+    pub(super) fn charge(&mut self, requests: u64, bytes: u64) {
+        let now = self.now();
+        let limits = [(self.limits.requests, requests), (self.limits.bytes, bytes)];
+        for (paid, (limit, cost)) in self.paid.iter_mut().zip(limits) {
             let Some(limit) = limit else { continue };
-            if *paid > now {
-                self.timer.arm(paid.saturating_sub(BURST));
-                return false;
-            }
             let cost = u128::from(cost).saturating_mul(u128::from(BURST)).div_ceil(u128::from(limit.get()));
             let since = (*paid).max(now.saturating_sub(BURST));
             *paid = since.saturating_add(u64::try_from(cost).unwrap_or(u64::MAX));
         }
-        self.paid = later;
-        true
+    }
+
+    /// The time, on the scale of [`Paid`].
+    fn now(&self) -> u64 {
+        self.clock.now().saturating_add(BURST)
     }
 
     pub(super) fn paid(&self) -> Paid {
