@@ -28,7 +28,7 @@ fn a_connection_that_only_waits_is_reset_after_a_move() {
     guest.run(SET_UP);
     // Its input never ends, and it sends nothing.
     guest.run(&format!(
-        "mkfifo /tmp/input; (nc 10.0.2.2 {port} <>/tmp/input >/tmp/output; touch /tmp/over) 2>/dev/null &"
+        "mkfifo /tmp/input; ( (nc 10.0.2.2 {port} <>/tmp/input >/tmp/output; touch /tmp/over) & )"
     ));
     let (_stream, _) = listener.accept().expect("a guest");
     guest.until_it_finds("[ ! -e /tmp/over ]");
@@ -37,6 +37,6 @@ fn a_connection_that_only_waits_is_reset_after_a_move() {
     let mut guest = guest.move_by(&directory.path().join("snapshot"));
     guest.until_it_finds("[ -e /tmp/over ]");
     // And it can have new ones.
-    guest.run(&format!("nc 10.0.2.2 {port} <>/tmp/input >/tmp/output &"));
+    guest.run(&format!("(nc 10.0.2.2 {port} <>/tmp/input >/tmp/output &)"));
     listener.accept().expect("the guest again");
 }
