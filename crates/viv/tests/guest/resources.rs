@@ -117,11 +117,12 @@ impl Guest {
     }
 
     fn reply_to(&mut self, sent: u64) -> Result<Reply, String> {
+        let mut events = Vec::new();
         loop {
             match self.process.next_message().expect("a message") {
                 Some(Message::Reply { id, result }) if id == sent => return result,
-                Some(_) => {}
-                None => panic!("the VM process is gone"),
+                Some(message) => events.push(message),
+                None => panic!("the VM process is gone: {events:?}"),
             }
         }
     }
@@ -336,14 +337,21 @@ fn processors_come_and_go() {
 }
 
 impl Guest {
+    /// Ends it, and waits until its process has let go of the disks.
+    pub fn stop(mut self) -> (Machine, MachineConfig) {
+        self.ask(Request::Stop);
+        let Self { process, machine, config, .. } = self;
+        process.wait().expect("its end");
+        (machine, config)
+    }
+
     /// Saves it, and goes on with it in another process.
     pub fn move_by(mut self, path: &Path) -> Self {
         self.ask(Request::Pause);
         let file = std::fs::File::create_new(path).expect("a file");
         let sent = self.process.controller().send_with_file(Request::Save, file).expect("sent");
         self.reply_to(sent).expect("saved");
-        self.ask(Request::Stop);
-        let Self { machine, config, .. } = self;
+        let (machine, config) = self.stop();
         let mut guest = Self::make(machine, config);
         let file = std::fs::File::open(path).expect("the file");
         let sent = guest.process.controller().send_with_file(Request::Restore, file).expect("sent");
