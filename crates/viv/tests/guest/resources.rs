@@ -122,11 +122,12 @@ impl Guest {
     }
 
     fn reply_to(&mut self, sent: u64) -> Result<Reply, String> {
+        let mut events = Vec::new();
         loop {
             match self.process.next_message().expect("a message") {
                 Some(Message::Reply { id, result }) if id == sent => return result,
-                Some(_) => {}
-                None => panic!("the VM process is gone"),
+                Some(message) => events.push(message),
+                None => panic!("the VM process is gone: {events:?}"),
             }
         }
     }
@@ -353,12 +354,19 @@ impl Guest {
         self.reply_to(sent)
     }
 
+    /// Ends it, and waits until its process has let go of the disks.
+    pub fn stop(mut self) -> (Machine, MachineConfig) {
+        self.ask(Request::Stop);
+        let Self { process, machine, config, .. } = self;
+        process.wait().expect("its end");
+        (machine, config)
+    }
+
     /// Saves it, and goes on with it in another process.
     pub fn move_by(mut self, path: &Path) -> Self {
         self.ask(Request::Pause);
         self.save(path).expect("saved");
-        self.ask(Request::Stop);
-        let Self { machine, config, .. } = self;
+        let (machine, config) = self.stop();
         let mut guest = Self::make(machine, config);
         let file = std::fs::File::open(path).expect("the file");
         let sent = guest.process.controller().send_with_file(Request::Restore, file).expect("sent");

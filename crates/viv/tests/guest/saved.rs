@@ -35,7 +35,7 @@ until [ -e /dev/stop ]; do
         dd of=$disk bs=64k seek=$(place $slot) oflag=direct iflag=fullblock conv=notrunc$sync status=none &&
         echo $round >$kept/$slot || echo "round $round of $name" >>/dev/wrong
     other=$((RANDOM % 64)); [ -e $kept/$other ] && check $other
-    echo $round >/dev/rounds-$name
+    echo $round >/dev/new-$name; mv /dev/new-$name /dev/rounds-$name
 done
 for file in $kept/*; do check ${file##*/}; done
 sync $disk
@@ -98,7 +98,7 @@ fn disks_at_work_are_saved_and_restored() {
         guest.until_it_finds(&format!("[ -e /dev/verified-{worker} ]"));
     }
     assert_eq!(guest.run("cat /dev/wrong || true"), "");
-    drop(guest);
+    guest.stop();
     let check = |path: &Path| {
         let mut viv = Command::new(env!("CARGO_BIN_EXE_viv"));
         let output = viv.args(["disk", "check"]).arg(path).output().expect("viv");
