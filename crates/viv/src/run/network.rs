@@ -112,7 +112,7 @@ fn set_up(
     match (&mut plan.config.agent, backend) {
         (Some(agent), NetworkBackend::User(user)) => agent.interfaces.push(user.interface(mac)),
         (Some(agent), NetworkBackend::Tap { .. } | NetworkBackend::VhostUser { .. }) => {
-            agent.interfaces.push(asked)
+            agent.interfaces.push(asked);
         }
         (None, _) if asked == (Interface { mac, ..Interface::default() }) => {}
         (None, _) => {
