@@ -78,8 +78,22 @@ pub struct MachineConfig {
     pub debug_log: Option<FdSlot>,
     /// Whether the guest can end the machine with a status, by port 0xf4.
     pub exit_port: bool,
+    /// What happens when the guest does not reset its watchdog in time. `None`: it has none.
+    pub watchdog: Option<WatchdogAction>,
     /// A listening stream socket to which debuggers attach. The guest waits for the first before its first instruction.
     pub gdb: Option<FdSlot>,
+}
+
+/// What happens when a guest does not reset its watchdog in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchdogAction {
+    /// The machine is reset; with [`MachineConfig::no_reboot`] it ends.
+    Reset,
+    /// It ends.
+    PowerOff,
+    /// It stands still until it is told to go on.
+    Pause,
 }
 
 /// Which engine is asked for.
@@ -588,6 +602,7 @@ pub(crate) mod tests {
             no_reboot: false,
             debug_log: None,
             exit_port: false,
+            watchdog: None,
             gdb: None,
         }
     }

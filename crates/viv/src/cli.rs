@@ -85,7 +85,8 @@ The terminal is restored on every way out.
 Exit status:
   with IMAGE      that of the command; 126 if it cannot be executed, 127 if it is not found
   with --kernel or --firmware   0 when the guest powers off or, with --no-reboot, resets
-  125             viv itself failed; one line on standard error says why
+  125             viv itself failed, the guest's kernel panicked, or its watchdog expired; one line on standard
+                  error says which and why
   128 + N         stopped by signal N before the guest reported a status
 
 Examples:
@@ -175,6 +176,10 @@ Of the host it is the loopback's port unless an address is given."
 A number is a TCP port of localhost, 0 any that is free; all else is the path of a Unix socket. The command to attach \
 with is printed on standard error.")]
     pub gdb: Option<GdbArg>,
+
+    /// Give the guest a watchdog, and do this when it does not reset it in time
+    #[arg(long, value_enum, value_name = "ACTION", default_value_t = WatchdogArg::None)]
+    pub watchdog: WatchdogArg,
 
     /// Whether the VM process is confined; off is for debugging viv itself
     #[arg(long, value_enum, value_name = "on|off", default_value_t = JailArg::On, hide_possible_values = true)]
@@ -367,6 +372,19 @@ impl CpusArg {
         }
         Ok(Self { count, most })
     }
+}
+
+/// `--watchdog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WatchdogArg {
+    /// No watchdog
+    None,
+    /// Reset the guest; end with IMAGE or --no-reboot
+    Reset,
+    /// End
+    Poweroff,
+    /// Let it stand still
+    Pause,
 }
 
 /// `--engine`.

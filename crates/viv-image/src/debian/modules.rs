@@ -9,9 +9,11 @@ use crate::files;
 /// Drivers of the devices that a light guest has, and its file system. What is built into the kernel is no
 /// module and is left out.
 const NEEDED: [&str; 5] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "ext4"];
-/// Good to have: the processor's instruction for ext4's checksums; what gives memory back to the host and takes more; and
-/// network interfaces, without which the guest asks its root file system for their driver.
-const HELPFUL: [&str; 4] = ["crc32c_intel", "virtio_balloon", "virtio_mem", "virtio_net"];
+/// Good to have: the processor's instruction for ext4's checksums; what gives memory back to the host and takes more;
+/// network interfaces, without which the guest asks its root file system for their driver; what tells the host of a panic;
+/// and the watchdog.
+const HELPFUL: [&str; 6] =
+    ["crc32c_intel", "virtio_balloon", "virtio_mem", "virtio_net", "pvpanic_mmio", "wdat_wdt"];
 
 /// Why the modules cannot be had.
 #[derive(Debug, thiserror::Error)]

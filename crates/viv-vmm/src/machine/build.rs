@@ -16,6 +16,7 @@ use viv_jail::ThreadKind;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
+use super::acpi::Described;
 use super::assembly::{Assembly, Surroundings, ram_end};
 use super::block;
 use super::boot::BootSource;
@@ -99,6 +100,10 @@ impl Machine {
             fds,
         )?;
         let power = assembly.add_chipset(profile)?;
+        let generation = assembly.add_hosted()?;
+        if config.watchdog.is_some() {
+            assembly.add_watchdog()?;
+        }
         let processors = assembly.add_processors(config.vcpus, config.max_vcpus)?;
         let typist = if config.display {
             Some(assembly.add_keyboard()?)
@@ -144,8 +149,15 @@ impl Machine {
         };
         let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
         let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
+        let described = Described {
+            profile,
+            processors: processors.clone(),
+            memory: layout,
+            display: config.display,
+            watchdog: config.watchdog.is_some(),
+        };
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, variables, &processors, layout.as_ref(), config.display)?;
+            assembly.add_firmware(firmware, told, variables, &described)?;
         }
         let Assembly { board, sources, disks: disk_threads, network_sources, streams, drained, .. } =
             assembly;
@@ -178,7 +190,6 @@ impl Machine {
             memory,
             ram,
             memory_bytes: config.memory_bytes,
-            layout,
             cpuid,
             engine: engine.kind(),
             engine_reason: engine_reason.to_owned(),
@@ -195,10 +206,11 @@ impl Machine {
             disks,
             networks,
             boot,
-            profile,
+            described,
             streams,
             drained,
             power,
+            generation,
             console,
             balloon,
             pluggable,

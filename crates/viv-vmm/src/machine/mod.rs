@@ -51,8 +51,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use viv_arch::{CpuidTable, VcpuState};
-use viv_boot::acpi::MemoryLayout;
 use viv_devices::acpi_pm::AcpiPm;
+use viv_devices::generation_id::GenerationId;
 use viv_devices::virtio::{Balloon, Block, Memory};
 use viv_engine::time::HostClock;
 use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
@@ -60,6 +60,7 @@ use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 pub use self::core::Notice;
 pub(crate) use self::opened::Opened;
 
+use self::acpi::Described;
 use self::board::Board;
 use self::boot::BootSource;
 use self::console::ConsoleHandle;
@@ -72,7 +73,7 @@ use self::seat::Seat;
 use self::timers::Timers;
 pub(crate) use self::vcpu::VcpuHandle;
 use self::vcpu::VcpuThread;
-use crate::config::{Profile, WindowSize};
+use crate::config::WindowSize;
 use crate::error::MachineError;
 use crate::protocol::{Figures, MachineState, Status};
 use crate::snapshot::PageSet;
@@ -87,8 +88,6 @@ pub struct Machine {
     ram: GuestMemory,
     /// How much that is.
     memory_bytes: u64,
-    /// Where memory is, if more can be plugged in.
-    layout: Option<MemoryLayout>,
     cpuid: CpuidTable,
     engine: EngineKind,
     engine_reason: String,
@@ -109,10 +108,12 @@ pub struct Machine {
     disks: Vec<Arc<Mutex<Block>>>,
     networks: Vec<NetworkHandle>,
     boot: BootSource,
-    profile: Profile,
+    /// What its firmware tables tell.
+    described: Described,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
+    generation: Arc<Mutex<GenerationId>>,
     console: Option<ConsoleHandle>,
     balloon: Option<Arc<Mutex<Balloon>>>,
     /// Memory that comes and goes.
@@ -181,6 +182,14 @@ impl Machine {
             self.run();
         }
         Ok(())
+    }
+
+    /// Makes it stand still that waits for what becomes of a notice.
+    pub(crate) fn pause_on_notice(&mut self) {
+        if self.state == MachineState::Running {
+            self.halt();
+        }
+        self.core.gate.release();
     }
 
     /// Switches it off, for good.
@@ -281,13 +290,7 @@ impl Machine {
 
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
-        let acpi = acpi::parameters(
-            self.profile,
-            &self.processors,
-            self.layout.as_ref(),
-            self.board.pci(),
-            self.seat.is_some(),
-        );
+        let acpi = acpi::parameters(&self.described, self.board.pci());
         let first = self.boot.load(&self.ram, acpi)?;
         self.parked = parked(first.msrs.clone());
         for (index, vcpu) in self.vcpus.iter().enumerate() {

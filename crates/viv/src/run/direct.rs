@@ -74,6 +74,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         no_reboot: args.no_reboot,
         debug_log,
         exit_port: args.exit_port,
+        watchdog: args.watchdog.into(),
         gdb: None,
     };
     let outputs = vec![(output, Sink::Stdout)];

@@ -91,6 +91,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         no_reboot: true,
         debug_log: None,
         exit_port: false,
+        watchdog: args.watchdog.into(),
         gdb: None,
     };
     Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })

@@ -7,11 +7,11 @@ mod image;
 mod network;
 
 use viv_vmm::MachineConfig;
-use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
+use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY, WatchdogAction};
 use viv_vmm::engine::{check_options, choose};
 use viv_vmm::host::HostFacts;
 
-use crate::cli::{EngineArg, JailArg, RunArgs};
+use crate::cli::{EngineArg, JailArg, RunArgs, WatchdogArg};
 use crate::failure::{self, Failure};
 use crate::image as images;
 use crate::session;
@@ -83,6 +83,17 @@ impl From<EngineArg> for EngineChoice {
             EngineArg::Auto => Self::Auto,
             EngineArg::Soft => Self::Soft,
             EngineArg::Kvm => Self::Kvm,
+        }
+    }
+}
+
+impl From<WatchdogArg> for Option<WatchdogAction> {
+    fn from(action: WatchdogArg) -> Self {
+        match action {
+            WatchdogArg::None => None,
+            WatchdogArg::Reset => Some(WatchdogAction::Reset),
+            WatchdogArg::Poweroff => Some(WatchdogAction::PowerOff),
+            WatchdogArg::Pause => Some(WatchdogAction::Pause),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Debian as it is installed on a disk: from firmware by GRUB and systemd to a login on the serial port, and down again.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::debian::run;
@@ -13,6 +14,20 @@ static DISK: LazyLock<PathBuf> = LazyLock::new(|| {
         panic!("this needs a disk with Debian, which takes root and the host's archive to build: {error:#}")
     })
 });
+
+/// Debian's kernel for any machine, from that disk to a file in this directory.
+pub fn kernel(directory: &Path) -> PathBuf {
+    let disk = format!("{}?offset={}", DISK.display(), viv_testbed::partitions::ROOT.start);
+    let debugfs = |command: &str| {
+        let output = Command::new("debugfs").args(["-R", command, &disk]).output().expect("debugfs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let listing = debugfs("ls -p /boot");
+    let name = listing.split('/').find(|name| name.starts_with("vmlinuz-")).expect("a kernel");
+    let file = directory.join("vmlinuz");
+    debugfs(&format!("dump /boot/{name} {}", file.display()));
+    file
+}
 
 /// What root's shell asks with.
 const PROMPT: &str = "root@debian:~# ";

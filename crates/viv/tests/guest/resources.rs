@@ -31,7 +31,7 @@ while read -r line; do eval \"$line\" 2>/tmp/errors; done
 ";
 
 /// A guest with a shell.
-struct Guest {
+pub struct Guest {
     process: VmProcess,
     input: PipeWriter,
     output: BufReader<PipeReader>,
@@ -75,18 +75,19 @@ fn config(machine: &Machine) -> MachineConfig {
         no_reboot: true,
         debug_log: None,
         exit_port: false,
+        watchdog: None,
         gdb: None,
     }
 }
 
 impl Guest {
     /// Boots one to its shell.
-    fn boot() -> Self {
+    pub fn boot() -> Self {
         Self::boot_with(|_| ())
     }
 
     /// Boots one with a config that is changed.
-    fn boot_with(change: impl FnOnce(&mut MachineConfig)) -> Self {
+    pub fn boot_with(change: impl FnOnce(&mut MachineConfig)) -> Self {
         let machine = Machine::new(SCRIPT);
         let mut config = config(&machine);
         change(&mut config);
@@ -158,7 +159,7 @@ impl Guest {
     }
 
     /// Has the guest's shell do something, which must succeed.
-    fn run(&mut self, command: &str) -> String {
+    pub fn run(&mut self, command: &str) -> String {
         writeln!(self.input, "{{ {command}; }} && echo @@done || echo @@failed").expect("written");
         let mut text = String::new();
         loop {
@@ -173,7 +174,7 @@ impl Guest {
     }
 
     /// Waits until the guest's shell finds something to be so.
-    fn until_it_finds(&mut self, condition: &str) {
+    pub fn until_it_finds(&mut self, condition: &str) {
         self.run(&format!(
             "n=0; until {condition} || [ $n = 300 ]; do sleep 0.2; n=$((n+1)); done; {condition}"
         ));
@@ -322,7 +323,7 @@ fn processors_come_and_go() {
 
 impl Guest {
     /// Saves it, and goes on with it in another process.
-    fn move_by(mut self, path: &Path) -> Self {
+    pub fn move_by(mut self, path: &Path) -> Self {
         self.ask(Request::Pause);
         let file = std::fs::File::create_new(path).expect("a file");
         let sent = self.process.controller().send_with_file(Request::Save, file).expect("sent");
