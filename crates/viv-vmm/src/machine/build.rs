@@ -9,9 +9,9 @@ use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::layout as places;
-use viv_engine::memory::{self, Extensible};
+use viv_engine::memory::{self, Extensible, Pages};
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, VmParameters};
+use viv_engine::{Engine, EngineKind, VmParameters};
 use viv_jail::ThreadKind;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -60,8 +60,7 @@ impl Machine {
         let Opened { boot, vga_bios, variables, disks, cdroms, networks, .. } = opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
-        let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
-            .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let Extensible { all: memory, ram, room } = allocate(config, engine.kind(), room)?;
         let layout = (!room.is_empty()).then(|| MemoryLayout {
             ram: ram.iter().map(|part| part.start_addr().0..part.start_addr().0 + part.len()).collect(),
             room: room.clone(),
@@ -222,6 +221,21 @@ impl Machine {
             written: PageSet::default(),
         })
     }
+}
+
+/// The machine's memory, and room for more of it.
+fn allocate(config: &MachineConfig, engine: EngineKind, room: u64) -> Result<Extensible, MachineError> {
+    let bytes = config.memory_bytes;
+    if !config.huge_pages {
+        return memory::allocate_extensible(bytes, room, Pages::Any)
+            .map_err(|source| MachineError::Memory { bytes, source });
+    }
+    if engine == EngineKind::Soft {
+        return Err(MachineError::HugePagesEngine);
+    }
+    let pages = (bytes + room) / memory::LARGE_PAGE;
+    memory::allocate_extensible(bytes, room, Pages::Large)
+        .map_err(|source| MachineError::HugePages { pages, source })
 }
 
 /// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and

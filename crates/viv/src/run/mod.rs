@@ -132,7 +132,7 @@ fn check_memory(memory: Size, least: u64, most: u64) -> Result<(), String> {
 fn validate(config: &MachineConfig) -> Result<(), Failure> {
     config.validate().map_err(|error| {
         let option = match &error {
-            ConfigError::MaxMemory { .. } => "--memory",
+            ConfigError::MaxMemory { .. } | ConfigError::HugePages { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Cmdline { .. } => "--append",

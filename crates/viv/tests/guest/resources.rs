@@ -45,6 +45,7 @@ fn config(machine: &Machine) -> MachineConfig {
         name: "resources".into(),
         memory_bytes: 768 * MIB,
         max_memory_bytes: 768 * MIB,
+        huge_pages: false,
         balloon: true,
         vcpus: 2,
         max_vcpus: 4,

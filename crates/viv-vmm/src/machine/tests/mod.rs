@@ -183,9 +183,13 @@ fn what_cannot_be_built_is_refused_in_one_line() {
             .contains("ask for less")
     );
     assert!(refuse(plain()).contains("cannot open the kernel kernel"));
+    let kernel = || crate::config::FileSource::Path("/etc/passwd".into());
+    let mut config = MachineConfig { huge_pages: true, ..plain() };
+    crate::config::tests::kernel(&mut config).kernel = kernel();
+    assert!(refuse(config).contains("give --engine kvm"));
     let serial = Some(Stream { input: Some(NOWHERE), output: None });
     let mut config = MachineConfig { serial, ..plain() };
-    crate::config::tests::kernel(&mut config).kernel = crate::config::FileSource::Path("/etc/passwd".into());
+    crate::config::tests::kernel(&mut config).kernel = kernel();
     assert_eq!(refuse(config), ConfigError::Slot { slot: NOWHERE.0 }.to_string());
 }
 
