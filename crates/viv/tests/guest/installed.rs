@@ -99,3 +99,16 @@ fn debian_starts_from_a_sata_disk() {
 fn debian_starts_from_the_same_disk_by_uefi() {
     is_well(&["--firmware", "uefi"], "virtio", "/dev/vda3");
 }
+
+/// Firmware hands on the tables in which a guest finds what it shares with its host.
+#[test]
+fn debian_finds_its_watchdog_its_generation_and_where_to_panic() {
+    let mut debian = Installed::start(&["--firmware", "uefi", "--watchdog", "reset"], "virtio");
+    debian.log_in("\r");
+    let found = debian.run("cat /sys/class/watchdog/watchdog0/identity; ls /sys/bus/acpi/drivers/vmgenid");
+    assert!(found.contains("wdat_wdt") && found.contains("VIVA0001:00"), "{found}");
+    let loaded = debian.run("grep -c ^pvpanic_mmio /proc/modules");
+    assert!(plain(&loaded).lines().any(|line| line == "1"), "{loaded}");
+    debian.0.press("echo c >/proc/sysrq-trigger\r");
+    assert_eq!(debian.0.end(), Some(125));
+}
