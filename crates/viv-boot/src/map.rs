@@ -34,9 +34,17 @@ impl MemoryRange {
     }
 }
 
-/// The ranges of RAM there are, in ascending order.
+/// The ranges of RAM there are, in ascending order and with something between them, whatever they are made of.
 pub fn ram(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
-    memory.iter().map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()))
+    let range = |start: u64, length| start..start.saturating_add(length);
+    let mut regions = memory.iter().map(move |region| range(region.start_addr().0, region.len())).peekable();
+    std::iter::from_fn(move || {
+        let mut range = regions.next()?;
+        while let Some(next) = regions.next_if(|next| next.start == range.end) {
+            range.end = next.end;
+        }
+        Some(range)
+    })
 }
 
 /// The map to hand to the guest: RAM but for the last 384 KiB below 1 MiB, which hold the tables and are no
@@ -139,6 +147,16 @@ mod tests {
         assert!(!is_ram(&memory, &(0x9_f000..0xc_1000)));
         assert_eq!(low_ram_end(&memory), 2 << 20);
         assert_eq!(describe_ram(&memory), "0x0 to 0xa0000 and 0xc0000 to 0x200000");
+    }
+
+    #[test]
+    fn ram_in_two_pieces_is_one_range() {
+        let piece = |start, length| (GuestAddress(start), length, None);
+        let pieces = [piece(0, 0x1000), piece(0xc_0000, 0x14_0000), piece(0x20_0000, 0x20_0000)];
+        let memory = GuestMemory::from_ranges_with_files(&pieces).unwrap();
+        assert_eq!(ram(&memory).collect::<Vec<_>>(), [0..0x1000, 0xc_0000..0x40_0000]);
+        assert!(is_ram(&memory, &(0x10_0000..0x30_0000)));
+        assert_eq!(low_ram_end(&memory), 0x40_0000);
     }
 
     #[test]

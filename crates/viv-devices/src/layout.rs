@@ -63,6 +63,8 @@ pub const DEBUG_PORT: u16 = 0xe9;
 pub const FIRMWARE_LOG: u16 = 0x402;
 /// Ends the machine with a status, 4 ports.
 pub const EXIT_PORT: u16 = 0xf4;
+/// Where a guest says that its kernel has panicked, as on QEMU's machines.
+pub const PANIC_PORT: u16 = 0x505;
 
 /// The real-time clock's index port.
 pub const RTC_INDEX: u16 = 0x70;
@@ -84,12 +86,16 @@ pub const HPET_SIZE: u64 = 0x400;
 /// The GSIs that the HPET's comparators can be routed to, as on an ICH9. PCI devices use them too: see
 /// [`PCI_INTX`].
 pub const HPET_ROUTES: Range<u32> = 20..24;
+/// The page with the generation identifier, which is no RAM and which firmware does not move.
+pub const GENERATION_ID: Range<u64> = 0xfed0_1000..0xfed0_2000;
 /// The registers of the local APICs, which engines answer.
 pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 
 /// ACPI's fixed registers: [`PM1_EVENT`], [`PM1_CONTROL`], [`PM_TIMER`], [`GPE0`] and [`SMI_ENABLE`] lie in here,
-/// as in the block of an ICH9.
-pub const ACPI_PM: Range<u16> = 0x600..0x680;
+/// as in the block of an ICH9, of which [`TCO`] is the rest.
+pub const ACPI_PM: Range<u16> = 0x600..0x660;
+/// The registers of the watchdog, on machines that have one.
+pub const TCO: Range<u16> = 0x660..0x680;
 /// PM1a event block: status, then enable, 2 bytes each (ACPI 6.5, 4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
 /// Length of the PM1a event block.
@@ -108,6 +114,8 @@ pub const GPE0: u16 = 0x620;
 pub const GPE0_LENGTH: u8 = 8;
 /// CPU hotplug: the event of GPE block 0 that says that there is news.
 pub const CPU_HOTPLUG_GPE: u8 = 2;
+/// The event that says that the generation identifier is another.
+pub const GENERATION_GPE: u8 = 5;
 /// The registers of CPU hotplug, where Q35 machines of QEMU have them.
 pub const CPU_HOTPLUG: u16 = 0xcd8;
 /// How many ports they take.
@@ -190,7 +198,8 @@ mod tests {
         assert_eq!(PCI_MMIO32, HOLE_START..IOAPIC_BASE);
         assert!(PCI_MMIO32.contains(&ecam.start) && ecam.end <= IOAPIC_BASE);
         const { assert!(IOAPIC_BASE + IOAPIC_SIZE <= HPET_BASE) };
-        const { assert!(HPET_BASE + HPET_SIZE <= LOCAL_APIC_BASE) };
+        const { assert!(HPET_BASE + HPET_SIZE <= GENERATION_ID.start) };
+        const { assert!(GENERATION_ID.end <= LOCAL_APIC_BASE) };
         const { assert!(LOCAL_APIC_BASE < HOLE_END) };
     }
 

@@ -8,7 +8,8 @@
 //!   what a guest asks of the machine; [`layout`]: every port, address and interrupt number.
 //! - [`vga`]: the display.
 //! - The chipset: [`irqchip`] (8259s and IOAPIC), [`pit`] (8254), [`rtc`] (MC146818), [`hpet`], [`uart`]
-//!   (16550A), [`i8042`], [`acpi_pm`], [`cpu_hotplug`], [`reset`], [`a20`].
+//!   (16550A), [`i8042`], [`acpi_pm`], [`cpu_hotplug`], [`tco`] (watchdog), [`reset`], [`a20`].
+//! - What guests know that they have a host for: [`pvpanic`], [`generation_id`].
 //! - What firmware asks for: [`fw_cfg`], [`pflash`]. For its log and for test programs: [`debug_port`],
 //!   [`exit_port`].
 //! - On PCI ([`pci`]): [`virtio`], [`ahci`]; [`doorbell`]: how their work gets to the thread for devices.
@@ -38,6 +39,7 @@ pub mod device;
 pub mod doorbell;
 pub mod exit_port;
 pub mod fw_cfg;
+pub mod generation_id;
 pub mod hpet;
 pub mod i8042;
 pub mod irq;
@@ -47,9 +49,11 @@ pub mod pci;
 pub mod pflash;
 pub mod pit;
 mod portio;
+pub mod pvpanic;
 pub mod reset;
 pub mod rtc;
 pub mod system;
+pub mod tco;
 #[cfg(test)]
 mod testing;
 mod ticks;

@@ -11,6 +11,10 @@ pub enum SystemRequest {
     CpuEjected,
     /// Switch off, and give the machine's owner this status.
     Exit(u8),
+    /// End: the guest's kernel has panicked.
+    Panicked,
+    /// Do what is to be done when the guest has not reset its watchdog in time.
+    WatchdogExpired,
 }
 
 /// Takes requests to the machine.

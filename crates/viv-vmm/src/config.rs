@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use viv_devices::ahci::Ahci;
 use viv_devices::virtio::MEMORY_BLOCK;
+use viv_engine::memory::LARGE_PAGE;
 pub use viv_guest_proto::{Interface, Mount};
 
 pub use disk::{AioMode, CacheMode, DiskTuning, MAX_SERIAL, default_queues};
@@ -53,6 +54,9 @@ pub struct MachineConfig {
     /// RAM in bytes that there can be with what is plugged in later, of which it has
     /// [`MachineConfig::memory_bytes`] at the start: more by a multiple of 2 MiB, or as much; at most [`MAX_MEMORY`].
     pub max_memory_bytes: u64,
+    /// Whether RAM is of large pages of 2 MiB that the host has set aside. It is then a multiple of that, all of it taken from
+    /// the start.
+    pub huge_pages: bool,
     /// Whether it has a balloon, by which its guest gives memory back.
     pub balloon: bool,
     /// vCPUs at the start, from 1 to [`MAX_VCPUS`].
@@ -98,8 +102,22 @@ pub struct MachineConfig {
     pub debug_log: Option<FdSlot>,
     /// Whether the guest can end the machine with a status, by port 0xf4.
     pub exit_port: bool,
+    /// What happens when the guest does not reset its watchdog in time. `None`: it has none.
+    pub watchdog: Option<WatchdogAction>,
     /// A listening stream socket to which debuggers attach. The guest waits for the first before its first instruction.
     pub gdb: Option<FdSlot>,
+}
+
+/// What happens when a guest does not reset its watchdog in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchdogAction {
+    /// The machine is reset; with [`MachineConfig::no_reboot`] it ends.
+    Reset,
+    /// It ends.
+    PowerOff,
+    /// It stands still until it is told to go on.
+    Pause,
 }
 
 /// Which engine is asked for.
@@ -432,6 +450,12 @@ pub enum ConfigError {
         /// How much there can be.
         most: u64,
     },
+    /// Memory that is not in large pages.
+    #[error("a machine with {bytes} bytes of memory cannot have it in huge pages: give a multiple of 2 MiB")]
+    HugePages {
+        /// What was asked for.
+        bytes: u64,
+    },
     /// More memory than the host has.
     #[error(
         "a machine with {} MiB of memory does not fit this host, which has {} MiB with its swap: ask for less",
@@ -554,6 +578,9 @@ impl MachineConfig {
         {
             return Err(ConfigError::Memory { bytes: self.memory_bytes });
         }
+        if self.huge_pages && !self.memory_bytes.is_multiple_of(LARGE_PAGE) {
+            return Err(ConfigError::HugePages { bytes: self.memory_bytes });
+        }
         let (bytes, most) = (self.memory_bytes, self.max_memory_bytes);
         let more = most.checked_sub(bytes).filter(|more| more.is_multiple_of(MEMORY_BLOCK));
         if more.is_none() || most > MAX_MEMORY {
@@ -622,6 +649,7 @@ pub(crate) mod tests {
             name: "test".into(),
             memory_bytes: 64 << 20,
             max_memory_bytes: 64 << 20,
+            huge_pages: false,
             balloon: true,
             vcpus: 1,
             max_vcpus: 1,
@@ -649,6 +677,7 @@ pub(crate) mod tests {
             no_reboot: false,
             debug_log: None,
             exit_port: false,
+            watchdog: None,
             gdb: None,
         }
     }
@@ -668,6 +697,10 @@ pub(crate) mod tests {
             let config = MachineConfig { memory_bytes: bytes, ..plain() };
             assert_eq!(config.validate(), Err(ConfigError::Memory { bytes }));
         }
+        let bytes = (64 << 20) + 4096;
+        let config =
+            MachineConfig { memory_bytes: bytes, max_memory_bytes: bytes, huge_pages: true, ..plain() };
+        assert_eq!(config.validate(), Err(ConfigError::HugePages { bytes }));
         for most in [(64 << 20) - MEMORY_BLOCK, (64 << 20) + 4096, MAX_MEMORY + MEMORY_BLOCK] {
             let config = MachineConfig { max_memory_bytes: most, ..plain() };
             assert_eq!(config.validate(), Err(ConfigError::MaxMemory { bytes: 64 << 20, most }));

@@ -40,6 +40,24 @@ pub enum MachineError {
         #[source]
         source: io::Error,
     },
+    /// The host has no such pages set aside.
+    #[error(
+        "the host has not set {pages} huge pages of 2 MiB aside for the guest's memory: do it with \
+         'sysctl vm.nr_hugepages={pages}', or leave ',hugepages' out"
+    )]
+    HugePages {
+        /// How many are needed.
+        pages: u64,
+        /// What the host answered.
+        #[source]
+        source: io::Error,
+    },
+    /// An engine that maps memory by small pages.
+    #[error(
+        "the soft engine maps the guest's memory by pages of 4 KiB, which huge pages cannot be divided into: \
+         leave ',hugepages' out of --memory, or give --engine kvm where hardware backs it"
+    )]
+    HugePagesEngine,
     /// A file cannot be opened or read.
     #[error("cannot open the {what} {}", path.display())]
     Open {

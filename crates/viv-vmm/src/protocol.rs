@@ -244,6 +244,8 @@ pub enum Event {
     },
     /// The machine was reset and boots anew.
     Restarted,
+    /// The guest has not reset its watchdog in time, and the machine stands still until it is told to go on.
+    WatchdogPaused,
     /// The machine is over; what it did.
     Figures(Figures),
     /// The machine is over. The last message.
@@ -277,6 +279,10 @@ pub enum End {
     },
     /// The guest asked for a reset, which by the config ends it.
     Reset,
+    /// The guest's kernel has panicked, and said so by the panic port.
+    Panicked,
+    /// The guest did not reset its watchdog in time, which by the config ends it.
+    WatchdogExpired,
     /// The starter stopped it, or went away, or the process was told to terminate.
     Stopped,
     /// The guest shut a processor down.
@@ -294,7 +300,7 @@ impl End {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::PoweredOff | Self::Exited { .. } | Self::Reset => 0,
-            Self::TripleFault(_) | Self::Failed { .. } => 1,
+            Self::Panicked | Self::WatchdogExpired | Self::TripleFault(_) | Self::Failed { .. } => 1,
             Self::Stopped => 130,
         }
     }
@@ -306,6 +312,8 @@ impl fmt::Display for End {
             Self::PoweredOff => f.write_str("the guest powered off"),
             Self::Exited { status } => write!(f, "the guest ended with status {status}"),
             Self::Reset => f.write_str("the guest asked for a reset"),
+            Self::Panicked => f.write_str("the guest's kernel panicked"),
+            Self::WatchdogExpired => f.write_str("the guest did not reset its watchdog in time"),
             Self::Stopped => f.write_str("the machine was stopped"),
             Self::TripleFault(fault) => fault.fmt(f),
             Self::Failed { message } => f.write_str(message),

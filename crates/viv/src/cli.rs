@@ -110,7 +110,8 @@ The terminal is restored on every way out.
 Exit status:
   with IMAGE      that of the command; 126 if it cannot be executed, 127 if it is not found
   with --kernel or --firmware   0 when the guest powers off or, with --no-reboot, resets
-  125             viv itself failed; one line on standard error says why
+  125             viv itself failed, the guest's kernel panicked, or its watchdog expired;
+                  one line on standard error says why
   128 + N         stopped by signal N before the guest reported a status
 
 Examples:
@@ -133,8 +134,8 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 
     /// Memory of the guest: a number with K, M, G or T; with `max=`, how much there can be with what is plugged in
-    /// while it runs
-    #[arg(long, short, value_name = "SIZE[,max=SIZE]", default_value = "512M", value_parser = MemoryArg::parse)]
+    /// while it runs; with `hugepages`, from those of 2 MiB that the host has set aside, for the kvm engine
+    #[arg(long, short, value_name = "SIZE[,OPTION]…", default_value = "512M", value_parser = MemoryArg::parse)]
     #[arg(allow_hyphen_values = true)]
     pub memory: MemoryArg,
 
@@ -241,6 +242,10 @@ go to the guest. One program is connected at a time. While there is none, what t
 A number is a TCP port of localhost, 0 any that is free; all else is the path of a Unix socket. The command to attach \
 with is printed on standard error.")]
     pub gdb: Option<GdbArg>,
+
+    /// Give the guest a watchdog, and do this when it does not reset it in time
+    #[arg(long, value_enum, value_name = "ACTION", default_value_t = WatchdogArg::None)]
+    pub watchdog: WatchdogArg,
 
     /// Whether the VM process is confined; off is for debugging viv itself
     #[arg(long, value_enum, value_name = "on|off", default_value_t = JailArg::On, hide_possible_values = true)]
@@ -402,17 +407,26 @@ pub struct MemoryArg {
     pub size: Size,
     /// How much there can be.
     pub most: Size,
+    /// Whether it is of large pages that the host has set aside.
+    pub huge_pages: bool,
 }
 
 impl MemoryArg {
     fn parse(text: &str) -> Result<Self, String> {
-        let Some((size, option)) = text.split_once(',') else {
-            return Size::parse(text).map(|size| Self { size, most: size });
-        };
-        let most = option
-            .strip_prefix("max=")
-            .ok_or_else(|| format!("the option '{option}' is not known; 'max=' is, behind the memory"))?;
-        Ok(Self { size: Size::parse(size)?, most: Size::parse(most)? })
+        let mut parts = text.split(',');
+        let size = Size::parse(parts.next().unwrap_or_default())?;
+        let mut memory = Self { size, most: size, huge_pages: false };
+        for option in parts {
+            match option.split_once('=') {
+                Some(("max", most)) => memory.most = Size::parse(most)?,
+                None if option == "hugepages" => memory.huge_pages = true,
+                _ => {
+                    let known = "'max=' and 'hugepages' are, behind the memory";
+                    return Err(format!("the option '{option}' is not known; {known}"));
+                }
+            }
+        }
+        Ok(memory)
     }
 }
 
@@ -443,6 +457,19 @@ impl CpusArg {
         }
         Ok(Self { count, most })
     }
+}
+
+/// `--watchdog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WatchdogArg {
+    /// No watchdog
+    None,
+    /// Reset the guest; end with IMAGE or --no-reboot
+    Reset,
+    /// End
+    Poweroff,
+    /// Let it stand still
+    Pause,
 }
 
 /// `--engine`.
@@ -668,7 +695,10 @@ mod tests {
             let run = run(args);
             assert_eq!(run.image.as_deref(), Some("debian"));
             assert_eq!(run.command, ["ls", "--memory", "-l"]);
-            assert_eq!(run.memory, MemoryArg { size: Size(512 << 20), most: Size(512 << 20) });
+            assert_eq!(
+                run.memory,
+                MemoryArg { size: Size(512 << 20), most: Size(512 << 20), huge_pages: false }
+            );
         }
     }
 
@@ -680,11 +710,16 @@ mod tests {
 
     #[test]
     fn memory_is_an_amount_and_the_most() {
-        let both = |size: u64, most: u64| Ok(MemoryArg { size: Size(size << 30), most: Size(most << 30) });
+        let all = |size: u64, most: u64, huge_pages| {
+            Ok(MemoryArg { size: Size(size << 30), most: Size(most << 30), huge_pages })
+        };
+        let both = |size, most| all(size, most, false);
         assert_eq!(MemoryArg::parse("1G"), both(1, 1));
         assert_eq!(MemoryArg::parse("1G,max=4G"), both(1, 4));
+        assert_eq!(MemoryArg::parse("1G,hugepages"), all(1, 1, true));
+        assert_eq!(MemoryArg::parse("1G,hugepages,max=4G"), all(1, 4, true));
         for (text, needle) in
-            [("1G,4G", "'max=' is"), ("1G,max=", "not an amount"), ("x,max=1G", "not an amount")]
+            [("1G,4G", "'max=' and"), ("1G,max=", "not an amount"), ("x,max=1G", "not an amount")]
         {
             let why = MemoryArg::parse(text).expect_err(text);
             assert!(why.contains(needle), "{text}: {why}");

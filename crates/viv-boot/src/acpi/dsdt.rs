@@ -6,7 +6,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{AcpiParameters, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Ps2, pci, processors};
+use super::{AcpiParameters, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Ps2, hosted, pci, processors};
 
 /// Revision 2 and later: integers have 64 bits.
 const REVISION: u8 = 2;
@@ -30,6 +30,12 @@ pub fn build(parameters: &AcpiParameters) -> Vec<u8> {
         // The ports are the keyboard's.
         add_isa_device("MOU_", "PNP0F13", 0, &[], mouse_gsi, &mut devices);
     }
+    if let Some(port) = parameters.panic_port {
+        hosted::add_panic_port(port, &mut devices);
+    }
+    if let Some(generation) = parameters.generation {
+        hosted::add_generation_id(generation, &mut devices);
+    }
     let hotplug = parameters.cpu_hotplug.as_ref();
     processors::add(parameters.cpus, hotplug, &mut devices);
 
@@ -37,6 +43,9 @@ pub fn build(parameters: &AcpiParameters) -> Vec<u8> {
     dsdt.append_slice(&Scope::raw("\\_SB_".into(), devices));
     if let Some(hotplug) = hotplug {
         dsdt.append_slice(&processors::event(hotplug));
+    }
+    if let Some(generation) = parameters.generation {
+        dsdt.append_slice(&hosted::generation_event(generation));
     }
     dsdt.append_slice(&power_off(parameters.fixed.sleep_type_s5));
     dsdt.as_slice().to_vec()

@@ -2,10 +2,12 @@
 //!
 //! The RSDP, by the XSDT or, for systems that know 32-bit pointers alone, the RSDT, leads to the FADT (fixed registers: power button, sleep, reset, timer), with FACS and DSDT
 //! (PCI, serial lines, RTC, processors, in AML), the MADT (interrupt controllers), the MCFG (PCI
-//! configuration space in memory), the HPET table, and the SRAT where memory can be plugged in. All they say comes from [`AcpiParameters`].
+//! configuration space in memory), the HPET table, the WDAT (watchdog), and the SRAT where memory can be plugged in. All they
+//! say comes from [`AcpiParameters`].
 
 mod dsdt;
 mod fadt;
+mod hosted;
 mod hpet;
 mod madt;
 mod parameters;
@@ -13,6 +15,7 @@ mod pci;
 mod processors;
 mod rsdp;
 mod srat;
+mod wdat;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,8 +29,8 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 pub use parameters::{
-    AcpiParameters, CpuHotplug, FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout, PciHost,
-    PciInterrupt, Ps2, SerialLine, SmiCommands,
+    AcpiParameters, CpuHotplug, FixedHardware, GenerationId, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout,
+    PciHost, PciInterrupt, Ps2, SerialLine, SmiCommands, Watchdog,
 };
 
 const OEM_ID: [u8; 6] = *b"VIVARI";
@@ -127,6 +130,9 @@ pub fn build(parameters: &AcpiParameters, place: Range<u64>) -> Result<AcpiTable
     ];
     if let Some(hpet) = parameters.hpet {
         entries.push(tables.add("HPET", hpet::build(hpet)));
+    }
+    if let Some(watchdog) = &parameters.watchdog {
+        entries.push(tables.add("WDAT", wdat::build(watchdog)));
     }
     if let Some(memory) = &parameters.memory {
         entries.push(tables.add("SRAT", srat::build(parameters.cpus, memory)));

@@ -43,6 +43,30 @@ pub struct AcpiParameters {
     pub ps2: Option<Ps2>,
     /// Whether there is a VGA.
     pub vga: bool,
+    /// The port at which the guest says that its kernel has panicked.
+    pub panic_port: Option<u16>,
+    /// The generation identifier.
+    pub generation: Option<GenerationId>,
+    /// The watchdog.
+    pub watchdog: Option<Watchdog>,
+}
+
+/// The generation identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationId {
+    /// Its address: that of memory which has nothing else in it.
+    pub address: u32,
+    /// How much memory that is.
+    pub length: u32,
+    /// The general-purpose event that says that it is another.
+    pub gpe: u8,
+}
+
+/// A watchdog: the TCO timer of an ICH9.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watchdog {
+    /// The ports of its registers.
+    pub ports: Range<u16>,
 }
 
 /// CPU hotplug.
@@ -233,6 +257,17 @@ impl AcpiParameters {
             ports("ports of CPU hotplug", &hotplug.ports, 0xff)?;
             let gpe = hotplug.gpe;
             in_range("event of CPU hotplug", gpe.into(), gpe < 32, "0 to 31")?;
+        }
+        if let Some(GenerationId { address, length, gpe }) = self.generation {
+            let start = u64::from(address);
+            window("page of the generation identifier", &(start..start + u64::from(length)), FOUR_GIB)?;
+            in_range("event of the generation identifier", gpe.into(), gpe < 32, "0 to 31")?;
+        }
+        if let Some(watchdog) = &self.watchdog {
+            ports("ports of the watchdog", &watchdog.ports, 0xff)?;
+        }
+        if let Some(port) = self.panic_port {
+            in_range("port for panics", port.into(), port < u16::MAX, "0 to 65534")?;
         }
         ports("PCI configuration ports", &pci.config_ports, 0xff)?;
         let serial = self.serial.len() as u64;

@@ -47,6 +47,9 @@ pub(crate) fn parameters() -> AcpiParameters {
         i8042: true,
         ps2: Some(Ps2 { ports: [0x60, 0x64], keyboard_gsi: 1, mouse_gsi: 12 }),
         vga: false,
+        panic_port: Some(0x505),
+        generation: Some(GenerationId { address: 0xfed0_1000, length: 0x1000, gpe: 5 }),
+        watchdog: None,
     }
 }
 
@@ -215,9 +218,30 @@ fn what_cannot_be_expressed_is_refused() {
     assert!(matches!(error, AcpiError::Window { end: 0x1_0000_1000, .. }));
     assert!(matches!(refuse(&|p| p.pci.io = 5..5), AcpiError::Window { .. }));
     assert!(matches!(refuse(&|p| p.pci.ecam_base = u64::MAX << 20), AcpiError::Window { .. }));
+    assert!(matches!(refuse(&|p| p.panic_port = Some(u16::MAX)), AcpiError::OutOfRange { .. }));
+    assert!(matches!(refuse(&|p| p.generation.as_mut().unwrap().gpe = 32), AcpiError::OutOfRange { .. }));
     assert!(matches!(refuse(&|p| p.board_ports[0] = 0..0x200), AcpiError::Window { .. }));
     assert!(matches!(refuse(&|p| p.pci.interrupts[0].slot = 32), AcpiError::OutOfRange { .. }));
     assert!(matches!(refuse(&|p| p.cpus = 4096), AcpiError::NoRoom { .. }));
+}
+
+/// What a watchdog's driver finds for an action: what to do with which register and value.
+fn accesses(wdat: &[u8], action: u8) -> Vec<(u8, u64, u64)> {
+    let entries = wdat[68..].chunks(24).filter(|entry| entry[0] == action);
+    entries.map(|entry| (entry[1], number(entry, 8, 8), number(entry, 16, 4))).collect()
+}
+
+#[test]
+fn the_wdat_says_how_to_use_the_watchdog() {
+    let tables =
+        build_all(&AcpiParameters { watchdog: Some(Watchdog { ports: 0x660..0x680 }), ..parameters() });
+    let wdat = &tables["WDAT"].bytes;
+    assert_eq!((number(wdat, 36, 4), number(wdat, 64, 4) as usize), (32, wdat[68..].len() / 24));
+    assert_eq!(number(wdat, 40, 5), 0xff_ffff_00ff, "no PCI device");
+    assert_eq!([48, 52, 56].map(|at| number(wdat, at, 4)), [1200, 0x3ff, 2]);
+    assert_eq!(accesses(wdat, 1), [(2, 0x660, 1)]);
+    assert_eq!(accesses(wdat, 6), [(0x83, 0x672, 0), (2, 0x660, 1)]);
+    assert_eq!(accesses(wdat, 9), [(2, 0x660, 1), (0x82, 0x668, 0)]);
 }
 
 /// Runs ACPICA's compiler, and says what it printed.
@@ -239,7 +263,8 @@ fn acpica_understands_the_tables() {
     let directory = tempfile::tempdir().unwrap();
     let hotplug = CpuHotplug { ports: 0xcd8..0xce4, gpe: 2, present: vec![true, false] };
     let memory = Some(MemoryLayout { ram: std::iter::once(0..0xa_0000).collect(), room: 1 << 32..2 << 32 });
-    let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), memory, ..parameters() };
+    let watchdog = Some(Watchdog { ports: 0x660..0x680 });
+    let pluggable = AcpiParameters { cpu_hotplug: Some(hotplug), memory, watchdog, ..parameters() };
     for (name, table) in build_all(&parameters()).into_iter().chain(build_all(&pluggable)) {
         if name == "RSDP" {
             continue; // Not a table of the common form: iasl does not read it.

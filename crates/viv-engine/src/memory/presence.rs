@@ -3,19 +3,22 @@
 //! RAM is a file in memory, mapped wherever it is reached from: the machine, the engine, its windows. A hole that is
 //! punched into the file is one in all of these mappings at once, so nothing has to be mapped anew.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat, seek};
 use rustix::io::Errno;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use super::{GuestMemory, PAGE_SHIFT, PageRecord, record};
 
 const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
 /// Gives the pages that lie wholly in `range` back to the host. They read as zeros from then on, as if the guest had
-/// cleared them, and cost memory again once they are touched. What of the range is not RAM is passed over.
+/// cleared them, and cost memory again once they are touched. What of the range is not RAM is passed over. Large pages that
+/// the host has set aside stay, for somebody else might have taken them when they are wanted again, and are cleared.
 ///
 /// # Errors
 /// When the host does not take a page; then those before it are given back.
@@ -26,6 +29,10 @@ pub fn give_back(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
         let first = region.start_addr().0;
         let part = start.max(first)..end.min(first.saturating_add(region.len()));
         let Some(file) = region.file_offset().filter(|_| !part.is_empty()) else { continue };
+        if record(region).is_set_aside() {
+            clear(memory, part)?;
+            continue;
+        }
         let offset = file.start().saturating_add(part.start - first);
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(file.file(), flags, offset, part.end - part.start)?;
@@ -35,6 +42,14 @@ pub fn give_back(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes zeros.
+fn clear(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
+    const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+    range
+        .step_by(ZEROS.len())
+        .try_for_each(|at| memory.write_slice(&ZEROS, GuestAddress(at)).map_err(io::Error::other))
 }
 
 /// The guest-physical addresses that the host has memory for, in ascending order. All others read as zeros. A host that
@@ -49,10 +64,11 @@ pub fn present(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
 /// For how many bytes of RAM the host has memory. A host that does not tell has it for none.
 #[must_use]
 pub fn present_bytes(memory: &GuestMemory) -> u64 {
-    // All regions are of one file. `st_blocks` is in units of 512 bytes, whatever the file system's are (inode(7)).
-    let file = memory.iter().find_map(|region| region.file_offset());
-    let stat = file.and_then(|file| fstat(file.file()).ok());
-    stat.map_or(0, |stat| stat.st_blocks.unsigned_abs().saturating_mul(512))
+    let mut files: Vec<_> = memory.iter().filter_map(|region| Some(region.file_offset()?.arc())).collect();
+    files.dedup_by(|one, other| Arc::ptr_eq(one, other));
+    // `st_blocks` is in units of 512 bytes, whatever the file system's are (inode(7)).
+    let blocks = |file: &Arc<File>| fstat(file).map_or(0, |stat| stat.st_blocks.unsigned_abs());
+    files.into_iter().map(blocks).sum::<u64>().saturating_mul(512)
 }
 
 /// The same as [`present`] of one region, as offsets from its start.

@@ -9,11 +9,19 @@ use crate::files;
 /// Drivers of the devices that a light guest has, and its file system. What is built into the kernel is no
 /// module and is left out.
 const NEEDED: [&str; 5] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "ext4"];
-/// Good to have: the processor's instruction for ext4's checksums; what gives memory back to the host and takes more; and
-/// network interfaces and sockets to the host, without which the guest asks its root file system for their drivers. With
-/// what is added here [`FORMAT`](crate::image::FORMAT) changes: older images lack it.
-const HELPFUL: [&str; 5] =
-    ["crc32c_intel", "virtio_balloon", "virtio_mem", "virtio_net", "vmw_vsock_virtio_transport"];
+/// Good to have: the processor's instruction for ext4's checksums; what gives memory back to the host and takes more;
+/// network interfaces and sockets to the host, without which the guest asks its root file system for their drivers; what
+/// tells the host of a panic; and the watchdog. With what is added here [`FORMAT`](crate::image::FORMAT) changes: older images
+/// lack it.
+const HELPFUL: [&str; 7] = [
+    "crc32c_intel",
+    "virtio_balloon",
+    "virtio_mem",
+    "virtio_net",
+    "vmw_vsock_virtio_transport",
+    "pvpanic_mmio",
+    "wdat_wdt",
+];
 
 /// Why the modules cannot be had.
 #[derive(Debug, thiserror::Error)]

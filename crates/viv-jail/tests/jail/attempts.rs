@@ -39,7 +39,7 @@ const fn killed(name: &'static str, call: &'static str) -> Attempt {
     Attempt { name, outcome: Outcome::Killed(call), except: None }
 }
 
-pub const ATTEMPTS: [Attempt; 28] = [
+pub const ATTEMPTS: [Attempt; 29] = [
     Attempt { name: "open", outcome: Outcome::Refused, except: None },
     Attempt { name: "stat", outcome: Outcome::Refused, except: None },
     killed("openat2", "openat2"),

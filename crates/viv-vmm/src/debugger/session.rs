@@ -131,7 +131,8 @@ impl Session {
                 End::Exited { status } => Reason::Exited(*status),
                 End::Stopped => Reason::Terminated(Signal::SIGTERM),
                 End::TripleFault(_) => Reason::Terminated(Signal::SIGSEGV),
-                End::Failed { .. } => Reason::Terminated(Signal::SIGABRT),
+                End::WatchdogExpired => Reason::Terminated(Signal::SIGALRM),
+                End::Panicked | End::Failed { .. } => Reason::Terminated(Signal::SIGABRT),
             });
         }
     }

@@ -22,7 +22,8 @@ pub struct HostFacts {
     pub kvm: KvmBacking,
     /// Whether KVM offers virtualization to its guests in turn; `None` where it does not say.
     pub nested: Option<bool>,
-    /// The mode of transparent huge pages: `always`, `madvise` or `never`.
+    /// The mode of transparent huge pages for files in memory, which guests' RAM is: `always`, `within_size`, `advise`,
+    /// `never`, `deny` or `force`.
     pub transparent_huge_pages: Option<String>,
     /// Huge pages set aside, of the default size.
     pub reserved_huge_pages: u64,
@@ -102,7 +103,7 @@ impl HostFacts {
                 .find(|name| root.join("sys/module").join(name).exists()),
             kvm: kvm_backing(root, extension.is_some()),
             nested: nested(root),
-            transparent_huge_pages: selected(&text("sys/kernel/mm/transparent_hugepage/enabled")),
+            transparent_huge_pages: selected(&text("sys/kernel/mm/transparent_hugepage/shmem_enabled")),
             reserved_huge_pages: meminfo(&text("proc/meminfo"), "HugePages_Total"),
             cgroups: cgroups(&text("proc/self/mounts")),
             user_namespaces: user_namespaces(root),
@@ -240,7 +241,10 @@ pub(crate) mod tests {
             INTEL,
             KVM,
             ("sys/module/kvm_intel/parameters/nested", "Y\n"),
-            ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
+            (
+                "sys/kernel/mm/transparent_hugepage/shmem_enabled",
+                "always within_size [advise] never deny force\n",
+            ),
             ("proc/meminfo", "MemTotal:     100 kB\nSwapTotal:      28 kB\nHugePages_Total:       3\n"),
             ("proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"),
             ("proc/sys/user/max_user_namespaces", "1000\n"),
@@ -250,7 +254,7 @@ pub(crate) mod tests {
         assert_eq!((facts.extension, facts.nested_paging), (Some("vmx"), Some("ept")));
         assert_eq!(facts.kvm, KvmBacking::Hardware { accessible: true });
         assert_eq!((facts.module, facts.nested), (Some("kvm_intel"), Some(true)));
-        assert_eq!(facts.transparent_huge_pages.as_deref(), Some("madvise"));
+        assert_eq!(facts.transparent_huge_pages.as_deref(), Some("advise"));
         assert_eq!((facts.reserved_huge_pages, facts.memory), (3, 128 << 10));
         assert_eq!(facts.cgroups, Cgroups::V2);
         assert_eq!(facts.user_namespaces, UserNamespaces::Everybody);

@@ -178,10 +178,11 @@ impl HostFacts {
     fn huge_pages_finding(&self) -> Finding {
         let mode = self.transparent_huge_pages.as_deref().unwrap_or("absent");
         let (status, advice) = match mode {
-            "always" | "madvise" => (Pass, None),
-            "never" => {
-                (Warn, Some("write madvise to /sys/kernel/mm/transparent_hugepage/enabled for faster guests"))
-            }
+            "always" | "within_size" | "advise" | "force" => (Pass, None),
+            "never" | "deny" => (
+                Warn,
+                Some("write advise to /sys/kernel/mm/transparent_hugepage/shmem_enabled for faster guests"),
+            ),
             _ => (Warn, Some("run a kernel with CONFIG_TRANSPARENT_HUGEPAGE for faster guests")),
         };
         let value = format!("transparent: {mode}, {} reserved", self.reserved_huge_pages);

@@ -2,7 +2,8 @@
 
 use viv_boot::AcpiParameters;
 use viv_boot::acpi::{
-    FixedHardware, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout, PciHost, PciInterrupt, Ps2, SmiCommands,
+    FixedHardware, GenerationId, GpeBlock, Hpet, IoApic, IoWindow, MemoryLayout, PciHost, PciInterrupt, Ps2,
+    SmiCommands, Watchdog,
 };
 use viv_devices::pci::PciBus;
 use viv_devices::{hpet, layout};
@@ -14,16 +15,23 @@ use crate::config::Profile;
 const IOAPIC_BASE: u32 = layout::IOAPIC_BASE as u32;
 const HPET_BASE: u32 = layout::HPET_BASE as u32;
 const LOCAL_APIC_BASE: u32 = layout::LOCAL_APIC_BASE as u32;
+const GENERATION_ID: u32 = layout::GENERATION_ID.start as u32;
+const GENERATION_ID_SIZE: u32 = (layout::GENERATION_ID.end - layout::GENERATION_ID.start) as u32;
 
-/// The tables' parameters for a machine of this profile with these vCPUs, memory that can be plugged in, and this
-/// PCI bus, with or without a display.
-pub(crate) fn parameters(
-    profile: Profile,
-    processors: &Processors,
-    memory: Option<&MemoryLayout>,
-    pci: &PciBus,
-    display: bool,
-) -> AcpiParameters {
+/// What of a machine the tables tell, besides its PCI bus.
+#[derive(Clone)]
+pub(crate) struct Described {
+    pub(crate) profile: Profile,
+    pub(crate) processors: Processors,
+    /// Where memory is, if more can be plugged in.
+    pub(crate) memory: Option<MemoryLayout>,
+    pub(crate) display: bool,
+    pub(crate) watchdog: bool,
+}
+
+/// The tables' parameters for a machine on this PCI bus.
+pub(crate) fn parameters(machine: &Described, pci: &PciBus) -> AcpiParameters {
+    let Described { profile, processors, memory, display, watchdog } = machine;
     let windows = pci.windows();
     // Firmware has switched it on before it asks for the tables.
     let ecam = pci.ecam().unwrap_or(layout::PCI_ECAM_BASE..layout::PCI_ECAM_BASE + layout::PCI_ECAM_SIZE);
@@ -35,11 +43,11 @@ pub(crate) fn parameters(
             (0..4).map(move |pin| PciInterrupt { slot, pin, gsi: layout::slot_gsi(slot).into() })
         })
         .collect();
-    let is_pc = profile == Profile::Pc;
+    let is_pc = *profile == Profile::Pc;
     AcpiParameters {
         cpus: u32::try_from(processors.present().len()).unwrap_or(u32::MAX),
         cpu_hotplug: processors.hotplug(),
-        memory: memory.cloned(),
+        memory: memory.clone(),
         local_apic: LOCAL_APIC_BASE,
         io_apic: IoApic { id: 0, address: IOAPIC_BASE, gsi_base: 0 },
         timer_gsi: layout::PIT_IOAPIC_PIN,
@@ -81,7 +89,14 @@ pub(crate) fn parameters(
             keyboard_gsi: layout::KEYBOARD_IRQ,
             mouse_gsi: layout::MOUSE_IRQ,
         }),
-        vga: display,
+        vga: *display,
+        panic_port: Some(layout::PANIC_PORT),
+        generation: Some(GenerationId {
+            address: GENERATION_ID,
+            length: GENERATION_ID_SIZE,
+            gpe: layout::GENERATION_GPE,
+        }),
+        watchdog: watchdog.then_some(Watchdog { ports: layout::TCO }),
     }
 }
 
@@ -97,11 +112,9 @@ mod tests {
         for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
                 let pci = PciBus::new(windows(ram_end, placing), placing);
-                viv_boot::acpi::build(
-                    &parameters(profile, &Processors::Fixed(cpus), None, &pci, true),
-                    0xe_0000..0xf_0000,
-                )
-                .unwrap();
+                let processors = Processors::Fixed(cpus);
+                let machine = Described { profile, processors, memory: None, display: true, watchdog: true };
+                viv_boot::acpi::build(&parameters(&machine, &pci), 0xe_0000..0xf_0000).unwrap();
             }
         }
     }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::rand::GetRandomFlags;
 use viv_devices::a20::A20Gate;
 use viv_devices::acpi_pm::AcpiPm;
 use viv_devices::ahci::{Ahci, Drive};
@@ -14,13 +15,16 @@ use viv_devices::cpu_hotplug::CpuHotplug;
 use viv_devices::debug_port::DebugPort;
 use viv_devices::doorbell::Worker;
 use viv_devices::exit_port::ExitPort;
+use viv_devices::generation_id::GenerationId;
 use viv_devices::hpet::Hpet;
 use viv_devices::irq::Gate;
 use viv_devices::layout;
 use viv_devices::pci::{Connections, PciDevice, PciError};
 use viv_devices::pit::Pit;
+use viv_devices::pvpanic::PvPanic;
 use viv_devices::reset::ResetPorts;
 use viv_devices::rtc::{MemorySize, Rtc};
+use viv_devices::tco::Tco;
 use viv_devices::uart::Uart;
 use viv_devices::virtio::{Balloon, Entropy, Limits, Memory, VhostUserKind, VirtioDevice, VirtioPci};
 use viv_disk::Disk;
@@ -133,6 +137,23 @@ impl<'a> Assembly<'a> {
         let apm = if profile == Profile::Pc { &AcpiPm::APM_PORTS[..] } else { &[] };
         board.add(power.clone(), &[&AcpiPm::PORTS, apm].concat())?;
         Ok(power)
+    }
+
+    /// Adds what guests use that know that they have a host, and gives the generation identifier.
+    pub(crate) fn add_hosted(&mut self) -> Result<Arc<Mutex<GenerationId>>, MachineError> {
+        let port = PvPanic::new(self.around.core.clone());
+        self.board.add(Arc::new(Mutex::new(port)), &PvPanic::PORTS)?;
+        let generation = Arc::new(Mutex::new(GenerationId::new(random_id()?)));
+        self.board.add(generation.clone(), &[])?;
+        self.board.map_memory(layout::GENERATION_ID, generation.clone())?;
+        Ok(generation)
+    }
+
+    /// Adds a watchdog.
+    pub(crate) fn add_watchdog(&mut self) -> Result<(), MachineError> {
+        let Surroundings { clock, timers, core, .. } = &self.around;
+        let watchdog = timers.attach(|timer| Tco::new(clock.clone(), timer, core.clone()));
+        self.board.add(watchdog, &Tco::PORTS)
     }
 
     /// Adds the first serial line.
@@ -448,6 +469,15 @@ impl Source for WorkerSource {
 
 fn notify() -> Result<Arc<Notify>, MachineError> {
     Notify::new().map(Arc::new).map_err(MachineError::host("make an eventfd"))
+}
+
+/// A generation identifier that no other machine has.
+pub(crate) fn random_id() -> Result<[u8; 16], MachineError> {
+    let mut id = [0; 16];
+    // So few bytes come at once.
+    rustix::rand::getrandom(&mut id, GetRandomFlags::empty())
+        .map_err(|errno| MachineError::host("get random numbers")(errno.into()))?;
+    Ok(id)
 }
 
 /// The address after the last of RAM.

@@ -9,13 +9,14 @@ use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::layout as places;
-use viv_engine::memory::{self, Extensible};
+use viv_engine::memory::{self, Extensible, Pages};
 use viv_engine::time::HostClock;
-use viv_engine::{Engine, VmParameters};
+use viv_engine::{Engine, EngineKind, VmParameters};
 use viv_jail::ThreadKind;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
+use super::acpi::Described;
 use super::assembly::{Assembly, Surroundings, ram_end};
 use super::block;
 use super::boot::BootSource;
@@ -60,8 +61,7 @@ impl Machine {
             opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
-        let Extensible { all: memory, ram, room } = memory::allocate_extensible(config.memory_bytes, room)
-            .map_err(|source| MachineError::Memory { bytes: config.memory_bytes, source })?;
+        let Extensible { all: memory, ram, room } = allocate(config, engine.kind(), room)?;
         let layout = (!room.is_empty()).then(|| MemoryLayout {
             ram: ram.iter().map(|part| part.start_addr().0..part.start_addr().0 + part.len()).collect(),
             room: room.clone(),
@@ -100,6 +100,10 @@ impl Machine {
             fds,
         )?;
         let power = assembly.add_chipset(profile)?;
+        let generation = assembly.add_hosted()?;
+        if config.watchdog.is_some() {
+            assembly.add_watchdog()?;
+        }
         let processors = assembly.add_processors(config.vcpus, config.max_vcpus)?;
         let typist = if config.display {
             Some(assembly.add_keyboard()?)
@@ -152,8 +156,15 @@ impl Machine {
         };
         let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
         let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
+        let described = Described {
+            profile,
+            processors: processors.clone(),
+            memory: layout,
+            display: config.display,
+            watchdog: config.watchdog.is_some(),
+        };
         if let (BootSource::Firmware(firmware), Boot::Firmware(told)) = (&boot, &config.boot) {
-            assembly.add_firmware(firmware, told, variables, &processors, layout.as_ref(), config.display)?;
+            assembly.add_firmware(firmware, told, variables, &described)?;
         }
         let Assembly {
             board,
@@ -202,7 +213,6 @@ impl Machine {
             memory,
             ram,
             memory_bytes: config.memory_bytes,
-            layout,
             cpuid,
             engine: engine.kind(),
             engine_reason: engine_reason.to_owned(),
@@ -220,10 +230,11 @@ impl Machine {
             back_ends,
             networks: handles,
             boot,
-            profile,
+            described,
             streams,
             drained,
             power,
+            generation,
             console,
             balloon,
             pluggable,
@@ -235,6 +246,21 @@ impl Machine {
             written: PageSet::default(),
         })
     }
+}
+
+/// The machine's memory, and room for more of it.
+fn allocate(config: &MachineConfig, engine: EngineKind, room: u64) -> Result<Extensible, MachineError> {
+    let bytes = config.memory_bytes;
+    if !config.huge_pages {
+        return memory::allocate_extensible(bytes, room, Pages::Any)
+            .map_err(|source| MachineError::Memory { bytes, source });
+    }
+    if engine == EngineKind::Soft {
+        return Err(MachineError::HugePagesEngine);
+    }
+    let pages = (bytes + room) / memory::LARGE_PAGE;
+    memory::allocate_extensible(bytes, room, Pages::Large)
+        .map_err(|source| MachineError::HugePages { pages, source })
 }
 
 /// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and

@@ -23,6 +23,10 @@ pub enum Notice {
     CpuEjected,
     /// The guest ends the machine with this status.
     Exit(u8),
+    /// The guest's kernel has panicked.
+    Panicked,
+    /// The guest has not reset its watchdog in time.
+    WatchdogExpired,
     /// A processor has come to where the debugger wants it to stop.
     Debug {
         /// The vCPU.
@@ -139,6 +143,8 @@ impl SystemControl for Core {
             SystemRequest::PowerOff => Notice::PowerOff,
             SystemRequest::CpuEjected => Notice::CpuEjected,
             SystemRequest::Exit(status) => Notice::Exit(status),
+            SystemRequest::Panicked => Notice::Panicked,
+            SystemRequest::WatchdogExpired => Notice::WatchdogExpired,
         });
     }
 }

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use viv_arch::VcpuState;
-use viv_boot::acpi::MemoryLayout;
 use viv_boot::firmware::{self, FirmwareTables};
 use viv_boot::{BootError, SmbiosParameters, SystemIdentity, smbios};
 use viv_devices::fw_cfg::{Content, FwCfg, MachineFacts};
@@ -15,10 +14,10 @@ use viv_devices::{Device, DeviceError, SavedState, layout};
 use viv_engine::{GuestMemory, memory};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::acpi::Described;
 use super::assembly::Assembly;
-use super::resources::Processors;
 use super::{acpi, boot};
-use crate::config::{BootDevice, Fds, FirmwareConfig, Profile, VariablesConfig};
+use crate::config::{BootDevice, Fds, FirmwareConfig, VariablesConfig};
 use crate::error::MachineError;
 
 /// How much room the ACPI tables can grow by once firmware has placed what they describe.
@@ -104,12 +103,10 @@ impl Assembly<'_> {
         firmware: &Firmware,
         config: &FirmwareConfig,
         variables: Option<File>,
-        processors: &Processors,
-        plan: Option<&MemoryLayout>,
-        display: bool,
+        described: &Described,
     ) -> Result<(), MachineError> {
         let memory = &self.around.ram;
-        let present = processors.present();
+        let present = described.processors.present();
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         let facts = MachineFacts {
             uuid: [0; 16],
@@ -118,7 +115,7 @@ impl Assembly<'_> {
                 .sum(),
             cpus: count(present.iter().filter(|present| **present).count()),
             max_cpus: count(present.len()),
-            display,
+            display: described.display,
             boot_menu: false,
         };
         let mut device = FwCfg::new(self.around.memory.clone(), &facts);
@@ -127,7 +124,7 @@ impl Assembly<'_> {
         // SeaBIOS shows its screen, and what starts from it, on this serial port too.
         let port = layout::UART0.to_le_bytes().to_vec();
         device.add_file("etc/sercon-port", Content::Bytes(port))?;
-        self.add_tables(&mut device, processors, plan, display)?;
+        self.add_tables(&mut device, described)?;
         let parameters = SmbiosParameters::new(SystemIdentity::default(), facts.cpus.into(), memory);
         let tables = smbios::build(&parameters).map_err(BootError::from)?;
         device.add_file(smbios::ANCHOR_FILE, Content::Bytes(tables.anchor_64(0).to_vec()))?;
@@ -155,29 +152,19 @@ impl Assembly<'_> {
     }
 
     /// The ACPI tables, which are made once firmware has placed what they describe.
-    fn add_tables(
-        &self,
-        device: &mut FwCfg,
-        processors: &Processors,
-        memory: Option<&MemoryLayout>,
-        display: bool,
-    ) -> Result<(), MachineError> {
+    fn add_tables(&self, device: &mut FwCfg, described: &Described) -> Result<(), MachineError> {
         let sizes =
-            firmware::tables(&acpi::parameters(Profile::Pc, processors, memory, self.board.pci(), display))
-                .map_err(BootError::from)?;
+            firmware::tables(&acpi::parameters(described, self.board.pci())).map_err(BootError::from)?;
         let files: [(&str, usize, Part); 3] = [
             (firmware::RSDP, sizes.rsdp.len(), |tables| tables.rsdp),
             (firmware::TABLES, sizes.tables.len() + TABLES_ROOM, |tables| tables.tables),
             (firmware::LOADER, sizes.loader.len(), |tables| tables.loader),
         ];
         for (name, size, part) in files {
-            let (pci, processors) = (self.board.pci().clone(), processors.clone());
-            let memory = memory.cloned();
+            let (pci, described) = (self.board.pci().clone(), described.clone());
             let make = move || {
                 // They could be expressed before; if firmware has made that impossible, it gets none.
-                firmware::tables(&acpi::parameters(Profile::Pc, &processors, memory.as_ref(), &pci, display))
-                    .map(part)
-                    .unwrap_or_default()
+                firmware::tables(&acpi::parameters(&described, &pci)).map(part).unwrap_or_default()
             };
             let size = u32::try_from(size).unwrap_or(u32::MAX);
             device.add_file(name, Content::Made { size, make: Box::new(make) })?;

@@ -55,8 +55,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use viv_arch::{CpuidTable, VcpuState};
-use viv_boot::acpi::MemoryLayout;
 use viv_devices::acpi_pm::AcpiPm;
+use viv_devices::generation_id::GenerationId;
 use viv_devices::virtio::{Balloon, Block, Memory};
 use viv_engine::time::HostClock;
 use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
@@ -64,6 +64,7 @@ use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 pub use self::core::Notice;
 pub(crate) use self::opened::Opened;
 
+use self::acpi::Described;
 use self::back_end::BackEndDevice;
 use self::board::Board;
 use self::boot::BootSource;
@@ -77,7 +78,7 @@ use self::seat::Seat;
 use self::timers::Timers;
 pub(crate) use self::vcpu::VcpuHandle;
 use self::vcpu::VcpuThread;
-use crate::config::{Profile, WindowSize};
+use crate::config::WindowSize;
 use crate::error::MachineError;
 use crate::protocol::{Figures, MachineState, Status};
 use crate::snapshot::PageSet;
@@ -92,8 +93,6 @@ pub struct Machine {
     ram: GuestMemory,
     /// How much that is.
     memory_bytes: u64,
-    /// Where memory is, if more can be plugged in.
-    layout: Option<MemoryLayout>,
     cpuid: CpuidTable,
     engine: EngineKind,
     engine_reason: String,
@@ -116,10 +115,12 @@ pub struct Machine {
     back_ends: Vec<BackEndDevice>,
     networks: Vec<NetworkHandle>,
     boot: BootSource,
-    profile: Profile,
+    /// What its firmware tables tell.
+    described: Described,
     streams: Vec<Arc<HostStream>>,
     drained: Arc<Notify>,
     power: Arc<Mutex<AcpiPm>>,
+    generation: Arc<Mutex<GenerationId>>,
     console: Option<ConsoleHandle>,
     balloon: Option<Arc<Mutex<Balloon>>>,
     /// Memory that comes and goes.
@@ -188,6 +189,14 @@ impl Machine {
             self.run();
         }
         Ok(())
+    }
+
+    /// Makes it stand still that waits for what becomes of a notice.
+    pub(crate) fn pause_on_notice(&mut self) {
+        if self.state == MachineState::Running {
+            self.halt();
+        }
+        self.core.gate.release();
     }
 
     /// Switches it off, for good.
@@ -288,13 +297,7 @@ impl Machine {
 
     /// Loads kernel and initrd, and puts the processors at its start.
     fn load_guest(&mut self) -> Result<(), MachineError> {
-        let acpi = acpi::parameters(
-            self.profile,
-            &self.processors,
-            self.layout.as_ref(),
-            self.board.pci(),
-            self.seat.is_some(),
-        );
+        let acpi = acpi::parameters(&self.described, self.board.pci());
         let first = self.boot.load(&self.ram, acpi)?;
         self.parked = parked(first.msrs.clone());
         for (index, vcpu) in self.vcpus.iter().enumerate() {

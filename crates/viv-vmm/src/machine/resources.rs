@@ -52,7 +52,8 @@ impl Processors {
     }
 }
 
-fn lock<T>(device: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// Locks a device, whatever happened to its lock's last holder.
+pub(super) fn lock<T>(device: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

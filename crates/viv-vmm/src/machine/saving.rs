@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 
 use viv_arch::state::RunState;
+use viv_devices::layout;
 use viv_engine::{Clock, memory};
 
 use super::Machine;
-use super::resources::parked;
+use super::assembly::random_id;
+use super::resources::{lock, parked};
 use crate::error::MachineError;
 use crate::protocol::MachineState;
 use crate::snapshot::{SavedMachine, read_pages, read_state, write_pages, write_state};
@@ -82,6 +84,9 @@ impl Machine {
             self.parked = parked(state.msrs.clone());
         }
         self.settle_vcpus()?;
+        // The state may be used more than once, and what the guest draws from it must not be the same each time.
+        lock(&self.generation).renew(random_id()?);
+        lock(&self.power).raise_gpe(layout::GENERATION_GPE);
         // It may be elsewhere now.
         self.networks.iter().for_each(super::NetworkHandle::announce);
         self.resets = saved.resets;

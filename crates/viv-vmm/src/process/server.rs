@@ -12,7 +12,7 @@ use super::files::{restore, save, screenshot};
 use super::outgoing::Outgoing;
 use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
-use crate::config::{EngineChoice, Fds, MachineConfig, VsockConfig};
+use crate::config::{EngineChoice, Fds, MachineConfig, VsockConfig, WatchdogAction};
 use crate::debugger::{Debugger, Wish};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
@@ -40,6 +40,7 @@ pub(super) struct Server<'a> {
     debugger: Option<Debugger>,
     decision: Option<Decision>,
     no_reboot: bool,
+    watchdog: Option<WatchdogAction>,
     /// The starter has gone: nobody reads any more.
     alone: bool,
     end: Option<End>,
@@ -72,6 +73,7 @@ impl<'a> Server<'a> {
             debugger: None,
             decision: None,
             no_reboot: false,
+            watchdog: None,
             alone: false,
             end: None,
         }
@@ -317,6 +319,7 @@ impl<'a> Server<'a> {
         self.machine = Some(machine);
         self.decision = Some(decision);
         self.no_reboot = config.no_reboot;
+        self.watchdog = config.watchdog;
         Ok(())
     }
 
@@ -371,6 +374,8 @@ impl<'a> Server<'a> {
                 }
                 Notice::PowerOff => self.end = Some(End::PoweredOff),
                 Notice::Exit(status) => self.end = Some(End::Exited { status }),
+                Notice::Panicked => self.end = Some(End::Panicked),
+                Notice::WatchdogExpired => self.watchdog_expired(),
                 Notice::TripleFault(fault) if self.debugger.is_some() => {
                     let (vcpu, end) = (fault.vcpu, End::TripleFault(fault));
                     self.debug(|debugger, machine| debugger.shut_down(vcpu, end, machine));
@@ -389,6 +394,25 @@ impl<'a> Server<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Does what the config says of a watchdog that has expired.
+    fn watchdog_expired(&mut self) {
+        let done = match self.watchdog {
+            Some(WatchdogAction::Reset) if !self.no_reboot => self.reset(),
+            Some(WatchdogAction::Pause) => {
+                let paused = self.machine().map(Machine::pause_on_notice);
+                self.event(Event::WatchdogPaused);
+                paused
+            }
+            Some(WatchdogAction::Reset | WatchdogAction::PowerOff) | None => {
+                self.end = Some(End::WatchdogExpired);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            self.end.get_or_insert(End::Failed { message: error.line() });
+        }
     }
 
     /// Has the debugger do something, and does what it wishes then.

@@ -2,12 +2,13 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
+use viv_devices::layout;
 use viv_engine::{Engine, EngineKind};
 
 use super::*;
 use crate::channel::{self, LineReader};
 use crate::config::tests::plain;
-use crate::config::{EngineChoice, Fds, FileSource, MachineConfig, Stream};
+use crate::config::{EngineChoice, Fds, FileSource, MachineConfig, Stream, WatchdogAction};
 use crate::engine::{ChoiceError, Decision};
 use crate::machine::tests::bench::kernel;
 use crate::machine::tests::fake::{FAULT, FakeEngine, HALT, OUT};
@@ -167,10 +168,57 @@ fn a_reset_by_the_guest_restarts_it() {
 }
 
 #[test]
+fn a_panic_ends_the_machine_once_its_output_is_written() {
+    let [low, high] = layout::PANIC_PORT.to_le_bytes();
+    let code = [&out(layout::UART0, b'!')[..], &[OUT, low, high, 1, HALT]].concat();
+    let mut process = Process::start();
+    let mut serial = process.create(&code, |_| ());
+    process.ask(Request::Start).unwrap();
+    let mut text = String::new();
+    serial.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), process.ended()), ("!", End::Panicked));
+}
+
+/// Sets the watchdog's timer to its least, and lets it run.
+fn watchdog() -> Vec<u8> {
+    let registers = [(0x12, 2), (0, 1), (9, 0)];
+    [registers.map(|(at, value)| out(layout::TCO.start + at, value)).as_flattened(), &[HALT]].concat()
+}
+
+#[test]
+fn a_watchdog_that_expires_has_its_action_done() {
+    for (action, no_reboot) in [(WatchdogAction::PowerOff, false), (WatchdogAction::Reset, true)] {
+        let mut process = Process::start();
+        let change = |config: &mut MachineConfig| {
+            (config.watchdog, config.no_reboot) = (Some(action), no_reboot);
+        };
+        let _serial = process.create(&watchdog(), change);
+        process.ask(Request::Start).unwrap();
+        assert_eq!(process.ended(), End::WatchdogExpired);
+    }
+
+    let mut process = Process::start();
+    let _serial = process.create(&watchdog(), |config| config.watchdog = Some(WatchdogAction::Reset));
+    process.ask(Request::Start).unwrap();
+    assert_eq!(process.event(), Event::Restarted);
+    process.ask(Request::Stop).unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+
+    let mut process = Process::start();
+    let _serial = process.create(&watchdog(), |config| config.watchdog = Some(WatchdogAction::Pause));
+    process.ask(Request::Start).unwrap();
+    assert_eq!(process.event(), Event::WatchdogPaused);
+    assert_eq!(process.status().state, crate::protocol::MachineState::Paused);
+    process.ask(Request::Resume).unwrap();
+    process.ask(Request::Stop).unwrap();
+    assert_eq!(process.ended(), End::Stopped);
+}
+
+#[test]
 fn power_off_waits_for_the_output() {
     // SLP_TYP 5 and SLP_EN are in the high byte of the PM1a control register.
-    let power_off = out(viv_devices::layout::PM1_CONTROL + 1, 5 << 2 | 1 << 5);
-    let say: Vec<u8> = (0..10_000).flat_map(|_| out(viv_devices::layout::UART0, b'x')).collect();
+    let power_off = out(layout::PM1_CONTROL + 1, 5 << 2 | 1 << 5);
+    let say: Vec<u8> = (0..10_000).flat_map(|_| out(layout::UART0, b'x')).collect();
     let mut process = Process::start();
     let mut serial = process.create(&[&say[..], &power_off, &[HALT]].concat(), |_| ());
     process.ask(Request::Start).unwrap();

@@ -57,7 +57,8 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         name,
         memory_bytes: args.memory.size.0,
         max_memory_bytes: args.memory.most.0,
-        balloon: true,
+        huge_pages: args.memory.huge_pages,
+        balloon: !args.memory.huge_pages,
         vcpus: args.cpus.count,
         max_vcpus: args.cpus.most,
         engine: args.engine.into(),
@@ -79,6 +80,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         no_reboot: args.no_reboot,
         debug_log,
         exit_port: args.exit_port,
+        watchdog: args.watchdog.into(),
         gdb: None,
     };
     let outputs = vec![(output, Sink::Stdout)];

@@ -56,7 +56,8 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         name: image.name().to_string(),
         memory_bytes: args.memory.size.0,
         max_memory_bytes: args.memory.most.0,
-        balloon: true,
+        huge_pages: args.memory.huge_pages,
+        balloon: !args.memory.huge_pages,
         vcpus: args.cpus.count,
         max_vcpus: args.cpus.most,
         engine: args.engine.into(),
@@ -98,6 +99,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         no_reboot: true,
         debug_log: None,
         exit_port: false,
+        watchdog: args.watchdog.into(),
         gdb: None,
     };
     Ok(Plan { config, fds, input, outputs, serial: Some(log), interactive, keys: None })

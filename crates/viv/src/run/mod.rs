@@ -10,11 +10,11 @@ mod share;
 mod vsock;
 
 use viv_vmm::MachineConfig;
-use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY};
+use viv_vmm::config::{ConfigError, EngineChoice, MAX_MEMORY, MIN_MEMORY, WatchdogAction};
 use viv_vmm::engine::{check_options, choose};
 use viv_vmm::host::HostFacts;
 
-use crate::cli::{EngineArg, JailArg, RunArgs};
+use crate::cli::{EngineArg, JailArg, RunArgs, WatchdogArg};
 use crate::failure::{self, Failure};
 use crate::image as images;
 use crate::session;
@@ -96,6 +96,17 @@ impl From<EngineArg> for EngineChoice {
     }
 }
 
+impl From<WatchdogArg> for Option<WatchdogAction> {
+    fn from(action: WatchdogArg) -> Self {
+        match action {
+            WatchdogArg::None => None,
+            WatchdogArg::Reset => Some(WatchdogAction::Reset),
+            WatchdogArg::Poweroff => Some(WatchdogAction::PowerOff),
+            WatchdogArg::Pause => Some(WatchdogAction::Pause),
+        }
+    }
+}
+
 /// Refuses what needs a display on a machine that has none.
 fn check_display(args: &RunArgs) -> Result<(), Failure> {
     let asked = [
@@ -130,7 +141,7 @@ fn check_memory(memory: Size, least: u64, most: u64) -> Result<(), String> {
 fn validate(config: &MachineConfig) -> Result<(), Failure> {
     config.validate().map_err(|error| {
         let option = match &error {
-            ConfigError::MaxMemory { .. } => "--memory",
+            ConfigError::MaxMemory { .. } | ConfigError::HugePages { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Shares { .. } => "--share",

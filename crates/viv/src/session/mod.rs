@@ -280,6 +280,9 @@ impl Session {
             protocol::Event::GuestError { message } => self.fail(Failure::new("in the guest", message)),
             protocol::Event::Warning { message } => failure::warn(&message),
             protocol::Event::Restarted => tracing::info!("the guest was reset"),
+            protocol::Event::WatchdogPaused => self.say(
+                "the guest did not reset its watchdog in time, and stands still until it is told to go on",
+            ),
             protocol::Event::Figures(figures) => self.figures = Some(figures),
             protocol::Event::Ended(end) => self.end = Some(end),
         }
@@ -327,6 +330,12 @@ impl Session {
             self.fail(Failure::of("reading standard input", &error));
             self.begin_stop(Cause::Failed);
         }
+    }
+
+    /// Says something while the guest runs, in a line of its own.
+    fn say(&self, text: &str) {
+        let (before, after) = if self.raw.is_some() { ("\r\n", "\r\n") } else { ("", "\n") };
+        let _ = write!(io::stderr(), "{before}viv: {text}{after}");
     }
 
     /// Gives the terminal back.

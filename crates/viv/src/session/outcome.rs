@@ -72,7 +72,7 @@ impl Facts {
             Some(Cause::Failed) | None => {}
         }
         let what = "running the virtual machine";
-        if let (Some(End::PoweredOff | End::Reset), Some(why)) = (&self.end, self.panic) {
+        if let (Some(End::PoweredOff | End::Reset | End::Panicked), Some(why)) = (&self.end, self.panic) {
             return Err(Failure::new(what, format!("the guest's kernel panicked: {why}")));
         }
         let failure = match self.end {
@@ -82,7 +82,9 @@ impl Facts {
             // Somebody in the guest powered it off before the command was done: that is their good right.
             Some(End::PoweredOff | End::Reset | End::Stopped) => return Ok(0),
             Some(End::Exited { status }) => return Ok(status),
-            Some(End::TripleFault(fault)) => Failure::new(what, fault.to_string()),
+            Some(end @ (End::Panicked | End::WatchdogExpired | End::TripleFault(_))) => {
+                Failure::new(what, end.to_string())
+            }
             Some(End::Failed { message }) => Failure::line(message),
             None => Failure::new(what, died(self.gone.as_ref()))
                 .remedy("if it happens again, VIV_LOG=debug shows what it did last"),
@@ -159,6 +161,16 @@ mod tests {
                 .contains("panicked")
         );
         assert_eq!(Facts { agent: false, ready: false, ..facts() }.judge().expect("a status"), 0);
+    }
+
+    #[test]
+    fn a_guest_that_panics_or_hangs_is_a_failure() {
+        let panicked = || Facts { end: Some(End::Panicked), ..facts() };
+        assert!(line(panicked()).ends_with("the guest's kernel panicked"));
+        assert!(
+            line(Facts { panic: Some("no init".to_owned()), ..panicked() }).ends_with("panicked: no init")
+        );
+        assert!(line(Facts { end: Some(End::WatchdogExpired), ..facts() }).contains("watchdog"));
     }
 
     #[test]

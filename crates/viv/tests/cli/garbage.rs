@@ -17,8 +17,12 @@ use code::Parameters;
 /// How long a guest may take. One that has put its processors to sleep for good has to be ended.
 const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// What the last line says of a machine that could not go on.
-const REPORTS: [&str; 2] =
-    ["shut down after a triple fault at rip", "the engine cannot run what the guest's processor"];
+const REPORTS: [&str; 3] = [
+    "shut down after a triple fault at rip",
+    "the engine cannot run what the guest's processor",
+    // It wrote to the port for that.
+    "the guest's kernel panicked",
+];
 
 fn number(variable: &str, default: u32) -> u32 {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)

@@ -1,6 +1,7 @@
 //! Debian as it is installed on a disk: from firmware by GRUB and systemd to a login on the serial port, and down again.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::debian::run;
@@ -13,6 +14,20 @@ static DISK: LazyLock<PathBuf> = LazyLock::new(|| {
         panic!("this needs a disk with Debian, which takes root and the host's archive to build: {error:#}")
     })
 });
+
+/// Debian's kernel for any machine, from that disk to a file in this directory.
+pub fn kernel(directory: &Path) -> PathBuf {
+    let disk = format!("{}?offset={}", DISK.display(), viv_testbed::partitions::ROOT.start);
+    let debugfs = |command: &str| {
+        let output = Command::new("debugfs").args(["-R", command, &disk]).output().expect("debugfs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let listing = debugfs("ls -p /boot");
+    let name = listing.split('/').find(|name| name.starts_with("vmlinuz-")).expect("a kernel");
+    let file = directory.join("vmlinuz");
+    debugfs(&format!("dump /boot/{name} {}", file.display()));
+    file
+}
 
 /// What root's shell asks with.
 const PROMPT: &str = "root@debian:~# ";
@@ -83,4 +98,17 @@ fn debian_starts_from_a_sata_disk() {
 #[test]
 fn debian_starts_from_the_same_disk_by_uefi() {
     is_well(&["--firmware", "uefi"], "virtio", "/dev/vda3");
+}
+
+/// Firmware hands on the tables in which a guest finds what it shares with its host.
+#[test]
+fn debian_finds_its_watchdog_its_generation_and_where_to_panic() {
+    let mut debian = Installed::start(&["--firmware", "uefi", "--watchdog", "reset"], "virtio");
+    debian.log_in("\r");
+    let found = debian.run("cat /sys/class/watchdog/watchdog0/identity; ls /sys/bus/acpi/drivers/vmgenid");
+    assert!(found.contains("wdat_wdt") && found.contains("VIVA0001:00"), "{found}");
+    let loaded = debian.run("grep -c ^pvpanic_mmio /proc/modules");
+    assert!(plain(&loaded).lines().any(|line| line == "1"), "{loaded}");
+    debian.0.press("echo c >/proc/sysrq-trigger\r");
+    assert_eq!(debian.0.end(), Some(125));
 }

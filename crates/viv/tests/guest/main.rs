@@ -13,6 +13,8 @@ mod direct;
 mod discs;
 mod disks;
 mod ended;
+mod generation;
+mod hosted;
 mod idle;
 mod images;
 mod installed;

@@ -45,6 +45,7 @@ fn config(machine: &Machine) -> MachineConfig {
         name: "resources".into(),
         memory_bytes: 768 * MIB,
         max_memory_bytes: 768 * MIB,
+        huge_pages: false,
         balloon: true,
         vcpus: 2,
         max_vcpus: 4,
@@ -80,13 +81,14 @@ fn config(machine: &Machine) -> MachineConfig {
         no_reboot: true,
         debug_log: None,
         exit_port: false,
+        watchdog: None,
         gdb: None,
     }
 }
 
 impl Guest {
     /// Boots one to its shell.
-    fn boot() -> Self {
+    pub fn boot() -> Self {
         Self::boot_with(|_| ())
     }
 

@@ -12,6 +12,7 @@ use crate::cpu_hotplug::CpuHotplug;
 use crate::debug_port::DebugPort;
 use crate::exit_port::ExitPort;
 use crate::fw_cfg::{Content, FwCfg, MachineFacts};
+use crate::generation_id::GenerationId;
 use crate::hpet::Hpet;
 use crate::i8042::{I8042, Key, MouseInput};
 use crate::irq::{Gate, IrqLine};
@@ -19,8 +20,10 @@ use crate::irqchip::{IrqChip, IrqChipDevice};
 use crate::layout;
 use crate::pflash::Pflash;
 use crate::pit::Pit;
+use crate::pvpanic::PvPanic;
 use crate::reset::ResetPorts;
 use crate::rtc::{MemorySize, Rtc};
+use crate::tco::Tco;
 use crate::testing::Alarm;
 use crate::uart::Uart;
 
@@ -105,7 +108,7 @@ pub(super) const ACPI_PM: Target = Target {
         bench.attach(power, alarm);
         bench
     },
-    areas: &[Area::Ports(layout::ACPI_PM.start, 0x80), Area::Ports(layout::APM_CONTROL, 2)],
+    areas: &[Area::Ports(layout::ACPI_PM.start, 0x60), Area::Ports(layout::APM_CONTROL, 2)],
     prologue: nothing,
     idiom: idioms::acpi_pm,
 };
@@ -221,6 +224,60 @@ pub(super) const EXIT_PORT: Target = Target {
     prologue: nothing,
     idiom: idioms::none,
 };
+
+pub(super) const PVPANIC: Target = Target {
+    programs: 40,
+    make: || {
+        let mut bench = Bench::new();
+        bench.add(PvPanic::new(bench.heard.clone()), &PvPanic::PORTS);
+        bench
+    },
+    areas: &[Area::Ports(layout::PANIC_PORT, 1)],
+    prologue: nothing,
+    idiom: idioms::none,
+};
+
+pub(super) const TCO: Target = Target {
+    programs: 40,
+    make: || {
+        let mut bench = Bench::new();
+        let alarm = Arc::new(Alarm::default());
+        let tco = Tco::new(bench.clock.clone(), alarm.clone(), bench.heard.clone());
+        let tco = bench.add(tco, &Tco::PORTS);
+        bench.attach(tco, alarm);
+        bench
+    },
+    areas: &[Area::Ports(layout::TCO.start, 0x20)],
+    prologue: nothing,
+    idiom: idioms::tco,
+};
+
+pub(super) const GENERATION_ID: Target = Target {
+    programs: 40,
+    make: || {
+        let mut bench = Bench::new();
+        let device = bench.add(GenerationId::new([7; 16]), &[]);
+        let page = layout::GENERATION_ID;
+        bench.map_memory(page.start, page.end - page.start, device.clone());
+        bench.outside = Some(Box::new(Host(device)));
+        bench
+    },
+    areas: &[
+        Area::Memory(layout::GENERATION_ID.start, 0x20),
+        Area::Memory(layout::GENERATION_ID.start, 0x1000),
+    ],
+    prologue: nothing,
+    idiom: idioms::none,
+};
+
+/// Somebody who restores machines.
+struct Host(Arc<Mutex<GenerationId>>);
+
+impl Outside for Host {
+    fn happen(&mut self, what: u64) {
+        self.0.lock().unwrap().renew(u128::from(what).to_le_bytes());
+    }
+}
 
 pub(super) const FW_CFG: Target = Target {
     programs: 40,

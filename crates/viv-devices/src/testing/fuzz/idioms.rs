@@ -135,3 +135,12 @@ pub(super) fn cpu_hotplug(random: &mut Random, ops: &mut Vec<Op>) {
     ops.extend([0, 8].map(|at| Op::Read(super::Place::Port(base + at), 4)));
     ops.push(Op::out(base + 4, 1 << random.below(5), 1));
 }
+
+/// The watchdog's timer set, let run or halted, and time that passes.
+pub(super) fn tco(random: &mut Random, ops: &mut Vec<Op>) {
+    let base = layout::TCO.start;
+    ops.push(Op::out(base + 0x12, random.below(8), 2));
+    ops.push(Op::out(base, 1, 2));
+    ops.push(Op::out(base + 8, random.below(3) << 11, 2));
+    ops.push(Op::Pass(random.below(1 << 33)));
+}

@@ -5,6 +5,8 @@ use viv_engine::Engine;
 use viv_kvm::KvmEngine;
 use viv_soft::SoftEngine;
 
+use crate::config::{BootProtocol, FileSource};
+
 use super::soft::{REST, bench_of, count, power_off, say};
 use super::*;
 
@@ -96,4 +98,42 @@ fn a_halted_guest_is_paused_saved_and_reset() {
     bench.machine.save(&mut Vec::new()).unwrap();
     bench.machine.reset().unwrap();
     assert_eq!(bench.hear(3), "up ");
+}
+
+/// How many huge pages of the default size the host has left.
+fn free_huge_pages() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = text.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+    free.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_guest_lives_in_huge_pages_if_the_host_has_them() {
+    let Some(kvm) = kvm() else { return };
+    let huge = |config: MachineConfig| {
+        let mut config = MachineConfig { huge_pages: true, balloon: false, ..config };
+        crate::config::tests::kernel(&mut config).protocol = BootProtocol::Linux64;
+        config
+    };
+    let free = free_huge_pages();
+    if free == 0 {
+        let mut config = huge(plain());
+        crate::config::tests::kernel(&mut config).kernel = FileSource::Path("/etc/passwd".into());
+        let why = Machine::build(&config, &Fds::default(), &kvm, "").err().unwrap().line();
+        assert!(why.contains("sysctl vm.nr_hugepages=32"), "{why}");
+    }
+    // Other tests may take some.
+    if free < 64 {
+        return not_tested("guests in huge pages: the host has set too few aside");
+    }
+    let mut bench = Bench::with(&kvm, &program(&[&say("up "), &REST]), huge);
+    bench.machine.start().unwrap();
+    assert_eq!(bench.hear(3), "up ");
+    bench.machine.memory.write_slice(b"garbage", GuestAddress(0x20_0000)).unwrap();
+    bench.machine.reset().unwrap();
+    assert_eq!(bench.hear(3), "up ");
+    let mut left = [1; 7];
+    bench.machine.memory.read_slice(&mut left, GuestAddress(0x20_0000)).unwrap();
+    assert_eq!(left, [0; 7]);
+    bench.machine.save(&mut Vec::new()).unwrap();
 }

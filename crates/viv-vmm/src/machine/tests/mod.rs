@@ -94,6 +94,37 @@ fn a_reset_boots_anew_in_clean_memory() {
     assert_eq!(bench.machine.status().resets, 1);
 }
 
+/// The generation identifier that the guest reads.
+fn generation(machine: &Machine) -> [u8; 16] {
+    let mut id = [0; 16];
+    for (at, half) in (layout::GENERATION_ID.start..).step_by(8).zip(id.chunks_mut(8)) {
+        machine.board.platform().memory_read(at, half);
+    }
+    id
+}
+
+#[test]
+fn a_machine_that_is_restored_is_of_another_generation_and_is_told() {
+    let mut bench = Bench::new(&FakeEngine, &[HALT]);
+    let first = generation(&bench.machine);
+    bench.machine.start().unwrap();
+    bench.machine.reset().unwrap();
+    let mut saved = Vec::new();
+    bench.machine.save(&mut saved).unwrap();
+    assert_eq!(generation(&bench.machine), first, "it was saved and goes on where it is");
+
+    let again = || {
+        let mut bench = Bench::new(&FakeEngine, &[HALT]);
+        bench.machine.restore(&mut saved.as_slice()).unwrap();
+        let mut events = [0];
+        bench.machine.board.platform().port_read(layout::GPE0, &mut events);
+        assert_eq!(events, [1 << layout::GENERATION_GPE]);
+        generation(&bench.machine)
+    };
+    let (second, third) = (again(), again());
+    assert!(first != second && second != third && first != third, "{first:x?} {second:x?} {third:x?}");
+}
+
 #[test]
 fn a_saved_machine_goes_on_in_a_new_one() {
     let echo = [ECHO, STATUS[0], STATUS[1]];
@@ -152,9 +183,13 @@ fn what_cannot_be_built_is_refused_in_one_line() {
             .contains("ask for less")
     );
     assert!(refuse(plain()).contains("cannot open the kernel kernel"));
+    let kernel = || crate::config::FileSource::Path("/etc/passwd".into());
+    let mut config = MachineConfig { huge_pages: true, ..plain() };
+    crate::config::tests::kernel(&mut config).kernel = kernel();
+    assert!(refuse(config).contains("give --engine kvm"));
     let serial = Some(Stream { input: Some(NOWHERE), output: None });
     let mut config = MachineConfig { serial, ..plain() };
-    crate::config::tests::kernel(&mut config).kernel = crate::config::FileSource::Path("/etc/passwd".into());
+    crate::config::tests::kernel(&mut config).kernel = kernel();
     assert_eq!(refuse(config), ConfigError::Slot { slot: NOWHERE.0 }.to_string());
 }
 
