@@ -429,7 +429,7 @@ fn a_saved_interface_fits_only_one_like_it() {
         let other = net(&hosts, mtu);
         assert!(matches!(other.lock().unwrap().restore(&state), Err(DeviceError::Invalid { .. })));
     }
-    let newer = SavedState { version: 2, ..state };
+    let newer = SavedState { version: 3, ..state };
     assert!(matches!(bench.net.lock().unwrap().restore(&newer), Err(DeviceError::Version { .. })));
 
     let hosts = vec![Fake::default(), Fake::default()];

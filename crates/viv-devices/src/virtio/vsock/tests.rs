@@ -379,7 +379,8 @@ fn each_direction_ends_by_itself() {
     let id = bench.connect((1000, 52), &end);
     bench.say((1000, 52), op::RW, b"request");
     bench.shut((1000, 52), Shutdown::SEND);
-    assert_eq!((end.wire().output_ended, end.wire().input_ended), (1, false));
+    assert_eq!(end.wire().output_ended, 1);
+    assert!(!end.wire().input_ended);
     end.wire().to_guest.extend(b"answer");
     bench.vsock().process_stream(id);
     bench.vsock().process_stream(id);
@@ -468,12 +469,12 @@ fn connections_take_turns() {
     let ends = [End::open(), End::open()];
     let ids = [bench.connect((1, 52), &ends[0]), bench.connect((2, 52), &ends[1])];
     for (end, id) in ends.iter().zip(ids) {
-        end.wire().to_guest.extend(vec![0; 3 * ROOM as usize]);
+        end.wire().to_guest.extend(vec![0; 4 * ROOM as usize]);
         bench.vsock().process_stream(id);
     }
-    bench.offer_buffers(4);
+    bench.offer_buffers(6);
     let ports: Vec<_> = bench.heard().iter().map(|(header, _)| header.dst_port).collect();
-    assert_eq!(ports, [1, 1, 2, 1, 2, 2]);
+    assert_eq!(ports, [1, 1, 1, 2, 1, 2, 2, 2]);
 }
 
 #[test]
@@ -489,7 +490,7 @@ fn there_are_so_many_connections_and_refusals_and_no_more() {
         bench.say((port, 2), op::REQUEST, &[]);
     }
     assert_eq!(bench.driver.used(TX).len(), 64);
-    bench.offer_buffers(200);
+    bench.offer_buffers(100);
     bench.driver.worker.process();
     assert_eq!(bench.driver.used(TX).len(), 36);
     bench.driver.kick(RX);
