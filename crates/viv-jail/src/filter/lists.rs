@@ -181,6 +181,8 @@ pub(super) const HANG_UP: &[Rule] = &[any(SYS_shutdown)];
 /// Building a machine, before it runs: its memory, its code, its threads, their filters.
 pub(super) const BUILDING: &[Rule] = &[
     any(SYS_mprotect),
+    // The software engine's second mappings.
+    any(SYS_mremap),
     any(SYS_memfd_create),
     any(SYS_fcntl),
     any(SYS_ftruncate),

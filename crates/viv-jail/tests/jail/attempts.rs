@@ -39,7 +39,7 @@ const fn killed(name: &'static str, call: &'static str) -> Attempt {
     Attempt { name, outcome: Outcome::Killed(call), except: None }
 }
 
-pub const ATTEMPTS: [Attempt; 29] = [
+pub const ATTEMPTS: [Attempt; 30] = [
     Attempt { name: "open", outcome: Outcome::Refused, except: None },
     Attempt { name: "stat", outcome: Outcome::Refused, except: None },
     killed("openat2", "openat2"),
@@ -59,6 +59,7 @@ pub const ATTEMPTS: [Attempt; 29] = [
     killed("signal-another-process", "tgkill"),
     killed("map-code", "mmap"),
     killed("make-code", "mprotect"),
+    killed("double-a-mapping", "mremap"),
     killed("mount", "mount"),
     killed("unshare", "unshare"),
     killed("setns", "setns"),
@@ -112,6 +113,7 @@ pub fn run(name: &str, open: &Open) -> io::Result<()> {
                 mmap(ptr::null_mut(), 4096, rights, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) as c_long
             }
             "make-code" => mprotect(page(), 4096, PROT_READ | PROT_EXEC).into(),
+            "double-a-mapping" => mremap(page(), 0, 4096, MREMAP_MAYMOVE) as c_long,
             "mount" => mount(ptr::null(), c"/".as_ptr(), c"tmpfs".as_ptr(), 0, ptr::null()).into(),
             "unshare" => unshare(CLONE_NEWUSER).into(),
             "setns" => setns(0, 0).into(),

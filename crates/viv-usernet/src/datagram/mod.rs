@@ -1,7 +1,7 @@
 //! UDP and echo requests: each flow of the guest's has a socket of its own, which hears its one peer and nobody else.
 //!
 //! Flows that nothing passes are forgotten after a time. When there are too many, the one goes that would be forgotten
-//! first.
+//! first; those that others made, by published ports, make room for each other alone.
 
 mod build;
 mod query;
@@ -70,6 +70,8 @@ struct Flow {
 /// All flows.
 #[derive(Debug)]
 pub(crate) struct Flows {
+    /// How many there may be.
+    limit: usize,
     flows: Slots<Flow>,
     by_key: HashMap<Key, Id>,
 }
@@ -81,6 +83,11 @@ impl Flow {
             (None, Kind::Udp) => IDLE,
             (None, Kind::Echo) => ECHO_IDLE,
         }
+    }
+
+    /// Whether somebody made it who sent to a published port.
+    fn is_from_outside(&self) -> bool {
+        matches!(self.socket, Socket::Port(..))
     }
 
     fn send(&self, published: &mut Published, data: &[u8]) -> Result<(), Errno> {
@@ -100,7 +107,8 @@ impl Flow {
 
 impl Flows {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { flows: Slots::new(limit.max(1)), by_key: HashMap::new() }
+        let limit = limit.max(1);
+        Self { limit, flows: Slots::new(limit), by_key: HashMap::new() }
     }
 
     /// Whether a flow is still there.
@@ -157,12 +165,12 @@ impl Flows {
             },
         };
         let Some(flow) = self.flows.get_mut(id) else { return };
-        if let Some(query) = &mut flow.query {
-            query.asked(data);
-        }
+        let is_new = flow.query.as_mut().is_none_or(|query| query.asked(data));
         let sent = flow.send(published, data);
-        let idle = flow.idle();
-        core.set_alarm(&mut flow.alarm, Token::Flow(id), idle);
+        if is_new {
+            let idle = flow.idle();
+            core.set_alarm(&mut flow.alarm, Token::Flow(id), idle);
+        }
         if let Err(errno) = sent {
             self.failed(core, id, errno);
         }
@@ -190,8 +198,12 @@ impl Flows {
     }
 
     fn insert(&mut self, core: &mut Core, key: Key, socket: Socket, query: Option<Query>) -> Option<Id> {
-        if self.flows.is_full() {
-            let first = self.flows.iter().min_by_key(|(_, flow)| flow.alarm.due()).map(|(id, _)| id);
+        // Whoever sends to a published port takes no flow from the guest, nor more than half of all.
+        let from_outside = matches!(socket, Socket::Port(..));
+        let outsiders = self.flows.iter().filter(|(_, flow)| flow.is_from_outside()).count();
+        if self.flows.is_full() || (from_outside && outsiders >= self.limit / 2) {
+            let may_go = self.flows.iter().filter(|(_, flow)| !from_outside || flow.is_from_outside());
+            let first = may_go.min_by_key(|(_, flow)| flow.alarm.due()).map(|(id, _)| id);
             self.remove(first?);
         }
         let mut flow = Flow { key, socket, alarm: Alarm::default(), readable: false, queued: false, query };
@@ -279,8 +291,10 @@ impl Flows {
             if let Some(query) = &mut flow.query {
                 query.answered(data);
             }
-            let idle = flow.idle();
-            core.set_alarm(&mut flow.alarm, Token::Flow(id), idle);
+            if !flow.query.as_ref().is_some_and(Query::is_open) {
+                let idle = flow.idle();
+                core.set_alarm(&mut flow.alarm, Token::Flow(id), idle);
+            }
             let key = flow.key;
             core.ready.push_back(Token::Flow(id));
             return build::frame(core, key, data, out);

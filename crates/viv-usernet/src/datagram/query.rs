@@ -12,6 +12,9 @@ use crate::slots::Id;
 /// How long an answer is waited for, and how long a flow lives that has it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 
+/// How many questions of one flow are known at a time: resolvers ask for addresses of both kinds by one socket.
+const MAX_OPEN: usize = 4;
+
 /// What a flow to a name server is about.
 #[derive(Debug)]
 pub(super) struct Query {
@@ -19,8 +22,8 @@ pub(super) struct Query {
     server: SocketAddr,
     /// How many others it was put to before.
     tried: usize,
-    /// The last message, while it is not answered.
-    open: Vec<u8>,
+    /// The messages that are not answered.
+    open: Vec<Vec<u8>>,
 }
 
 impl Query {
@@ -28,20 +31,29 @@ impl Query {
         Self { server, tried: 0, open: Vec::new() }
     }
 
-    /// The guest asks. What is too long is not asked again.
-    pub(super) fn asked(&mut self, message: &[u8]) {
-        self.open.clear();
-        if message.len() <= dns::MAX_QUERY {
-            self.open.extend(message);
+    /// The guest asks, or asks again. What is too long is not put to other servers. Returns whether it is a question anew,
+    /// for which there is time from now on.
+    pub(super) fn asked(&mut self, message: &[u8]) -> bool {
+        let identifier = dns::identifier(message);
+        if self.open.iter().any(|open| dns::identifier(open) == identifier) {
+            return false;
         }
-        self.tried = 0;
+        if self.open.is_empty() {
+            self.tried = 0;
+        }
+        if message.len() <= dns::MAX_QUERY {
+            if self.open.len() >= MAX_OPEN {
+                self.open.remove(0);
+            }
+            self.open.push(message.to_vec());
+        }
+        true
     }
 
     /// The server answers.
     pub(super) fn answered(&mut self, message: &[u8]) {
-        if dns::identifier(message) == dns::identifier(&self.open) {
-            self.open.clear();
-        }
+        let identifier = dns::identifier(message);
+        self.open.retain(|open| dns::identifier(open) != identifier);
     }
 
     /// Whether an answer is missing.
@@ -51,7 +63,7 @@ impl Query {
 }
 
 impl Flows {
-    /// Puts a question to the next name server; when all were asked, the guest is told that it failed.
+    /// Puts questions to the next name server; when all were asked, the guest is told that they failed.
     pub(super) fn ask_next(&mut self, core: &mut Core, id: Id) {
         let Some(flow) = self.flows.get_mut(id) else { return };
         let Some(query) = flow.query.as_mut().filter(|query| query.is_open()) else { return };
@@ -60,21 +72,21 @@ impl Flows {
         let next = core.resolvers.current().filter(|_| query.tried < core.resolvers.len());
         let socket = next.and_then(|server| Some((server, host::connect_datagram(server).ok()?)));
         let Some((server, socket)) = socket else {
-            let answer = dns::failure(&query.open);
-            query.open.clear();
             let key = flow.key;
-            let mut bytes = Vec::new();
-            if let Some(answer) = answer
-                && build::frame(core, key, &answer, &mut bytes).is_some()
-            {
-                core.reply(bytes);
+            for answer in std::mem::take(&mut query.open).iter().filter_map(|open| dns::failure(open)) {
+                let mut bytes = Vec::new();
+                if build::frame(core, key, &answer, &mut bytes).is_some() {
+                    core.reply(bytes);
+                }
             }
             self.remove(id);
             return;
         };
         query.server = server;
         let _ = core.host.watch(&socket, Token::Flow(id));
-        let _ = host::send(&socket, &query.open);
+        for open in &query.open {
+            let _ = host::send(&socket, open);
+        }
         flow.socket = Socket::Own(socket);
         core.set_alarm(&mut flow.alarm, Token::Flow(id), PATIENCE);
     }

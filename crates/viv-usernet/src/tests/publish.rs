@@ -6,8 +6,8 @@ use std::thread;
 
 use smoltcp::socket::tcp::State;
 
-use super::{Guest, open};
-use crate::{Config, Error, Offload, Protocol, Publish, UserNet};
+use super::{Guest, gateway, open};
+use crate::{Config, Error, Limits, Offload, Protocol, Publish, UserNet};
 
 fn published(protocol: Protocol) -> Config {
     let publish = Publish { host: None, host_port: 0, guest_port: 8080, protocol };
@@ -79,6 +79,25 @@ fn datagrams_come_in_and_are_answered() {
         Some((buffer[..length].to_vec(), from))
     });
     assert_eq!(answer, (b"pong".to_vec(), address));
+}
+
+#[test]
+fn whoever_sends_to_a_port_takes_no_flow_from_the_guest() {
+    let limits = Limits { flows: 4, ..Limits::default() };
+    let mut guest = Guest::new(Config { limits, host_access: true, ..published(Protocol::Udp) });
+    let (_, address) = guest.net.published().next().unwrap();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let own = guest.udp_socket(5000);
+    guest.udp(own).send_slice(b"hello", gateway(server.local_addr().unwrap())).unwrap();
+    let peer = guest.until("the guest's word", |_| server.recv_from(&mut [0; 16]).ok()).1;
+    let handle = guest.udp_socket(8080);
+    for _ in 0..10 {
+        UdpSocket::bind((address.ip(), 0)).unwrap().send_to(b"ping", address).unwrap();
+        assert_eq!(guest.datagram(handle).0, b"ping");
+    }
+    server.send_to(b"answer", peer).unwrap();
+    assert_eq!(guest.datagram(own).0, b"answer");
 }
 
 #[test]

@@ -68,11 +68,7 @@ impl Opened {
                 .map(|path| BackEndSocket::connect(path))
                 .collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
-            networks: config
-                .networks
-                .iter()
-                .map(|told| network::open(told, fds))
-                .collect::<Result<_, _>>()?,
+            networks: network::open(&config.networks, fds)?,
             shares: config
                 .shares
                 .iter()

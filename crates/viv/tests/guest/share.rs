@@ -118,7 +118,7 @@ fn what_an_ordinary_users_guest_makes_is_that_users() {
 fn a_server_that_dies_leaves_the_machine() {
     let (_home, directory) = shared();
     fs::write(directory.join("file"), "content").expect("written");
-    let script = "cat /mnt/shared/file; echo; read; echo alive";
+    let script = "cat /mnt/shared/file; echo; read; ls /mnt/shared/other 2>&1 | grep -o 'Input/output error'; echo alive";
     let mut viv = with(&format!("{}:/mnt/shared", directory.display()), script);
     viv.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = viv.spawn().expect("viv");
@@ -130,12 +130,11 @@ fn a_server_that_dies_leaves_the_machine() {
     // Its input is what the guest waits for.
     drop(child.stdin.take());
     line.clear();
-    std::io::BufRead::read_line(&mut said, &mut line).expect("a line");
-    assert_eq!(line, "alive\n");
-    // The guest cannot unmount what nobody serves any more.
-    child.kill().expect("ended");
+    std::io::Read::read_to_string(&mut said, &mut line).expect("what it says");
+    assert_eq!(line, "Input/output error\nalive\n");
     let output = child.wait_with_output().expect("its complaint");
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{complaint}");
     assert!(complaint.contains(&format!("viv: {}: ", directory.display())), "{complaint}");
 }
 

@@ -7,13 +7,15 @@
 //!
 //! Queues run from DRIVER_OK to the reset, but for while the machine rests ([`VhostUser::rest`]), so that nothing of it
 //! changes then. A queue that stops gives back what the back end has not begun; disks and file systems come to the end of
-//! what they have begun. A back end that is lost breaks the device, which asks to be reset, for good.
+//! what they have begun. With a back end that is lost a disk or a file system fails every request ([`refusal`]), and an
+//! interface asks to be reset, for good.
 //!
 //! # Saved state
 //!
 //! A disk's or interface's is where its rings are, and what it is. A file system's, the files that the guest has open, is the
 //! back end's, so that a machine with one cannot be saved.
 
+mod refusal;
 mod regs;
 mod ring;
 mod state;
@@ -37,6 +39,7 @@ use super::net::MacAddress;
 use super::queue::RingError;
 use super::{feature, read_config_bytes};
 use crate::{DeviceError, SavedState};
+use refusal::Refusal;
 use regs::{block, file_system, net};
 use ring::Ring;
 
@@ -213,7 +216,8 @@ impl VhostUser {
     }
 
     fn break_down(&mut self) {
-        self.rings.iter_mut().flatten().for_each(Ring::give_up);
+        let refusal = Refusal::of(&self.kind);
+        self.rings.iter_mut().flatten().for_each(|ring| ring.give_up(refusal));
     }
 
     fn indices(&self) -> std::ops::Range<u16> {

@@ -21,6 +21,8 @@ pub(super) mod block {
     pub const CONFIG_SIZE: u16 = 60;
     /// The number of queues in it, 16 bits.
     pub const NUM_QUEUES: usize = 34;
+    /// The status of a request that failed (5.2.6).
+    pub const IOERR: u8 = 1;
 }
 
 /// Network interfaces (VIRTIO 1.3, 5.1).
@@ -47,4 +49,10 @@ pub(super) mod file_system {
     pub const CLASS: u32 = 0x01_80_00;
     /// Bytes of the tag in the configuration space.
     pub const TAG: usize = 36;
+    /// Where a request has the number by which its answer is known.
+    pub const UNIQUE: std::ops::Range<usize> = 8..16;
+    /// Bytes of the head of an answer: its length, an error, the number.
+    pub const OUT_HEADER: u32 = 16;
+    /// An error of input or output.
+    pub const EIO: i32 = -5;
 }

@@ -14,6 +14,7 @@ use viv_vhost::{Lost, RingPlace};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use super::refusal::Refusal;
 use crate::virtio::chain::{Buffers, Chain};
 use crate::virtio::device::{QueueResources, QueueState};
 use crate::virtio::queue::{Outcome, RingError, Virtqueue};
@@ -51,9 +52,19 @@ pub(super) struct Ring {
     used: Wrapping<u16>,
     /// The first descriptors of what is in the back end's available ring, by position.
     heads: Vec<u16>,
-    /// What the back end has, by the first descriptor: where it may write.
-    under_way: Vec<Option<Buffers>>,
+    /// What the back end has, by the first descriptor.
+    under_way: Vec<Option<UnderWay>>,
     count: u16,
+    /// How requests are refused, once the back end is lost.
+    refusal: Option<Refusal>,
+}
+
+/// A request that the back end has.
+struct UnderWay {
+    /// What it is.
+    asked: Buffers,
+    /// Where the back end may write.
+    answer: Buffers,
 }
 
 impl Ring {
@@ -82,6 +93,7 @@ impl Ring {
             heads: vec![0; size.into()],
             under_way: std::iter::repeat_with(|| None).take(size.into()).collect(),
             count: 0,
+            refusal: None,
         })
     }
 
@@ -117,6 +129,10 @@ impl Ring {
 
     /// Hands on what the driver has made available. Returns whether the back end wants to be told.
     pub(super) fn forward(&mut self) -> bool {
+        if let Some(refusal) = self.refusal {
+            self.queue
+                .serve(|chain| refusal.answer(&mut chain.readable, &mut chain.writable).map(Outcome::Done));
+        }
         if !self.runs {
             return false;
         }
@@ -162,11 +178,13 @@ impl Ring {
             let element = slot.saturating_mul(offset::USED).saturating_add(offset::ELEMENTS);
             let [head, written] = self.element(self.place.used.saturating_add(element));
             let taken = usize::try_from(head).ok().and_then(|head| self.under_way.get_mut(head)?.take());
-            let Some(buffers) = taken else { return Err(Lost::Ring("it used what it did not have")) };
-            note_written(&buffers);
+            let Some(UnderWay { answer, .. }) = taken else {
+                return Err(Lost::Ring("it used what it did not have"));
+            };
+            note_written(&answer);
             self.used += 1;
             self.count = self.count.saturating_sub(1);
-            let most = u32::try_from(buffers.remaining()).unwrap_or(u32::MAX);
+            let most = u32::try_from(answer.remaining()).unwrap_or(u32::MAX);
             ended.push((head as u16, written.min(most)));
         }
         if !ended.is_empty() {
@@ -195,10 +213,26 @@ impl Ring {
         Ok(())
     }
 
-    /// The back end is lost, and what it had with it.
-    pub(super) fn give_up(&mut self) {
+    /// The back end is lost: what it had is refused, and all that comes.
+    pub(super) fn give_up(&mut self, refusal: Refusal) {
         self.runs = false;
-        self.queue.interrupt().needs_reset();
+        self.refusal = Some(refusal);
+        if refusal == Refusal::None {
+            self.queue.interrupt().needs_reset();
+            return;
+        }
+        let mut ended = Vec::new();
+        for (head, slot) in (0..).zip(&mut self.under_way) {
+            if let Some(UnderWay { asked, answer }) = slot {
+                note_written(answer);
+                // Buffers in memory that is there can be written.
+                ended.push((head, refusal.answer(asked, answer).unwrap_or(0)));
+            }
+            *slot = None;
+        }
+        self.count = 0;
+        self.queue.complete(ended);
+        self.queue.ring();
     }
 
     fn load(&self, address: u64) -> u16 {
@@ -219,13 +253,13 @@ impl Ring {
 }
 
 /// Notes that the back end gets a request.
-fn begin(under_way: &mut [Option<Buffers>], chain: &mut Chain) -> Result<(), RingError> {
+fn begin(under_way: &mut [Option<UnderWay>], chain: &mut Chain) -> Result<(), RingError> {
     let bad = |reason| RingError::Chain { head: chain.head, reason };
     let slot = under_way.get_mut(usize::from(chain.head)).ok_or(bad("is not in the table"))?;
     match slot {
         Some(_) => Err(bad("is made available while it is under way")),
         None => {
-            *slot = Some(chain.writable.take());
+            *slot = Some(UnderWay { asked: chain.readable.take(), answer: chain.writable.take() });
             Ok(())
         }
     }

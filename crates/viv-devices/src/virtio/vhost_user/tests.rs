@@ -248,18 +248,48 @@ fn a_back_end_that_breaks_a_ring_breaks_the_device_alone() {
         let bench = Bench::disk(1);
         let mut driver = bench.driver();
         let answer = driver.buffer(4);
-        driver.add(0, &[(answer, 4, true)]);
+        let head = driver.add(0, &[(answer, 4, true)]);
         driver.kick(0);
         break_it(&mut lock(&bench.fake));
         bench.heed();
-        assert!(driver.is_broken() && driver.used(0).is_empty());
+        assert_eq!(driver.used(0), [(head, 0)]);
+        assert_eq!(driver.bytes(answer, 4)[3], block::IOERR);
         let why = bench.device.lock().unwrap().process_loss();
         assert!(matches!(why, Lost::Ring(_)), "{why}");
         // A reset does not help, and does no harm.
         let features = driver.offered();
         driver.start(features);
-        assert!(driver.is_broken());
+        let status = driver.buffer(1);
+        let head = driver.add(0, &[(status, 1, true)]);
+        driver.kick(0);
+        assert_eq!((driver.used(0), driver.bytes(status, 1)), (vec![(head, 1)], vec![block::IOERR]));
+        assert!(!driver.is_broken());
     }
+}
+
+#[test]
+fn a_file_system_without_its_back_end_answers_with_errors() {
+    let bench = Bench::new(VhostUserKind::FileSystem { tag: "share".into() }, 0, 2, &[]);
+    let mut driver = bench.driver();
+    let asks = |driver: &mut Driver, unique: u64| {
+        let asked = driver.data(&[48, unique, 0].map(u64::to_le_bytes).concat());
+        let answer = driver.buffer(64);
+        (driver.add(1, &[(asked, 24, false), (answer, 64, true)]), answer)
+    };
+    let refused = |unique: u64| [[0x10, 0, 0, 0, 0xfb, 0xff, 0xff, 0xff], unique.to_le_bytes()].concat();
+    let (before, answer) = asks(&mut driver, 7);
+    driver.kick(1);
+    bench.device.lock().unwrap().process_loss();
+    assert_eq!((driver.used(1), driver.bytes(answer, 16)), (vec![(before, 16)], refused(7)));
+    let (after, answer) = asks(&mut driver, 8);
+    // One that wants no answer, and one that is no request.
+    let forgets = driver.data(&[0; 40]);
+    let forgets = driver.add(1, &[(forgets, 40, false)]);
+    let nothing = driver.buffer(64);
+    let nothing = driver.add(1, &[(nothing, 64, true)]);
+    driver.kick(1);
+    assert_eq!(driver.used(1), [(after, 16), (forgets, 0), (nothing, 0)]);
+    assert_eq!(driver.bytes(answer, 16), refused(8));
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(super) mod user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::process::{Resource, getrlimit};
 use viv_devices::SharedDevice;
 use viv_devices::virtio::{Limits, MacAddress, Net, NetBackend, NetConfig, Throttles};
 use viv_engine::Clock;
@@ -32,6 +33,9 @@ impl NetworkHandle {
     }
 }
 
+/// How many descriptors are left to all that is not a socket of a router's.
+const OTHER_DESCRIPTORS: usize = 256;
+
 /// What an interface leads to.
 pub(crate) enum Far {
     /// The queues of a tap interface.
@@ -42,11 +46,32 @@ pub(crate) enum Far {
     BackEnd(BackEndSocket),
 }
 
-/// Opens what an interface leads to, which has to see the host's files.
-pub(crate) fn open(config: &NetworkConfig, fds: &Fds) -> Result<Far, MachineError> {
+/// Opens what interfaces lead to, which has to see the host's files.
+pub(crate) fn open(networks: &[NetworkConfig], fds: &Fds) -> Result<Vec<Far>, MachineError> {
+    let routers =
+        networks.iter().filter(|network| matches!(network.backend, NetworkBackend::User(_))).count();
+    let limits = router_limits(routers, getrlimit(Resource::Nofile).maximum);
+    networks.iter().map(|network| open_one(network, fds, limits)).collect()
+}
+
+/// How much each of so many routers may hold: what one would, or what the host permits this process to have open, in equal
+/// shares.
+fn router_limits(routers: usize, descriptors: Option<u64>) -> viv_usernet::Limits {
+    let usual = viv_usernet::Limits::default();
+    let routers = routers.max(1);
+    let most = descriptors.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let sockets = (usual.connections + usual.flows).min(most.saturating_sub(OTHER_DESCRIPTORS)) / routers;
+    let flows = sockets / 5;
+    viv_usernet::Limits { connections: sockets - flows, flows, buffered: usual.buffered / routers }
+}
+
+fn open_one(config: &NetworkConfig, fds: &Fds, limits: viv_usernet::Limits) -> Result<Far, MachineError> {
     Ok(match &config.backend {
         NetworkBackend::Tap { queues } => Far::Tap(tap::open(queues, fds)?),
-        NetworkBackend::User(user) => Far::User(Box::new(UserNet::new(user.router(config.mtu))?)),
+        NetworkBackend::User(user) => {
+            let config = viv_usernet::Config { limits, ..user.router(config.mtu) };
+            Far::User(Box::new(UserNet::new(config)?))
+        }
         NetworkBackend::VhostUser { socket } => Far::BackEnd(BackEndSocket::connect(socket)?),
     })
 }
@@ -98,4 +123,19 @@ impl Maker {
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routers_share_what_there_is() {
+        let sum = |limits: viv_usernet::Limits| limits.connections + limits.flows;
+        assert_eq!(router_limits(1, None), viv_usernet::Limits::default());
+        assert_eq!(router_limits(1, Some(1 << 20)), viv_usernet::Limits::default());
+        assert_eq!(2 * sum(router_limits(2, None)), sum(viv_usernet::Limits::default()));
+        assert_eq!(sum(router_limits(1, Some(4096))), 4096 - 256);
+        assert_eq!(sum(router_limits(3, Some(100))), 0);
+    }
 }
