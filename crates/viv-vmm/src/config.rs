@@ -4,7 +4,9 @@
 //! stay reachable are named by path; streams and files that the starter has open already are named by their
 //! [`FdSlot`] in the list of descriptors that travels beside the config.
 
+mod boot;
 mod disk;
+mod error;
 mod network;
 mod share;
 mod vsock;
@@ -20,7 +22,14 @@ use viv_devices::virtio::MEMORY_BLOCK;
 use viv_engine::memory::LARGE_PAGE;
 pub use viv_guest_proto::{Interface, Mount};
 
-pub use disk::{AioMode, CacheMode, DiskTuning, MAX_SERIAL, default_queues};
+pub use boot::{
+    Boot, BootDevice, BootProtocol, FileSource, FirmwareConfig, InitrdConfig, KernelConfig, Profile,
+    VariablesConfig,
+};
+pub use disk::{
+    AioMode, CacheMode, DiskBus, DiskConfig, DiskFormat, DiskTuning, MAX_SERIAL, Overlay, default_queues,
+};
+pub use error::ConfigError;
 pub use network::{
     MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
 };
@@ -131,184 +140,6 @@ pub enum EngineChoice {
     Soft,
     /// The host's CPU.
     Kvm,
-}
-
-/// What the machine starts with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Boot {
-    /// A kernel, on a machine with what a kernel needs (the `micro` profile).
-    Kernel(KernelConfig),
-    /// Firmware, on a machine with all that any system for PCs looks for (the `pc` profile).
-    Firmware(FirmwareConfig),
-}
-
-impl Boot {
-    /// What the machine has.
-    #[must_use]
-    pub const fn profile(&self) -> Profile {
-        match self {
-            Self::Kernel(_) => Profile::Micro,
-            Self::Firmware(_) => Profile::Pc,
-        }
-    }
-}
-
-/// What a machine has, disks and consoles apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// What a kernel that is started directly needs.
-    Micro,
-    /// All that systems for PCs look for.
-    Pc,
-}
-
-/// A kernel that is started directly.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KernelConfig {
-    /// The kernel: bzImage or ELF.
-    pub kernel: FileSource,
-    /// Initial RAM disks, laid one after the other, each at a multiple of four bytes. To a kernel that is entered by
-    /// Multiboot they are modules, each for itself.
-    pub initrds: Vec<InitrdConfig>,
-    /// The kernel's command line, at most [`MAX_CMDLINE`] bytes.
-    pub cmdline: String,
-    /// How the kernel is entered.
-    pub protocol: BootProtocol,
-}
-
-/// An initial RAM disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InitrdConfig {
-    /// Its content.
-    pub source: FileSource,
-    /// Its command line, which a kernel that is entered by Multiboot is told.
-    pub cmdline: String,
-}
-
-impl From<FileSource> for InitrdConfig {
-    fn from(source: FileSource) -> Self {
-        Self { source, cmdline: String::new() }
-    }
-}
-
-/// Firmware.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FirmwareConfig {
-    /// The image, whose last byte lies below 4 GiB.
-    pub image: FileSource,
-    /// The flash memory below it, in which it keeps its variables.
-    pub variables: Option<VariablesConfig>,
-    /// The VGA BIOS, for firmware that knows no displays but those that have one.
-    pub vga_bios: Option<FileSource>,
-    /// From what it tries to start, first to last. What is not named comes after.
-    pub boot_order: Vec<BootDevice>,
-}
-
-/// Flash memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VariablesConfig {
-    /// What it holds.
-    pub path: PathBuf,
-    /// Whether what the guest writes goes there; otherwise it is forgotten at the end.
-    pub keep: bool,
-}
-
-/// A kind of device to start from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BootDevice {
-    /// The disks, in their order.
-    Disk,
-    /// The CD-ROM drives, in their order.
-    Cdrom,
-}
-
-/// A file to read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FileSource {
-    /// By its path.
-    Path(PathBuf),
-    /// Open already; read from its start whatever its position.
-    Fd(FdSlot),
-}
-
-/// How a kernel is entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BootProtocol {
-    /// The one that fits the kernel best.
-    #[default]
-    Auto,
-    /// Linux's 64-bit boot protocol.
-    Linux64,
-    /// PVH: 32-bit entry with a start-info structure.
-    Pvh,
-    /// Multiboot 1: 32-bit entry with modules.
-    Multiboot,
-}
-
-/// One disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DiskConfig {
-    /// The image or block device.
-    pub path: PathBuf,
-    /// What format it has, which is never guessed: a guest writes what it likes to a raw disk.
-    pub format: DiskFormat,
-    /// Whether the guest is refused writes.
-    pub readonly: bool,
-    /// Where writes go.
-    pub overlay: Overlay,
-    /// What it is attached to.
-    pub bus: DiskBus,
-    /// How it is used.
-    pub tuning: DiskTuning,
-}
-
-/// The format of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskFormat {
-    /// The file's bytes are the disk's.
-    #[default]
-    Raw,
-    /// QEMU's, with the backing files that it names.
-    Qcow2,
-    /// VMware's, with the extents that it names.
-    Vmdk,
-}
-
-/// What a disk is attached to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskBus {
-    /// A virtio function of its own: the fastest, for systems that know virtio.
-    #[default]
-    Virtio,
-    /// A port of a SATA controller, for all others.
-    Sata,
-}
-
-/// Where a disk's writes go.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Overlay {
-    /// Into the image itself.
-    #[default]
-    None,
-    /// Beside the image, forgotten at the end.
-    ThrowAway,
-    /// Into a file that is made at the first start and kept.
-    Kept {
-        /// That file.
-        path: PathBuf,
-    },
 }
 
 /// The host's end of a byte stream, in one or both directions. Any kind of descriptor will do: pipe, socket,
@@ -422,150 +253,6 @@ impl From<Vec<OwnedFd>> for Fds {
     fn from(fds: Vec<OwnedFd>) -> Self {
         Self(fds)
     }
-}
-
-/// Why a config describes no machine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// Memory out of range or not in pages.
-    #[error(
-        "a machine cannot have {bytes} bytes of memory: give a multiple of 4096 from {} MiB to {} GiB",
-        MIN_MEMORY >> 20,
-        MAX_MEMORY >> 30
-    )]
-    Memory {
-        /// What was asked for.
-        bytes: u64,
-    },
-    /// Less memory at most than there is at the start, or too much, or not in blocks.
-    #[error(
-        "a machine with {bytes} bytes of memory cannot have {most} at most: give as much or more by a multiple of {} MiB, \
-         up to {} GiB",
-        MEMORY_BLOCK >> 20,
-        MAX_MEMORY >> 30
-    )]
-    MaxMemory {
-        /// How much there is at the start.
-        bytes: u64,
-        /// How much there can be.
-        most: u64,
-    },
-    /// Memory that is not in large pages.
-    #[error("a machine with {bytes} bytes of memory cannot have it in huge pages: give a multiple of 2 MiB")]
-    HugePages {
-        /// What was asked for.
-        bytes: u64,
-    },
-    /// More memory than the host has.
-    #[error(
-        "a machine with {} MiB of memory does not fit this host, which has {} MiB with its swap: ask for less",
-        .bytes >> 20,
-        .host >> 20
-    )]
-    HostMemory {
-        /// What was asked for, in bytes.
-        bytes: u64,
-        /// What there is, in bytes.
-        host: u64,
-    },
-    /// vCPUs out of range.
-    #[error("a machine cannot have {vcpus} vCPUs: give 1 to {MAX_VCPUS}")]
-    Vcpus {
-        /// What was asked for.
-        vcpus: u32,
-    },
-    /// Fewer vCPUs at most than there are at the start, or too many.
-    #[error("a machine with {vcpus} vCPUs cannot have {most} at most: give {vcpus} to {MAX_VCPUS}")]
-    MaxVcpus {
-        /// How many there are at the start.
-        vcpus: u32,
-        /// How many there can be.
-        most: u32,
-    },
-    /// Too many disks.
-    #[error("a machine cannot have {disks} disks: give at most {MAX_DISKS}")]
-    Disks {
-        /// What was asked for.
-        disks: usize,
-    },
-    /// Too many drives for the SATA controller.
-    #[error(
-        "a machine cannot have {drives} SATA disks and CD-ROM drives: give at most {}, or virtio disks",
-        Ahci::PORTS
-    )]
-    SataDrives {
-        /// What was asked for.
-        drives: usize,
-    },
-    /// Too many network interfaces.
-    #[error("a machine cannot have {networks} network interfaces: give at most {MAX_NETWORKS}")]
-    Networks {
-        /// What was asked for.
-        networks: usize,
-    },
-    /// A network interface that cannot be.
-    #[error(
-        "network interface {index} cannot be: its address must be a single host's, its MTU at least {MIN_MTU}, \
-         its queues from 1 to {MAX_NETWORK_QUEUES}"
-    )]
-    Network {
-        /// Which one, from 0.
-        index: usize,
-    },
-    /// Too many directories of the host, or one that cannot be.
-    #[error(
-        "the machine cannot have these {shares} shares: give at most {MAX_SHARES}, with tags of 1 to {MAX_TAG} bytes"
-    )]
-    Shares {
-        /// How many were asked for.
-        shares: usize,
-    },
-    /// Too many consoles.
-    #[error("a machine cannot have {consoles} consoles beside its first: give at most {MAX_CONSOLES}")]
-    Consoles {
-        /// What was asked for.
-        consoles: usize,
-    },
-    /// An address that no guest can have.
-    #[error("a guest cannot have the address (CID) {cid}: give {MIN_CID} to {MAX_CID}")]
-    Cid {
-        /// What was asked for.
-        cid: u32,
-    },
-    /// A disk that is not written needs no place for what is written.
-    #[error("disk {} is read-only and has an overlay: give one or the other", path.display())]
-    ReadOnlyOverlay {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// An option of a disk makes no sense.
-    #[error("disk {} cannot have the option {option}: {reason}", path.display())]
-    DiskOption {
-        /// The disk.
-        path: PathBuf,
-        /// The option.
-        option: &'static str,
-        /// Why, and what would do.
-        reason: &'static str,
-    },
-    /// The command line does not fit.
-    #[error("the kernel command line has {length} bytes: give at most {MAX_CMDLINE}, none of them zero")]
-    Cmdline {
-        /// Its length.
-        length: usize,
-    },
-    /// An agent is to use a console that is not there.
-    #[error("the agent's command is to use the console, but the machine has none")]
-    NoConsole,
-    /// There is nothing to take a picture of.
-    #[error("a picture of the display is asked for, but the machine has none")]
-    NoDisplay,
-    /// A slot names no descriptor, or one that cannot be duplicated.
-    #[error("descriptor {slot} of the config was not passed, or cannot be duplicated")]
-    Slot {
-        /// The slot.
-        slot: u32,
-    },
 }
 
 impl MachineConfig {

@@ -1,28 +1,29 @@
 //! The command line: every subcommand, its options and its help.
 
-mod network;
-mod sockets;
-
 use std::ffi::OsString;
 use std::fmt;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use viv_disk::Format;
 use viv_share::Cache;
-use viv_vmm::config::{DiskBus, DiskTuning, MAX_VCPUS, Publish};
-
-use viv_vmm::keys::{KeysError, Keystrokes};
+use viv_vmm::config::Publish;
 use viv_vmm::process::Confinement;
 
-use crate::disk_options;
-use crate::size::Size;
+use disk_arg::DISK_HELP;
+use machine::parse_keys;
 
 mod disk;
+mod disk_arg;
+mod machine;
+mod network;
 mod share;
+mod sockets;
 
 pub use disk::{CompressionArg, ConvertArgs, CreateArgs, DiskCommand, LayoutArgs, RebaseArgs, RepairArg};
+pub use disk_arg::DiskArg;
+pub use machine::{
+    BootDeviceArg, CpusArg, EngineArg, FirmwareArg, GdbArg, MemoryArg, RngLimitArg, WatchdogArg,
+};
 pub use network::{NetArg, NetKind};
 pub use share::{ShareArg, SharedArg};
 pub use sockets::{ConsoleArg, VsockArg};
@@ -324,266 +325,6 @@ of the guest's time, like <wait 2>; or the character itself, <lt>.")]
     pub no_reboot: bool,
 }
 
-/// `--firmware`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FirmwareArg {
-    /// SeaBIOS.
-    Bios,
-    /// OVMF.
-    Uefi,
-    /// This image.
-    File(PathBuf),
-}
-
-impl FirmwareArg {
-    #[allow(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
-    fn parse(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "bios" => Self::Bios,
-            "uefi" => Self::Uefi,
-            file => Self::File(file.into()),
-        })
-    }
-}
-
-/// `--gdb`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GdbArg {
-    /// A TCP port of localhost.
-    Port(u16),
-    /// A Unix socket.
-    Path(PathBuf),
-}
-
-impl GdbArg {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("neither a port nor a path is given".to_owned()),
-            text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                text.parse().map(Self::Port).map_err(|_| format!("a port is a number from 0 to {}", u16::MAX))
-            }
-            path => Ok(Self::Path(path.into())),
-        }
-    }
-}
-
-impl fmt::Display for GdbArg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(port) => port.fmt(f),
-            Self::Path(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// `--rng-limit`: bytes a second, if there is a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RngLimitArg(pub Option<NonZeroU64>);
-
-impl RngLimitArg {
-    fn parse(text: &str) -> Result<Self, String> {
-        Size::parse(text).map(|size| Self(NonZeroU64::new(size.0)))
-    }
-}
-
-/// One of `--boot-order`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BootDeviceArg {
-    /// The disks
-    Disk,
-    /// The CD-ROMs
-    Cdrom,
-}
-
-/// Checks `--send-keys`.
-fn parse_keys(text: &str) -> Result<String, KeysError> {
-    text.parse::<Keystrokes>().map(|_| text.to_owned())
-}
-
-/// `--memory`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryArg {
-    /// How much there is at the start.
-    pub size: Size,
-    /// How much there can be.
-    pub most: Size,
-    /// Whether it is of large pages that the host has set aside.
-    pub huge_pages: bool,
-}
-
-impl MemoryArg {
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let size = Size::parse(parts.next().unwrap_or_default())?;
-        let mut memory = Self { size, most: size, huge_pages: false };
-        for option in parts {
-            match option.split_once('=') {
-                Some(("max", most)) => memory.most = Size::parse(most)?,
-                None if option == "hugepages" => memory.huge_pages = true,
-                _ => {
-                    let known = "'max=' and 'hugepages' are, behind the memory";
-                    return Err(format!("the option '{option}' is not known; {known}"));
-                }
-            }
-        }
-        Ok(memory)
-    }
-}
-
-/// `--cpus`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpusArg {
-    /// How many there are at the start.
-    pub count: u32,
-    /// How many there can be.
-    pub most: u32,
-}
-
-impl CpusArg {
-    fn parse(text: &str) -> Result<Self, String> {
-        let number = |text: &str| match text.parse() {
-            Ok(cpus @ 1..=MAX_VCPUS) => Ok(cpus),
-            _ => Err(format!("a machine has from 1 to {MAX_VCPUS} processors; give a number of them")),
-        };
-        let Some((count, option)) = text.split_once(',') else {
-            return number(text).map(|count| Self { count, most: count });
-        };
-        let most = option.strip_prefix("max=").ok_or_else(|| {
-            format!("the option '{option}' is not known; 'max=' is, behind the number of processors")
-        })?;
-        let (count, most) = (number(count)?, number(most)?);
-        if most < count {
-            return Err(format!("there are {count} at the start, so {most} cannot be the most; give more"));
-        }
-        Ok(Self { count, most })
-    }
-}
-
-/// `--watchdog`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WatchdogArg {
-    /// No watchdog
-    None,
-    /// Reset the guest; end with IMAGE or --no-reboot
-    Reset,
-    /// End
-    Poweroff,
-    /// Let it stand still
-    Pause,
-}
-
-/// `--engine`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineArg {
-    /// The processor's virtualization where there is one, the software CPU elsewhere
-    Auto,
-    /// The software CPU, on any host
-    Soft,
-    /// The processor's virtualization through /dev/kvm, or fail
-    Kvm,
-}
-
-impl fmt::Display for EngineArg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Soft => "soft",
-            Self::Kvm => "kvm",
-        })
-    }
-}
-
-/// What `--help` says of `--disk`.
-const DISK_HELP: &str = "\
-Disk image or block device, the guest's next virtio disk; or vhost-user=SOCKET, one that the process serves that listens
-there, which the guest finds after the others and which has no options. Options of images:
-  format=raw, format=qcow2, format=vmdk
-                             what it is; without it an image if it is named *.qcow2 or *.vmdk and begins like one, raw if
-                             neither, and refused if they differ: the guest of a raw disk can write what an image begins with,
-                             which names any file of the host as the one below it
-  readonly                   the guest can only read it
-  temporary                  what the guest writes is forgotten at the end
-  sata                       on a SATA controller, for systems without virtio
-  serial=ID                  what the guest knows it by, up to 20 characters
-  cache=writeback            in the host's cache until the guest flushes; the default
-  cache=writethrough         each write is on the host's disk when the guest is told so
-  cache=none                 past the host's cache (O_DIRECT); flushes are honoured
-  cache=unsafe               flushes do nothing: for what is of no use after a crash
-  iops=N, bps=SIZE           the most requests and bytes in a second; more waits
-  queues=N                   1 to 16 queues; else one for each vCPU, up to 4
-  aio=io_uring, aio=threads  how requests run; else by io_uring where it can be had";
-
-/// One `--disk`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskArg {
-    /// The image.
-    pub path: PathBuf,
-    /// Its format, if it is given.
-    pub format: Option<Format>,
-    /// Whether a process that listens at the path serves it, by vhost-user.
-    pub vhost_user: bool,
-    /// Whether the guest may only read it.
-    pub readonly: bool,
-    /// Whether what the guest writes is forgotten at the end.
-    pub temporary: bool,
-    /// What it is attached to.
-    pub bus: DiskBus,
-    /// How it is used.
-    pub tuning: DiskTuning,
-}
-
-impl DiskArg {
-    /// Reads `FILE` with options behind commas. A file whose name holds a comma is given with an option behind it:
-    /// `a,b,readonly` or `a,b,writable`.
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut disk = Self {
-            path: PathBuf::new(),
-            format: None,
-            vhost_user: false,
-            readonly: false,
-            temporary: false,
-            bus: DiskBus::Virtio,
-            tuning: DiskTuning::default(),
-        };
-        if let Some(socket) = text.strip_prefix("vhost-user=") {
-            if socket.is_empty() {
-                return Err("no socket is named; give vhost-user=SOCKET".to_owned());
-            }
-            return Ok(Self { path: socket.into(), vhost_user: true, ..disk });
-        }
-        let mut rest = text;
-        while let Some((before, option)) = rest.rsplit_once(',') {
-            match option {
-                "readonly" => disk.readonly = true,
-                "writable" => disk.readonly = false,
-                "temporary" => disk.temporary = true,
-                "sata" => disk.bus = DiskBus::Sata,
-                "virtio" => disk.bus = DiskBus::Virtio,
-                option if option.starts_with("format=") => {
-                    disk.format = Some(option.strip_prefix("format=").unwrap_or(option).parse()?);
-                }
-                _ => match disk_options::apply(&mut disk.tuning, option) {
-                    Some(applied) => applied?,
-                    // A part of the name, if an option is behind it.
-                    None if rest.len() < text.len() => break,
-                    None => {
-                        return Err(format!(
-                            "the disk option '{option}' is not known; 'readonly', 'writable', 'temporary', 'sata', \
-                             'virtio', 'format=', 'cache=', 'aio=', 'queues=', 'serial=', 'iops=' and 'bps=' are"
-                        ));
-                    }
-                },
-            }
-            rest = before;
-        }
-        if rest.is_empty() {
-            return Err("no file is named; give FILE, or FILE,readonly".to_owned());
-        }
-        disk.path = rest.into();
-        Ok(disk)
-    }
-}
-
 /// `viv image`.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
@@ -670,7 +411,11 @@ mod tests {
     use clap::CommandFactory;
     use viv_vmm::config::DEFAULT_ENTROPY;
 
+    use viv_disk::Format;
+    use viv_vmm::config::{DiskBus, DiskTuning};
+
     use super::*;
+    use crate::size::Size;
 
     #[test]
     fn the_definitions_are_consistent() {

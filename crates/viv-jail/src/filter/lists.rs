@@ -72,8 +72,14 @@ pub(super) const EVERY_THREAD: &[Rule] = &[
 pub(super) const WAIT: &[Rule] = &[any(SYS_ppoll), any(SYS_epoll_pwait)];
 
 /// Files that are open: disks, kernels, flash memory, guest memory; and their space, given back.
-pub(super) const FILES: &[Rule] =
-    &[any(SYS_lseek), any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync), any(SYS_fallocate)];
+pub(super) const FILES: &[Rule] = &[
+    any(SYS_fstat),
+    any(SYS_lseek),
+    any(SYS_pread64),
+    any(SYS_pwrite64),
+    any(SYS_fdatasync),
+    any(SYS_fallocate),
+];
 
 /// Devices arm timers for what is due later.
 pub(super) const TIMERS: &[Rule] = &[any(SYS_timerfd_settime)];

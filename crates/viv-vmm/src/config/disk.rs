@@ -1,16 +1,74 @@
-//! How a disk is used, beyond which file it is.
+//! Disks: which files they are, and how they are used.
 
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use viv_devices::virtio::Block;
 use viv_disk::aio::Choice;
 
-use super::{ConfigError, DiskBus, DiskConfig, Overlay};
+use super::ConfigError;
 
 /// The longest serial number: what virtio and ATA have room for.
 pub const MAX_SERIAL: usize = 20;
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// The image or block device.
+    pub path: PathBuf,
+    /// What format it has, which is never guessed: a guest writes what it likes to a raw disk.
+    pub format: DiskFormat,
+    /// Whether the guest is refused writes.
+    pub readonly: bool,
+    /// Where writes go.
+    pub overlay: Overlay,
+    /// What it is attached to.
+    pub bus: DiskBus,
+    /// How it is used.
+    pub tuning: DiskTuning,
+}
+
+/// The format of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The file's bytes are the disk's.
+    #[default]
+    Raw,
+    /// QEMU's, with the backing files that it names.
+    Qcow2,
+    /// VMware's, with the extents that it names.
+    Vmdk,
+}
+
+/// What a disk is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// A virtio function of its own: the fastest, for systems that know virtio.
+    #[default]
+    Virtio,
+    /// A port of a SATA controller, for all others.
+    Sata,
+}
+
+/// Where a disk's writes go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlay {
+    /// Into the image itself.
+    #[default]
+    None,
+    /// Beside the image, forgotten at the end.
+    ThrowAway,
+    /// Into a file that is made at the first start and kept.
+    Kept {
+        /// That file.
+        path: PathBuf,
+    },
+}
 
 /// How a disk is used.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

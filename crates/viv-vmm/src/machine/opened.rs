@@ -91,8 +91,9 @@ impl Opened {
     /// The size in bytes beyond which no file of this machine grows, memory and snapshots included. A file that is longer
     /// than its disk, for it holds states of former times, can grow by another disk.
     pub(crate) fn largest_file(&self) -> u64 {
-        let size = |disk: &Box<dyn Disk>| disk.file_length().max(disk.size()).saturating_add(disk.size());
-        let largest = self.disks.iter().chain(&self.cdroms).map(size).max().unwrap_or(0);
+        let size = |disk: &dyn Disk| disk.file_length().max(disk.size()).saturating_add(disk.size());
+        let disks = self.disks.iter().chain(&self.cdroms);
+        let largest = disks.map(|disk| size(&**disk)).max().unwrap_or(0);
         largest.max(self.memory_bytes.saturating_mul(2)).saturating_add(OVERHEAD)
     }
 }
