@@ -102,6 +102,7 @@ fn a_hundred_megabytes_go_each_way_over_connections_of_either_side() {
             // It has nothing to say, and says so at once; what it is sent comes all the same.
             assert_eq!(stream.read(&mut [0]).expect("read"), 0);
             stream.write_all(&data).expect("sent");
+            drop(stream);
             let (mut back, _) = listener.accept().expect("a guest");
             let mut received = Vec::new();
             back.read_to_end(&mut received).expect("received");
