@@ -48,7 +48,13 @@ fn fingerprint(path: &Path) -> (u64, u64, i64) {
         while at < end {
             let length = chunk.len().min((end - at) as usize);
             file.read_exact_at(&mut chunk[..length], at).expect("read");
-            hasher.write(&chunk[..length]);
+            // What was not written to the disk yet may be a hole or zeroes.
+            for (block, offset) in chunk[..length].chunks(4096).zip((at..).step_by(4096)) {
+                if block.iter().any(|&byte| byte != 0) {
+                    hasher.write_u64(offset);
+                    hasher.write(block);
+                }
+            }
             at += length as u64;
         }
     }
