@@ -1,6 +1,8 @@
 //! What tests share.
 
 mod fuzz;
+pub(crate) mod history;
+pub(crate) mod model;
 pub(crate) mod recorder;
 pub(crate) mod tool;
 

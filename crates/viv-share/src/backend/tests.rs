@@ -29,6 +29,16 @@ const REPLY: u64 = 0x4000;
 const SIZE: u16 = 16;
 /// The queue for requests.
 const QUEUE: usize = 1;
+/// Where its ring is.
+const RING: VringConfigData = VringConfigData {
+    queue_max_size: SIZE,
+    queue_size: SIZE,
+    flags: 0,
+    desc_table_addr: USER,
+    used_ring_addr: USER + USED,
+    avail_ring_addr: USER + AVAILABLE,
+    log_addr: None,
+};
 
 /// A machine with a device, and the server of a directory behind that.
 struct Machine {
@@ -76,16 +86,7 @@ impl Machine {
 
     fn start(&mut self) {
         self.front.set_vring_num(QUEUE, SIZE).unwrap();
-        let ring = VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: USER,
-            used_ring_addr: USER + USED,
-            avail_ring_addr: USER + AVAILABLE,
-            log_addr: None,
-        };
-        self.front.set_vring_addr(QUEUE, &ring).unwrap();
+        self.front.set_vring_addr(QUEUE, &RING).unwrap();
         self.front.set_vring_base(QUEUE, 0).unwrap();
         self.front.set_vring_call(QUEUE, &self.call).unwrap();
         self.front.set_vring_kick(QUEUE, &self.kick).unwrap();
@@ -162,16 +163,7 @@ fn rings_that_are_none_harm_nobody() {
 #[test]
 fn what_is_no_memory_and_no_ring_is_refused() {
     let machine = Machine::new();
-    let ring = VringConfigData {
-        queue_max_size: SIZE,
-        queue_size: SIZE,
-        flags: 0,
-        desc_table_addr: USER,
-        used_ring_addr: USER + USED,
-        avail_ring_addr: USER + AVAILABLE,
-        log_addr: None,
-    };
-    assert!(machine.front.set_vring_addr(QUEUE, &ring).is_err(), "there is no memory yet");
+    assert!(machine.front.set_vring_addr(QUEUE, &RING).is_err(), "there is no memory yet");
     let _ = machine.end();
 }
 

@@ -49,7 +49,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             .map_err(|why| Failure::line(format!("--memory {size}: {why}")))?;
     }
     check_display(args)?;
-    let mut plan = match (&args.kernel, &args.firmware, &args.image) {
+    let plan = match (&args.kernel, &args.firmware, &args.image) {
         (Some(kernel), ..) => direct::kernel(args, kernel)?,
         (None, Some(firmware), _) => direct::firmware(args, firmware)?,
         (None, None, Some(image)) => return run_image(args, image),
@@ -58,13 +58,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             return Err(Failure::line("neither an image nor --kernel nor --firmware is given"));
         }
     };
-    network::connect(args, &mut plan)?;
-    let _servers = share::connect(args, &mut plan)?;
-    let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
-    let _consoles = consoles::open(&args.console, &mut plan)?;
-    validate(&plan.config)?;
-    let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.jail.into(), args.stats)
+    start(args, plan)
 }
 
 /// Runs a machine from an image, which stays in use until its end.
@@ -76,7 +70,12 @@ fn run_image(args: &RunArgs, name: &str) -> Result<u8, Failure> {
     let handle = images::ensure(&store, name)?;
     let kept = args.keep.as_ref().map(|name| store.keep(name, &handle)).transpose();
     let kept = kept.map_err(|error| Failure::of("taking up the kept disk", &error))?;
-    let mut plan = image::plan(args, &handle, kept.as_ref())?;
+    let plan = image::plan(args, &handle, kept.as_ref())?;
+    start(args, plan)
+}
+
+/// Joins the machine to this host as it is asked for, and runs it to its end.
+fn start(args: &RunArgs, mut plan: session::Plan) -> Result<u8, Failure> {
     network::connect(args, &mut plan)?;
     let _servers = share::connect(args, &mut plan)?;
     let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
@@ -146,6 +145,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Shares { .. } => "--share",
             ConfigError::Consoles { .. } => "--console",
+            ConfigError::Cid { .. } => "--vsock",
             ConfigError::Cmdline { .. } => "--append",
             _ => "making the machine",
         };

@@ -2,6 +2,7 @@
 
 use super::model::{Step, any_step};
 use super::*;
+use crate::testing::model::attempt;
 use crate::testing::recorder::Recorder;
 
 /// Does everything to an image that can be done, whatever is wrong with it.
@@ -14,13 +15,10 @@ pub(crate) fn exercise(image: &[u8], seed: u64) {
             let mut data = vec![0; 3000.min(size as usize)];
             let _ = disk.read_at(random.below(size - data.len() as u64 + 1), &mut data);
             let _ = match any_step(&mut random, size, disk.geometry.cluster_size().min(size)) {
-                Step::Write(offset, length, fill) => disk.write_at(offset, &vec![fill; length as usize]),
+                Step::Plain(step) => attempt(&disk, step),
                 Step::Compressed(offset, fill) => {
                     disk.write_compressed(offset, &vec![fill; disk.piece(offset, size - offset) as usize])
                 }
-                Step::Zero(offset, length, may_unmap) => disk.write_zeroes(offset, length, may_unmap),
-                Step::Discard(offset, length) => disk.discard(offset, length),
-                Step::Flush | Step::Reopen => disk.flush(),
             };
         }
         let _ = disk.read_at(disk.size - 512, &mut [0; 512]);

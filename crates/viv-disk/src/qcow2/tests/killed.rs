@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::power::filled;
 use super::*;
+use crate::testing::history::filled;
+use crate::testing::model::read_all;
 
 const SIZE: u64 = 8 << 20;
 const CLUSTER: u64 = 4096;
@@ -92,9 +93,7 @@ fn kill_one(seed: u64, qemu: bool) {
         random.chance(16);
     }
     let disk = reopen(&path);
-    for (cluster, (bytes, allowed)) in
-        model::read_all(&disk).chunks(CLUSTER as usize).zip(&allowed).enumerate()
-    {
+    for (cluster, (bytes, allowed)) in read_all(&disk).chunks(CLUSTER as usize).zip(&allowed).enumerate() {
         let value = u32::from_le_bytes(*bytes.first_chunk().unwrap());
         assert!(bytes == filled(value, CLUSTER), "seed {seed}: cluster {cluster} is torn");
         assert!(

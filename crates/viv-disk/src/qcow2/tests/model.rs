@@ -1,16 +1,14 @@
 //! Random requests to an image, and to bytes in memory.
 
 use super::*;
+use crate::testing::model::{self, Step as Plain, pattern, read_all};
 
 /// One request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
-    Write(u64, u64, u8),
+    /// Such as any disk serves.
+    Plain(Plain),
     Compressed(u64, u8),
-    Zero(u64, u64, bool),
-    Discard(u64, u64),
-    Flush,
-    Reopen,
 }
 
 pub(super) fn any_step(random: &mut Random, size: u64, cluster: u64) -> Step {
@@ -21,57 +19,26 @@ pub(super) fn any_step(random: &mut Random, size: u64, cluster: u64) -> Step {
     let length = length.min(size - offset);
     let fill = random.next() as u8 | 1;
     match random.below(16) {
-        0..8 => Step::Write(offset, length, fill),
+        0..8 => Step::Plain(Plain::Write(offset, length, fill)),
         8 => Step::Compressed(offset / cluster * cluster, fill),
-        9..11 => Step::Zero(offset, length, random.chance(2)),
-        11..14 => Step::Discard(offset, length),
-        14 => Step::Flush,
-        _ => Step::Reopen,
+        9..11 => Step::Plain(Plain::Zero(offset, length, random.chance(2))),
+        11..14 => Step::Plain(Plain::Discard(offset, length)),
+        14 => Step::Plain(Plain::Flush),
+        _ => Step::Plain(Plain::Reopen),
     }
-}
-
-/// Bytes of no pattern that would show an error of one cluster.
-pub(super) fn pattern(offset: u64, length: u64, fill: u8) -> Vec<u8> {
-    (offset..offset + length).map(|at| fill.wrapping_add((at / 64).wrapping_mul(37) as u8)).collect()
 }
 
 /// Does a step to a disk and to the bytes that it should have.
 pub(super) fn apply(disk: &Qcow2Disk, bytes: &mut [u8], step: Step) {
-    let part = |offset: u64, length: u64| offset as usize..(offset + length) as usize;
     match step {
-        Step::Write(offset, length, fill) => {
-            let data = pattern(offset, length, fill);
-            disk.write_at(offset, &data).unwrap();
-            bytes[part(offset, length)].copy_from_slice(&data);
-        }
+        Step::Plain(step) => model::apply(disk, bytes, step),
         Step::Compressed(offset, fill) => {
             let length = disk.geometry.cluster_size().min(disk.size - offset);
             let data = pattern(offset, length, fill);
             disk.write_compressed(offset, &data).unwrap();
-            bytes[part(offset, length)].copy_from_slice(&data);
+            bytes[offset as usize..][..data.len()].copy_from_slice(&data);
         }
-        Step::Zero(offset, length, may_unmap) => {
-            disk.write_zeroes(offset, length, may_unmap).unwrap();
-            bytes[part(offset, length)].fill(0);
-        }
-        Step::Discard(offset, length) => {
-            disk.discard(offset, length).unwrap();
-            let mut now = vec![0; length as usize];
-            disk.read_at(offset, &mut now).unwrap();
-            for (now, then) in now.iter().zip(&mut bytes[part(offset, length)]) {
-                assert!(*now == 0 || now == then);
-                *then = *now;
-            }
-        }
-        Step::Flush => disk.flush().unwrap(),
-        Step::Reopen => {}
     }
-}
-
-pub(super) fn read_all(disk: &dyn Disk) -> Vec<u8> {
-    let mut data = vec![0xee; disk.size() as usize];
-    disk.read_at(0, &mut data).unwrap();
-    data
 }
 
 /// Images under random requests: they read as they should, to us and to QEMU, and nothing leaks.
@@ -103,7 +70,7 @@ fn one(random: &mut Random, qemu: bool, seed: u64) {
     let mut disk = open();
     for _ in 0..random.below(120) {
         let step = any_step(random, size, options.cluster_size);
-        if matches!(step, Step::Reopen) {
+        if matches!(step, Step::Plain(Plain::Reopen)) {
             drop(disk);
             disk = open();
         }
@@ -130,42 +97,12 @@ fn one(random: &mut Random, qemu: bool, seed: u64) {
 /// Several threads, each in its own part of the disk.
 #[test]
 fn threads_do_not_disturb_each_other() {
-    const PART: u64 = 300_000 / 512 * 512;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.qcow2");
     let options = CreateOptions { cluster_size: 4096, ..CreateOptions::default() };
-    create(&path, 4 * PART, &options).unwrap();
+    create(&path, 4 * (300_000 / 512 * 512), &options).unwrap();
     let disk = reopen(&path);
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let disk = &disk;
-            scope.spawn(move || {
-                let mut random = Random::new(thread + 77);
-                let mut bytes = vec![0; PART as usize];
-                for _ in 0..200 {
-                    let offset = random.below(PART);
-                    let length = (random.below(20_000) + 1).min(PART - offset);
-                    let at = thread * PART + offset;
-                    let part = offset as usize..(offset + length) as usize;
-                    match random.below(8) {
-                        0 => disk.flush().unwrap(),
-                        1 => {
-                            disk.write_zeroes(at, length, true).unwrap();
-                            bytes[part.clone()].fill(0);
-                        }
-                        _ => {
-                            let data = pattern(at, length, random.next() as u8);
-                            disk.write_at(at, &data).unwrap();
-                            bytes[part.clone()].copy_from_slice(&data);
-                        }
-                    }
-                    let mut data = vec![0; length as usize];
-                    disk.read_at(at, &mut data).unwrap();
-                    assert!(data == bytes[part]);
-                }
-            });
-        }
-    });
+    model::work_in_parts(&disk, 200);
     drop(disk);
     let found = findings(&path);
     assert_eq!((found.errors, found.leaks), (0, 0), "{:?}", found.notes);

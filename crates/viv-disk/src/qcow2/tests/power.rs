@@ -1,49 +1,10 @@
 //! The power fails: what was flushed is there, and the image is whole.
 
-use super::model::Step;
-use super::model::any_step;
+use super::model::{Step, any_step};
 use super::*;
+use crate::testing::history::{self, History, filled};
+use crate::testing::model::Step as Plain;
 use crate::testing::recorder::Recorder;
-
-/// What a step may make of a range of sectors.
-#[derive(Debug)]
-struct Event {
-    /// Changes to the file when it began.
-    begun: usize,
-    sectors: Range<usize>,
-    /// What they hold afterwards: sectors are filled with a number.
-    value: u32,
-    /// Whether they may also stay as they were.
-    maybe: bool,
-}
-
-#[derive(Debug, Default)]
-struct History {
-    events: Vec<Event>,
-    /// For each flush: changes to the file when it had ended, and events before it.
-    flushes: Vec<(usize, usize)>,
-}
-
-impl History {
-    /// What each sector may hold if the power fails after so many changes.
-    fn allowed(&self, sectors: usize, changes: usize) -> Vec<Vec<u32>> {
-        let flushed =
-            self.flushes.iter().rev().find(|(end, _)| *end <= changes).map_or(0, |(_, events)| *events);
-        let mut allowed = vec![vec![0]; sectors];
-        for (number, event) in self.events.iter().enumerate() {
-            if event.begun >= changes && number >= flushed {
-                break;
-            }
-            for values in &mut allowed[event.sectors.clone()] {
-                if number < flushed && !event.maybe {
-                    values.clear();
-                }
-                values.push(event.value);
-            }
-        }
-        allowed
-    }
-}
 
 #[test]
 fn a_power_cut_loses_nothing_that_was_flushed() {
@@ -88,13 +49,9 @@ fn load(seed: u64, cuts: u64, qemu: bool) {
     for value in 1..=random.below(100) as u32 + 20 {
         let begun = recorder.changes();
         let step = any_step(&mut random, size, cluster);
-        let mut event = |offset: u64, length: u64, value, maybe| {
-            let sectors = offset as usize / 512..(offset + length).div_ceil(512) as usize;
-            history.events.push(Event { begun, sectors: sectors.clone(), value, maybe });
-            (sectors.start as u64 * 512, sectors.len() as u64 * 512)
-        };
+        let mut event = |offset, length, value, maybe| history.begin(begun, offset, length, value, maybe);
         match step {
-            Step::Write(offset, length, _) => {
+            Step::Plain(Plain::Write(offset, length, _)) => {
                 let (offset, length) = event(offset, length, value, false);
                 disk.write_at(offset, &filled(value, length)).unwrap();
             }
@@ -102,19 +59,19 @@ fn load(seed: u64, cuts: u64, qemu: bool) {
                 let (offset, length) = event(offset, cluster.min(size - offset), value, false);
                 disk.write_compressed(offset, &filled(value, length)).unwrap();
             }
-            Step::Zero(offset, length, may_unmap) => {
+            Step::Plain(Plain::Zero(offset, length, may_unmap)) => {
                 let (offset, length) = event(offset, length, 0, false);
                 disk.write_zeroes(offset, length, may_unmap).unwrap();
             }
-            Step::Discard(offset, length) => {
+            Step::Plain(Plain::Discard(offset, length)) => {
                 let (offset, length) = event(offset, length, 0, true);
                 disk.discard(offset, length).unwrap();
             }
-            Step::Flush => {
+            Step::Plain(Plain::Flush) => {
                 disk.flush().unwrap();
-                history.flushes.push((recorder.changes(), history.events.len()));
+                history.flushed(recorder.changes());
             }
-            Step::Reopen => {
+            Step::Plain(Plain::Reopen) => {
                 drop(disk);
                 disk = Qcow2Disk::over(Box::new(recorder.clone()), Access::ReadWrite, None).unwrap();
             }
@@ -133,25 +90,13 @@ fn load(seed: u64, cuts: u64, qemu: bool) {
     }
 }
 
-/// `length` bytes that all say `value`.
-pub(super) fn filled(value: u32, length: u64) -> Vec<u8> {
-    value.to_le_bytes().repeat(length as usize / 4)
-}
-
 /// Checks what a cut has left: nothing but leaks, each sector with something that it may hold; and it can be used on.
 fn verify(left: &[u8], allowed: &[Vec<u32>], what: &str) {
     let file = Recorder::holding(left.to_vec());
     let found = check::check_file(&file, Repair::No).unwrap();
     assert_eq!(found.errors, 0, "{what}: {:?}", found.notes);
     let disk = Qcow2Disk::over(Box::new(file.clone()), Access::ReadWrite, None).unwrap();
-    let bytes = model::read_all(&disk);
-    for (sector, (bytes, allowed)) in bytes.chunks(512).zip(allowed).enumerate() {
-        let value = u32::from_le_bytes(*bytes.first_chunk().unwrap());
-        assert!(
-            allowed.contains(&value) && bytes == filled(value, 512),
-            "{what}: sector {sector} holds {value} and may hold {allowed:?}"
-        );
-    }
+    history::verify(&disk, allowed, what);
     disk.write_at(0, &filled(7, disk.size)).unwrap();
     drop(disk);
     let found = check::check_file(&file, Repair::All).unwrap();

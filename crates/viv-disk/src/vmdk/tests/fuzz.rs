@@ -1,7 +1,8 @@
 //! What is done to damaged images.
 
-use super::model::{Step, any_step};
+use super::model::any_step;
 use super::*;
+use crate::testing::model::attempt;
 
 /// Images: that grow, to be sent, and of several files.
 pub(crate) fn images() -> Vec<Vec<u8>> {
@@ -38,12 +39,7 @@ pub(crate) fn exercise(image: &[u8], seed: u64) {
         for _ in 0..30 {
             let mut data = vec![0; 3000.min(size as usize)];
             let _ = disk.read_at(random.below(size - data.len() as u64 + 1), &mut data);
-            let _ = match any_step(&mut random, size) {
-                Step::Write(offset, length, fill) => disk.write_at(offset, &vec![fill; length as usize]),
-                Step::Zero(offset, length, may_unmap) => disk.write_zeroes(offset, length, may_unmap),
-                Step::Discard(offset, length) => disk.discard(offset, length),
-                Step::Flush | Step::Reopen => disk.flush(),
-            };
+            let _ = attempt(&disk, any_step(&mut random, size));
         }
         let _ = disk.read_at(disk.size - 512, &mut [0; 512]);
         let _ = disk.data_from(0);

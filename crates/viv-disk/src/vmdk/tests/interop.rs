@@ -1,7 +1,8 @@
 //! Images that QEMU made, and images for it.
 
-use super::model::{Step, any_step, apply, assert_data_is_found, pattern};
+use super::model::{any_step, assert_data_is_found};
 use super::*;
+use crate::testing::model::{Step, apply, pattern};
 use crate::{NewDisk, NewFormat};
 
 /// The kinds that QEMU makes, and whether they can be written.

@@ -8,6 +8,7 @@ mod power;
 
 use super::*;
 use crate::Format;
+use crate::testing::model::read_all;
 use crate::testing::recorder::Recorder;
 use crate::testing::{Random, patiently, setting, tool};
 
@@ -29,10 +30,4 @@ fn open_recorded(file: &Recorder) -> Result<VmdkDisk, DiskError> {
 
 fn open(path: &Path, access: Access) -> VmdkDisk {
     patiently(|| VmdkDisk::open(path, access))
-}
-
-fn read_all(disk: &dyn Disk) -> Vec<u8> {
-    let mut data = vec![0xee; disk.size() as usize];
-    disk.read_at(0, &mut data).unwrap();
-    data
 }

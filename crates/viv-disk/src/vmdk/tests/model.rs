@@ -1,16 +1,7 @@
 //! Random requests to an image, and to bytes in memory.
 
 use super::*;
-
-/// One request.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Step {
-    Write(u64, u64, u8),
-    Zero(u64, u64, bool),
-    Discard(u64, u64),
-    Flush,
-    Reopen,
-}
+use crate::testing::model::{Step, apply, work_in_parts};
 
 pub(super) fn any_step(random: &mut Random, size: u64) -> Step {
     let longest = random.one_of(&[512, 4096, 200_000]);
@@ -22,38 +13,6 @@ pub(super) fn any_step(random: &mut Random, size: u64) -> Step {
         11..13 => Step::Discard(offset, length),
         13..15 => Step::Flush,
         _ => Step::Reopen,
-    }
-}
-
-/// Bytes of no pattern that would show an error of one grain.
-pub(super) fn pattern(offset: u64, length: u64, fill: u8) -> Vec<u8> {
-    (offset..offset + length).map(|at| fill.wrapping_add((at / 64).wrapping_mul(37) as u8)).collect()
-}
-
-/// Does a step to a disk and to the bytes that it should have.
-pub(super) fn apply(disk: &VmdkDisk, bytes: &mut [u8], step: Step) {
-    let part = |offset: u64, length: u64| offset as usize..(offset + length) as usize;
-    match step {
-        Step::Write(offset, length, fill) => {
-            let data = pattern(offset, length, fill);
-            disk.write_at(offset, &data).unwrap();
-            bytes[part(offset, length)].copy_from_slice(&data);
-        }
-        Step::Zero(offset, length, may_unmap) => {
-            disk.write_zeroes(offset, length, may_unmap).unwrap();
-            bytes[part(offset, length)].fill(0);
-        }
-        Step::Discard(offset, length) => {
-            disk.discard(offset, length).unwrap();
-            let mut now = vec![0; length as usize];
-            disk.read_at(offset, &mut now).unwrap();
-            for (now, then) in now.iter().zip(&mut bytes[part(offset, length)]) {
-                assert!(*now == 0 || now == then);
-                *then = *now;
-            }
-        }
-        Step::Flush => disk.flush().unwrap(),
-        Step::Reopen => {}
     }
 }
 
@@ -107,39 +66,9 @@ fn an_image_is_a_disk() {
 /// Several threads, each in its own part of the disk.
 #[test]
 fn threads_do_not_disturb_each_other() {
-    const PART: u64 = 300_000 / 512 * 512;
-    let file = new_image(4 * PART);
+    let file = new_image(4 * (300_000 / 512 * 512));
     let disk = open_recorded(&file).unwrap();
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let disk = &disk;
-            scope.spawn(move || {
-                let mut random = Random::new(thread + 77);
-                let mut bytes = vec![0; PART as usize];
-                for _ in 0..100 {
-                    let offset = random.below(PART);
-                    let length = (random.below(20_000) + 1).min(PART - offset);
-                    let at = thread * PART + offset;
-                    let part = offset as usize..(offset + length) as usize;
-                    match random.below(8) {
-                        0 => disk.flush().unwrap(),
-                        1 => {
-                            disk.write_zeroes(at, length, true).unwrap();
-                            bytes[part.clone()].fill(0);
-                        }
-                        _ => {
-                            let data = pattern(at, length, random.next() as u8);
-                            disk.write_at(at, &data).unwrap();
-                            bytes[part.clone()].copy_from_slice(&data);
-                        }
-                    }
-                    let mut data = vec![0; length as usize];
-                    disk.read_at(at, &mut data).unwrap();
-                    assert!(data == bytes[part]);
-                }
-            });
-        }
-    });
+    work_in_parts(&disk, 100);
     drop(disk);
     open_recorded(&file).unwrap();
 }

@@ -127,13 +127,6 @@ fn a_guest_lives_in_huge_pages_if_the_host_has_them() {
         return not_tested("guests in huge pages: the host has set too few aside");
     }
     let mut bench = Bench::with(&kvm, &program(&[&say("up "), &REST]), huge);
-    bench.machine.start().unwrap();
-    assert_eq!(bench.hear(3), "up ");
-    bench.machine.memory.write_slice(b"garbage", GuestAddress(0x20_0000)).unwrap();
-    bench.machine.reset().unwrap();
-    assert_eq!(bench.hear(3), "up ");
-    let mut left = [1; 7];
-    bench.machine.memory.read_slice(&mut left, GuestAddress(0x20_0000)).unwrap();
-    assert_eq!(left, [0; 7]);
+    starts_and_resets_clean(&mut bench);
     bench.machine.save(&mut Vec::new()).unwrap();
 }

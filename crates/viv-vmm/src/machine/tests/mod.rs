@@ -80,9 +80,8 @@ fn states_follow_each_other_as_they_must() {
     assert!(refused(machine.resume()));
 }
 
-#[test]
-fn a_reset_boots_anew_in_clean_memory() {
-    let mut bench = Bench::new(&FakeEngine, &program(&[&say("up "), &[HALT]]));
+/// Starts a machine that says "up " and resets it.
+fn starts_and_resets_clean(bench: &mut Bench) {
     bench.machine.start().unwrap();
     assert_eq!(bench.hear(3), "up ");
     bench.machine.memory.write_slice(b"garbage", GuestAddress(0x20_0000)).unwrap();
@@ -91,6 +90,12 @@ fn a_reset_boots_anew_in_clean_memory() {
     let mut left = [1; 7];
     bench.machine.memory.read_slice(&mut left, GuestAddress(0x20_0000)).unwrap();
     assert_eq!(left, [0; 7]);
+}
+
+#[test]
+fn a_reset_boots_anew_in_clean_memory() {
+    let mut bench = Bench::new(&FakeEngine, &program(&[&say("up "), &[HALT]]));
+    starts_and_resets_clean(&mut bench);
     assert_eq!(bench.machine.status().resets, 1);
 }
 
