@@ -33,7 +33,7 @@ pub struct Row {
 }
 
 const fn sequential(name: &'static str, write: bool) -> Row {
-    Row { name, write, random: false, block: 1 << 20, count: 512, depth: 2 }
+    Row { name, write, random: false, block: 1 << 20, count: 4096, depth: 2 }
 }
 
 const fn random(name: &'static str, write: bool, count: u64, depth: usize) -> Row {

@@ -9,7 +9,7 @@ use crate::disk_options;
 
 /// What `--help` says of `--disk`.
 pub(super) const DISK_HELP: &str = "\
-Disk image or block device, the guest's next virtio disk; or vhost-user=SOCKET, one that the process serves that listens
+Disk image or block device, the guest's next virtio disk, after that of an image's system; or vhost-user=SOCKET, one that the process serves that listens
 there, which the guest finds after the others and which has no options. Options of images:
   format=raw, format=qcow2, format=vmdk
                              what it is; without it an image if it is named *.qcow2 or *.vmdk and begins like one, raw if

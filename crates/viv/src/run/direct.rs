@@ -52,7 +52,6 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
     };
     let screenshot = create("--screenshot-on-exit", &args.screenshot_on_exit)?;
     let debug_log = create("--debug-log", &args.debug_log)?;
-    let disks = args.disk.iter().filter(|disk| !disk.vhost_user).map(disk).collect::<Result<_, _>>()?;
     let config = MachineConfig {
         name,
         memory_bytes: args.memory.size.0,
@@ -64,7 +63,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         engine: args.engine.into(),
         engine_options: args.engine_opt.clone(),
         boot,
-        disks,
+        disks: disks(args)?,
         vhost_user_disks: vhost_user_disks(args),
         cdroms: args.cdrom.clone(),
         networks: Vec::new(),
@@ -93,6 +92,11 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         interactive: terminal::is_interactive(),
         keys: args.send_keys.clone(),
     })
+}
+
+/// The disks in files of this host.
+pub fn disks(args: &RunArgs) -> Result<Vec<DiskConfig>, Failure> {
+    args.disk.iter().filter(|disk| !disk.vhost_user).map(disk).collect()
 }
 
 /// The disk of a `--disk`, whose format is what was stated, or else what its name and its contents agree on.
@@ -147,7 +151,6 @@ pub fn refuse_kernel_options(args: &RunArgs) -> Result<(), Failure> {
 pub fn refuse_options(args: &RunArgs) -> Result<(), Failure> {
     refuse_kernel_options(args)?;
     let given = [
-        ("--disk FILE", args.disk.iter().any(|disk| !disk.vhost_user)),
         ("--cdrom", !args.cdrom.is_empty()),
         ("--debug-log", args.debug_log.is_some()),
         ("--exit-port", args.exit_port),

@@ -44,6 +44,16 @@ pub fn check(args: &RunArgs, store: &Store) -> Result<(), Failure> {
 pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Result<Plan, Failure> {
     let overlay =
         kept.map_or(Overlay::ThrowAway, |kept| Overlay::Kept { path: kept.directory().join(OVERLAY) });
+    // The system's own comes first, and is /dev/vda.
+    let mut disks = vec![DiskConfig {
+        path: image.root(),
+        format: DiskFormat::Raw,
+        readonly: false,
+        overlay,
+        bus: DiskBus::Virtio,
+        tuning: DiskTuning::default(),
+    }];
+    disks.extend(direct::disks(args)?);
     let mut fds = Fds::default();
     let initrd = FileSource::Fd(fds.add(initrd(image)?));
     let failed = |error: io::Error| Failure::of("making pipes to the guest", &error);
@@ -68,14 +78,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
             cmdline: cmdline(args),
             protocol: BootProtocol::Auto,
         }),
-        disks: vec![DiskConfig {
-            path: image.root(),
-            format: DiskFormat::Raw,
-            readonly: false,
-            overlay,
-            bus: DiskBus::Virtio,
-            tuning: DiskTuning::default(),
-        }],
+        disks,
         vhost_user_disks: direct::vhost_user_disks(args),
         cdroms: Vec::new(),
         networks: Vec::new(),

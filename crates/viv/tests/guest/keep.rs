@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -24,8 +25,15 @@ fn what_a_guest_writes_is_kept_by_name_alone() {
     assert_eq!(kept("seq 100000 >/root/note; ls /root; rm /etc/motd"), "note\n");
     assert_eq!(bash("ls /root /etc/motd").succeeded(), "/etc/motd\n\n/root:\n");
     // A file system that was not unmounted would have been recovered.
-    let script = "test -e /etc/motd || echo gone; tail -n 1 /root/note; ! dmesg | grep recovery";
-    assert_eq!(kept(script), "gone\n100000\n");
+    // Another disk stands behind the system's own.
+    let script = "test -e /etc/motd || echo gone; tail -n 1 /root/note; ! dmesg | grep recovery; head -c 4 /dev/vdb; \
+        printf guest | dd of=/dev/vdb conv=notrunc status=none";
+    let mut data = tempfile::NamedTempFile::new().expect("a file");
+    data.write_all(b"host").and_then(|()| data.as_file().set_len(1 << 20)).expect("a disk");
+    let disk = format!("{},format=raw", data.path().display());
+    let mut with_disk = viv(&["run", "--keep", name, "--disk", &disk, "debian", "--", "sh", "-c", script]);
+    assert_eq!(feed(&mut with_disk, b"").succeeded(), "gone\n100000\nhost");
+    assert_eq!(std::fs::read(data.path()).expect("the disk")[..5], *b"guest");
     let listed = feed(&mut viv(&["image", "ls"]), b"").succeeded();
     assert!(listed.contains(name), "{listed}");
     assert_eq!(feed(&mut viv(&["image", "rm", name]), b"").succeeded(), format!("removed {name}\n"));
