@@ -17,14 +17,14 @@ use crate::step;
 const LOCKSTEP: &str = "lockstep";
 /// The module with a test for each device or format.
 const TARGETS: &str = "testing::fuzz::target::";
-/// Where devices are, image formats, the user-mode network, and the server of shared directories.
-const PACKAGES: [&str; 4] = ["viv-devices", "viv-disk", "viv-usernet", "viv-share"];
+/// Where devices are, image formats, the user-mode network, the server of shared directories, and formats of kernels.
+const PACKAGES: [&str; 5] = ["viv-devices", "viv-disk", "viv-usernet", "viv-share", "viv-boot"];
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]
 pub struct FuzzArgs {
     /// What is made up at random: `lockstep`, machines full of random code, interpreted and translated, which must come
-    /// to the same end; a device's accesses; the damage of an image; or what a guest sends to its network [default: all, one after the other]
+    /// to the same end; a device's accesses; the damage of an image or a kernel; or what a guest sends to its network or about a directory [default: all, one after the other]
     target: Option<String>,
     /// Show the targets there are
     #[arg(long, conflicts_with = "target")]
@@ -87,8 +87,8 @@ fn one(root: &Path, package: &str, name: &str, seconds: u64, seed: u64) -> Resul
     let mut suite = tests(root, package, &format!("{TARGETS}{name}"));
     suite
         .args(["--", "--exact", "--nocapture"])
-        .env("VIV_FUZZ_SEED", seed.to_string())
-        .env("VIV_FUZZ_SECONDS", seconds.to_string());
+        .env(viv_fuzz::SEED, seed.to_string())
+        .env(viv_fuzz::SECONDS, seconds.to_string());
     ensure!(
         step::run(&mut suite)?,
         "{name} fails; it began with --seed {seed}, and the seed that failed is above"

@@ -31,6 +31,8 @@ mod map;
 mod multiboot;
 mod pvh;
 pub mod smbios;
+#[cfg(test)]
+mod testing;
 
 pub use acpi::AcpiParameters;
 pub use error::BootError;

@@ -3,7 +3,7 @@
 mod info;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use viv_arch::{Gpr, VcpuState};
 use viv_engine::GuestMemory;

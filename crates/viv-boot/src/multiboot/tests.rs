@@ -12,8 +12,8 @@ use crate::{BootParameters, Initrd, Protocol, SystemIdentity, load};
 
 const RAM: u64 = 16 << 20;
 /// A header with no addresses: modules on pages, information about memory.
-const PLAIN: u32 = 0b11;
-const WITH_ADDRESSES: u32 = 1 << 16;
+pub(crate) const PLAIN: u32 = 0b11;
+pub(crate) const WITH_ADDRESSES: u32 = 1 << 16;
 
 fn header(flags: u32, addresses: [u32; 5]) -> Vec<u8> {
     let checksum = 0_u32.wrapping_sub(0x1bad_b002).wrapping_sub(flags);
@@ -21,7 +21,7 @@ fn header(flags: u32, addresses: [u32; 5]) -> Vec<u8> {
 }
 
 /// A 32-bit ELF image with no note, and a header before its content.
-fn multiboot_elf(flags: u32) -> Vec<u8> {
+pub(crate) fn multiboot_elf(flags: u32) -> Vec<u8> {
     let mut image = elf32();
     // Two program headers, of which the second was the note's.
     image[44] = 1;
@@ -30,7 +30,7 @@ fn multiboot_elf(flags: u32) -> Vec<u8> {
 }
 
 /// No executable of any kind: 16 bytes, a header, content.
-fn flat_binary(addresses: [u32; 5]) -> Vec<u8> {
+pub(crate) fn flat_binary(addresses: [u32; 5]) -> Vec<u8> {
     [vec![0x90; 16], header(PLAIN | WITH_ADDRESSES, addresses), content()].concat()
 }
 

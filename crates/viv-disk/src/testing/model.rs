@@ -81,7 +81,7 @@ pub(crate) fn work_in_parts(disk: &dyn Disk, rounds: u64) {
                             bytes[part.clone()].fill(0);
                         }
                         _ => {
-                            let data = pattern(at, length, random.next() as u8);
+                            let data = pattern(at, length, random.number() as u8);
                             disk.write_at(at, &data).unwrap();
                             bytes[part.clone()].copy_from_slice(&data);
                         }

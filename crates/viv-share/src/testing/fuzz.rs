@@ -1,11 +1,10 @@
 //! Random requests of a guest to a server: it must not panic, hang, leave its directory, or know more than it may.
-//!
-//! As a test, a fixed few guests are made. `cargo xtask fuzz` makes more: `VIV_FUZZ_SEED` is the first one's seed, `VIV_FUZZ_SECONDS` says for how long.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::time::{Duration, Instant};
+
+use viv_fuzz::Random;
 
 use super::{Client, shared};
 use crate::fuse::abi::{Opcode, ROOT};
@@ -31,54 +30,45 @@ const NAMES: [&str; 12] = [
     "a name that is somewhat longer than others",
 ];
 
-struct Random(u64);
+/// What a guest says by a seed.
+struct Guest(Random);
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ (mixed >> 29)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-
+impl Guest {
     /// A number as guests have them: of a node or handle, a length, or anything.
     fn number(&mut self) -> u64 {
-        match self.below(6) {
-            0 => self.next(),
+        match self.0.below(6) {
+            0 => self.0.number(),
             1 => u64::MAX,
-            2 => 1 << self.below(64),
-            _ => self.below(12) as u64,
+            2 => 1 << self.0.below(64),
+            _ => self.0.below(12),
         }
     }
 
     /// A request with a body of numbers and names.
-    fn request(&mut self, guest: &Client) -> Vec<u8> {
+    fn request(&mut self, client: &Client) -> Vec<u8> {
         let mut body = Vec::new();
-        let (kind, opcode) = Opcode::ALL[self.below(Opcode::ALL.len())];
-        for _ in 0..self.below(8) {
+        let (kind, opcode) = self.0.one_of(Opcode::ALL);
+        for _ in 0..self.0.below(8) {
             // A guest may fill the host's disk, as far as its user may. A test must not.
-            let number = if kind == Opcode::Fallocate { self.next() % 4096 } else { self.number() };
-            if self.below(2) == 0 {
+            let number = if kind == Opcode::Fallocate { self.0.below(4096) } else { self.number() };
+            if self.0.below(2) == 0 {
                 body.extend(number.to_ne_bytes());
             } else {
                 body.extend((number as u32).to_ne_bytes());
             }
         }
-        for _ in 0..self.below(3) {
-            body.extend(NAMES[self.below(NAMES.len())].bytes());
+        for _ in 0..self.0.below(3) {
+            body.extend(self.0.one_of(&NAMES).bytes());
             body.push(0);
         }
-        let node = if self.below(2) == 0 { ROOT } else { self.number() };
-        let mut request = guest.request(opcode, node, &body);
-        if self.below(10) == 0 {
-            let at = self.below(request.len());
-            request[at] ^= 1 << self.below(8);
+        let node = if self.0.below(2) == 0 { ROOT } else { self.number() };
+        let mut request = client.request(opcode, node, &body);
+        if self.0.below(10) == 0 {
+            let at = self.0.index(request.len());
+            request[at] ^= 1 << self.0.below(8);
         }
-        if self.below(20) == 0 {
-            let length = self.below(request.len());
+        if self.0.below(20) == 0 {
+            let length = self.0.index(request.len());
             request.truncate(length);
         }
         request
@@ -87,20 +77,20 @@ impl Random {
 
 /// A guest that sends requests of a seed.
 fn exercise(seed: u64) {
-    let mut random = Random(seed);
+    let mut guest = Guest(Random::new(seed));
     let (home, directory) = shared();
     fs::create_dir(directory.join("dir")).unwrap();
     fs::write(directory.join("a"), "content").unwrap();
     symlink("../secret", directory.join("link")).unwrap();
     symlink("..", directory.join("up")).unwrap();
-    let guest = Client::with(&directory, |settings| (settings.nodes, settings.handles) = (8, 8));
+    let client = Client::with(&directory, |settings| (settings.nodes, settings.handles) = (8, 8));
     let mut reply = Vec::new();
     for _ in 0..REQUESTS {
-        let request = random.request(&guest);
-        let room = if random.below(4) == 0 { random.below(300) } else { LARGEST_DATA + 4096 };
-        let answered = guest.server.serve(&request, room, &mut reply);
+        let request = guest.request(&client);
+        let room = if guest.0.chance(4) { guest.0.index(300) } else { LARGEST_DATA + 4096 };
+        let answered = client.server.serve(&request, room, &mut reply);
         assert!(!answered || (16..=room).contains(&reply.len()), "an answer of {} in {room}", reply.len());
-        assert!(guest.server.inodes.len() <= 8);
+        assert!(client.server.inodes.len() <= 8);
     }
     give_back(&directory);
     let outside: Vec<_> =
@@ -124,18 +114,6 @@ mod target {
 
     #[test]
     fn share() {
-        let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-        let first = number("VIV_FUZZ_SEED").unwrap_or(1);
-        let end = number("VIV_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        let mut seed = first;
-        while end.map_or(seed < first + CASES, |end| Instant::now() < end) {
-            if std::panic::catch_unwind(|| exercise(seed)).is_err() {
-                panic!("the guest of seed {seed} does harm");
-            }
-            seed += 1;
-        }
-        if end.is_some() {
-            println!("share: {} guests, seeds {first} to {}", seed - first, seed - 1);
-        }
+        viv_fuzz::run("share", CASES, exercise);
     }
 }

@@ -1,16 +1,13 @@
 //! Random input, for every part that reads what a guest sends.
 //!
-//! A target is a function of bytes. A test runs it on its seeds, on mutations of them, and on bytes made up; nothing may
-//! panic, and what a guest holds stays within its limits. `cargo xtask fuzz TARGET` runs it for a time: `VIV_FUZZ_SEED`
-//! is the first seed, `VIV_FUZZ_SECONDS` says for how long. Nothing leaves the host: the guest is
-//! [restricted](crate::Config::restricted).
+//! A target is a function of bytes, run on mutations of good ones and on bytes made up; nothing may panic, and what a guest
+//! holds stays within its limits. Nothing leaves the host: the guest is [restricted](crate::Config::restricted).
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::time::{Duration, Instant};
 
 use smoltcp::wire::{IpProtocol, TcpControl};
+use viv_fuzz::Random;
 
-use super::Random;
 use super::packets::{self, Tcp};
 use crate::config::Limits;
 use crate::{
@@ -50,43 +47,25 @@ mod target {
     }
 }
 
-/// Runs inputs: some, or for as long as the environment says.
+/// Runs inputs.
 fn check(name: &str, target: &Target) {
-    let number = |variable| std::env::var(variable).ok().and_then(|value| value.parse::<u64>().ok());
-    let first = number("VIV_FUZZ_SEED").unwrap_or(1);
-    let end = number("VIV_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let seeds = (target.seeds)();
-    let mut seed = first;
-    while end.map_or(seed < first + INPUTS, |end| Instant::now() < end) {
+    viv_fuzz::run(name, INPUTS, |seed| {
         let input = input(&seeds, seed);
         let result = std::panic::catch_unwind(|| (target.run)(&input));
-        assert!(result.is_ok(), "{name}, seed {seed}: {input:02x?}");
-        seed += 1;
-    }
-    if end.is_some() {
-        println!("{name}: {} inputs, seeds {first} to {}", seed - first, seed - 1);
-    }
+        assert!(result.is_ok(), "by {input:02x?}");
+    });
 }
 
-/// A seed with some bytes changed, taken out or put in, or bytes made up.
+/// A seed that is damaged, or bytes made up.
 fn input(seeds: &[Vec<u8>], seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = seeds[random.below(seeds.len())].clone();
-    if random.below(8) == 0 {
-        return (0..random.below(600)).map(|_| random.next() as u8).collect();
+    let mut random = Random::new(seed);
+    if random.chance(8) {
+        let count = random.index(600);
+        return random.bytes(count);
     }
-    for _ in 0..random.below(12) {
-        let at = random.below(bytes.len().max(1));
-        match random.below(4) {
-            0 if !bytes.is_empty() => bytes[at] = random.next() as u8,
-            1 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-            2 => bytes.truncate(at),
-            _ => {
-                let more: Vec<u8> = (0..random.below(40)).map(|_| random.next() as u8).collect();
-                bytes.splice(at.min(bytes.len())..at.min(bytes.len()), more);
-            }
-        }
-    }
+    let mut bytes = seeds[random.index(seeds.len())].clone();
+    random.damage(&mut bytes);
     bytes
 }
 

@@ -6,9 +6,6 @@
 //! [`run`]s on a device and on a restored copy of it; what they answer and what they say must be the same, and so must
 //! be what is left in the end. Nothing may panic, and what a device does for one access has a limit, counted in its
 //! calls. A program that fails is made shorter and shown, with its seed.
-//!
-//! As tests, each target runs a fixed few programs. `cargo xtask fuzz TARGET` runs them for a time:
-//! `VIV_FUZZ_SEED` is the first one's seed, `VIV_FUZZ_SECONDS` says for how long.
 
 mod backends;
 mod bench;
@@ -19,8 +16,6 @@ mod heard;
 mod idioms;
 mod program;
 mod run;
-
-use std::time::{Duration, Instant};
 
 pub(crate) use bench::Bench;
 pub(crate) use program::{Area, Op, Place};
@@ -93,19 +88,9 @@ targets! {
     virtio_vsock: functions::VIRTIO_VSOCK,
 }
 
-/// Runs programs: some, or for as long as the environment says.
+/// Runs programs.
 fn check(name: &str, target: &Target) {
-    let number = |variable| std::env::var(variable).ok().and_then(|value| value.parse::<u64>().ok());
-    let first = number("VIV_FUZZ_SEED").unwrap_or(1);
-    let end = number("VIV_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut seed = first;
-    while end.map_or(seed < first + target.programs, |end| Instant::now() < end) {
-        one(name, target, seed);
-        seed += 1;
-    }
-    if end.is_some() {
-        println!("{name}: {} programs, seeds {first} to {}", seed - first, seed - 1);
-    }
+    viv_fuzz::run(name, target.programs, |seed| one(name, target, seed));
 }
 
 fn one(name: &str, target: &Target, seed: u64) {

@@ -12,12 +12,15 @@ pub(super) enum Step {
 }
 
 pub(super) fn any_step(random: &mut Random, size: u64, cluster: u64) -> Step {
-    let (mut offset, mut length) = (random.below(size), random.below(random.0 % (6 * cluster) + 1) + 1);
+    let (mut offset, mut length) = (random.below(size), {
+        let longest = random.below(6 * cluster) + 1;
+        random.below(longest) + 1
+    });
     if random.chance(2) {
         (offset, length) = (offset / cluster * cluster, (length / cluster + 1) * cluster);
     }
     let length = length.min(size - offset);
-    let fill = random.next() as u8 | 1;
+    let fill = random.number() as u8 | 1;
     match random.below(16) {
         0..8 => Step::Plain(Plain::Write(offset, length, fill)),
         8 => Step::Compressed(offset / cluster * cluster, fill),

@@ -22,8 +22,8 @@ fn contents(random: &mut Random, size: u64) -> Vec<u8> {
         let length = (random.below(300_000) + 1).min(size - offset);
         let part = &mut bytes[offset as usize..][..length as usize];
         match random.chance(2) {
-            true => part.iter_mut().for_each(|byte| *byte = random.next() as u8),
-            false => part.copy_from_slice(&pattern(offset, length, random.next() as u8)),
+            true => part.iter_mut().for_each(|byte| *byte = random.number() as u8),
+            false => part.copy_from_slice(&pattern(offset, length, random.number() as u8)),
         }
     }
     bytes

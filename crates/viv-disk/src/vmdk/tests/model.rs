@@ -8,7 +8,7 @@ pub(super) fn any_step(random: &mut Random, size: u64) -> Step {
     let (offset, length) = (random.below(size), random.below(longest) + 1);
     let length = length.min(size - offset);
     match random.below(16) {
-        0..9 => Step::Write(offset, length, random.next() as u8 | 1),
+        0..9 => Step::Write(offset, length, random.number() as u8 | 1),
         9..11 => Step::Zero(offset, length, random.chance(2)),
         11..13 => Step::Discard(offset, length),
         13..15 => Step::Flush,

@@ -1,0 +1,3 @@
+//! What tests are made with.
+
+mod fuzz;
