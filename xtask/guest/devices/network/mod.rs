@@ -6,13 +6,17 @@
 
 mod datagrams;
 mod interface;
+mod iperf;
 mod requests;
 mod server;
 mod streams;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::thread;
+
+use crate::system;
 
 pub use server::serve;
 
@@ -43,6 +47,9 @@ enum Kind {
     Fetch,
     /// The same by the server, from here.
     Serve,
+    /// Streams of bytes out, or in, by iperf3.
+    Iperf,
+    IperfReverse,
 }
 
 const fn row(name: &'static str, kind: Kind, count: u64) -> Row {
@@ -60,6 +67,10 @@ pub const ROWS: &[Row] = &[
     row("net-udp-round-trip", Kind::DatagramRoundTrip, 4000),
     row("net-requests-out", Kind::Fetch, 1000),
     row("net-requests-in", Kind::Serve, 1000),
+    row("iperf3-send", Kind::Iperf, 256 << 20),
+    Row { name: "iperf3-send-4", kind: Kind::Iperf, count: 256 << 20, streams: 4 },
+    row("iperf3-receive", Kind::IperfReverse, 256 << 20),
+    Row { name: "iperf3-receive-4", kind: Kind::IperfReverse, count: 256 << 20, streams: 4 },
 ];
 
 /// What the server is asked to do.
@@ -98,23 +109,28 @@ pub struct Network {
     /// Where documents are served here, and at which port the server finds that if it is another one.
     listen: SocketAddr,
     served: Option<u16>,
+    /// Where iperf3's server is.
+    iperf3: SocketAddr,
 }
 
 impl Network {
-    /// A guest's, whose card is set up for that.
-    pub fn guests(port: u16, served: u16) -> Self {
+    /// A guest's, whose card is set up for that, in the root file system of its disk, which has iperf3.
+    pub fn guests(port: u16, served: u16, iperf3: u16) -> Self {
         interface::set_up();
+        system::mount_guests_root();
+        system::enter(Path::new(system::GUESTS_ROOT));
         Self {
             server: (interface::HOST, port).into(),
+            iperf3: (interface::HOST, iperf3).into(),
             listen: (interface::GUEST, 80).into(),
             served: Some(served),
         }
     }
 
     /// That of the host itself.
-    pub fn hosts(port: u16) -> Self {
+    pub fn hosts(port: u16, iperf3: u16) -> Self {
         let here = |port| (Ipv4Addr::LOCALHOST, port).into();
-        Self { server: here(port), listen: here(0), served: None }
+        Self { server: here(port), listen: here(0), served: None, iperf3: here(iperf3) }
     }
 
     /// Does the work. What it comes to says how much both ends saw.
@@ -150,6 +166,8 @@ impl Network {
                 requests::serve(&listener, count);
                 number(&mut stream)
             }
+            Kind::Iperf => iperf::run(self.iperf3, count, row.streams, false),
+            Kind::IperfReverse => iperf::run(self.iperf3, count, row.streams, true),
         }
     }
 
