@@ -75,6 +75,7 @@ fn run(work: &[&str]) {
                 Network::hosts(port, iperf3)
             };
             for row in named(names, network::ROWS, |row| row.name) {
+                network.prepare(row);
                 measure(row.name, || network.work(row));
             }
         }

@@ -87,8 +87,12 @@ impl Share {
     /// Makes everything ready for the work.
     pub fn prepare(&self, row: &Row) {
         match row.needs {
-            Needs::LargeFile if !self.large_file().exists() => {
-                write(&self.large_file(), LARGE, BLOCK);
+            Needs::LargeFile => {
+                if !self.large_file().exists() {
+                    write(&self.large_file(), LARGE, BLOCK);
+                }
+                // The memory that the guest keeps it in is the guest's from then on: its host gives it only once.
+                self.read(0);
             }
             Needs::SmallFiles if !self.small_files().exists() => {
                 self.make();

@@ -59,7 +59,6 @@ opcodes! {
     Getxattr = 22,
     Listxattr = 23,
     Removexattr = 24,
-    Flush = 25,
     Init = 26,
     Opendir = 27,
     Readdir = 28,
