@@ -37,6 +37,9 @@ mod offset {
     pub(super) const USED: u64 = 8;
 }
 
+const _: () =
+    assert!(offset::ELEMENTS + FILE_SYSTEM_SIZE as u64 * offset::USED <= ROOM / 2, "it has its half");
+
 /// A flag of the used ring: the back end does not want to be told of what is available.
 const NO_NOTIFY: u16 = 1;
 
