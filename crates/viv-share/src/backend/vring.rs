@@ -34,7 +34,7 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 pub(super) struct Vring {
     state: Mutex<State>,
-    /// Nothing is under way any more.
+    /// Nothing of a ring that is stopped is under way any more.
     idle: Condvar,
     /// Where threads wait, each event for one of them.
     events: OwnedFd,
@@ -96,7 +96,9 @@ impl Vring {
     fn take(&self) -> Option<Chain> {
         let mut state = self.state();
         let chain = state.pop();
-        if chain.is_some() && state.has_more() {
+        let has_more = chain.is_some() && state.has_more();
+        drop(state);
+        if has_more {
             self.wake();
         }
         chain
@@ -104,20 +106,28 @@ impl Vring {
 
     /// Gives a request back to the guest, with `length` bytes of an answer.
     pub(super) fn done(&self, head: u16, length: u32) {
-        let mut state = self.state();
-        let State { queue, memory, call, busy, .. } = &mut *state;
-        *busy = busy.saturating_sub(1);
-        let told = queue.add_used(&**memory, head, length).and_then(|()| queue.needs_notification(&**memory));
-        match (told, call) {
-            (Ok(true), Some(call)) => {
-                // An event that is full has told already.
-                let _ = rustix::io::write(&**call, &1_u64.to_ne_bytes());
-            }
-            (Ok(_), _) => {}
-            (Err(error), _) => tracing::debug!(%error, "the ring takes no answer"),
+        // The guest may go on at once, with the next request, which another thread takes from the ring.
+        if let Some(call) = self.give_back(head, length) {
+            // An event that is full has told already.
+            let _ = rustix::io::write(&*call, &1_u64.to_ne_bytes());
         }
-        if *busy == 0 {
+    }
+
+    /// Puts a request into the ring of those that are served. Returns how the guest is told, if it wants to be.
+    fn give_back(&self, head: u16, length: u32) -> Option<Arc<File>> {
+        let mut state = self.state();
+        let State { queue, memory, call, busy, kick, .. } = &mut *state;
+        *busy = busy.saturating_sub(1);
+        if *busy == 0 && kick.is_none() {
             self.idle.notify_all();
+        }
+        let told = queue.add_used(&**memory, head, length).and_then(|()| queue.needs_notification(&**memory));
+        match told {
+            Ok(wanted) => call.clone().filter(|_| wanted),
+            Err(error) => {
+                tracing::debug!(%error, "the ring takes no answer");
+                None
+            }
         }
     }
 
