@@ -196,7 +196,7 @@ impl Machine {
         if self.state == MachineState::Running {
             self.halt();
         }
-        self.core.gate.release();
+        self.core.release();
     }
 
     /// Switches it off, for good.

@@ -68,7 +68,7 @@ impl Opened {
                 .map(|path| BackEndSocket::connect(path))
                 .collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
-            networks: network::open(&config.networks, fds)?,
+            networks: network::open(&config.networks, fds, config.connections())?,
             shares: config
                 .shares
                 .iter()

@@ -7,6 +7,7 @@ mod gdb;
 mod image;
 mod network;
 mod share;
+mod socket;
 mod vsock;
 
 use viv_vmm::MachineConfig;
@@ -79,10 +80,12 @@ fn start(args: &RunArgs, mut plan: session::Plan) -> Result<u8, Failure> {
     network::connect(args, &mut plan)?;
     let _servers = share::connect(args, &mut plan)?;
     let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
-    let _consoles = consoles::open(&args.console, &mut plan)?;
+    let consoles = consoles::open(&args.console, &mut plan)?;
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.jail.into(), args.stats)
+    let ended = session::run(plan, args.jail.into(), args.stats);
+    consoles.iter().for_each(consoles::Served::finish);
+    ended
 }
 
 impl From<EngineArg> for EngineChoice {
