@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -216,7 +216,7 @@ impl Vring {
 }
 
 /// Has each write to `source` be an event of its own, whose count nobody has to read.
-fn watch(events: &OwnedFd, source: impl std::os::fd::AsFd) -> io::Result<()> {
+fn watch(events: &OwnedFd, source: impl AsFd) -> io::Result<()> {
     Ok(epoll::add(events, source, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?)
 }
 
