@@ -69,11 +69,8 @@ fn run(work: &[&str]) {
         ["network", port, served, iperf3, names @ ..] => {
             let [port, served, iperf3] =
                 [port, served, iperf3].map(|port| port.parse().expect("a port is a number"));
-            let network = if is_guest() {
-                Network::guests(port, served, iperf3)
-            } else {
-                Network::hosts(port, iperf3)
-            };
+            let network =
+                if is_guest() { Network::guests(port, served, iperf3) } else { Network::hosts(port, iperf3) };
             for row in named(names, network::ROWS, |row| row.name) {
                 network.prepare(row);
                 measure(row.name, || network.work(row));
@@ -96,9 +93,9 @@ fn named<'a, R>(
     rows: &'a [R],
     name_of: impl Fn(&R) -> &str + 'a,
 ) -> impl Iterator<Item = &'a R> {
-    names.iter().map(move |name| {
-        rows.iter().find(|row| name_of(row) == *name).expect("the row is in the list")
-    })
+    names
+        .iter()
+        .map(move |name| rows.iter().find(|row| name_of(row) == *name).expect("the row is in the list"))
 }
 
 fn measure(name: &str, work: impl FnOnce() -> u64) {
