@@ -4,16 +4,21 @@
 //! ```text
 //! devices --list                    the names of all rows, each after its group's
 //! devices disk FILE ROW…            these rows on this file
-//! devices network PORT SERVED ROW…  these rows with the server at this port; what it fetches, it fetches at port SERVED
+//! devices network PORT SERVED IPERF3 ROW…
+//!                                   these rows with the server at this port; what it fetches, it fetches at port SERVED;
+//!                                   iperf3's server is at port IPERF3
 //! devices serve                     that server, on the host, for as long as its standard input is open
+//! devices share DIRECTORY ROW…      these rows in this directory
 //! ```
 //!
-//! As process 1 it does the same in a guest, past the cache or across the network card, and powers off.
+//! As process 1 it does the same in a guest, past the cache, across the network card or in the directory that the guest is
+//! given, and powers off.
 //!
-//! - [`disk`], [`network`]: the groups. That of other devices goes beside them.
+//! - [`disk`], [`network`], [`share`]: the groups. That of other devices goes beside them.
 
 mod disk;
 mod network;
+mod share;
 #[path = "../workloads/system.rs"]
 #[allow(dead_code)]
 mod system;
@@ -24,6 +29,7 @@ use std::time::Instant;
 
 use disk::Disk;
 use network::Network;
+use share::Share;
 
 fn main() {
     std::panic::set_hook(Box::new(|panic| say(&format!("@failed {}", panic.to_string().replace('\n', " ")))));
@@ -33,6 +39,7 @@ fn main() {
         ["--list"] => {
             disk::ROWS.iter().for_each(|row| say(&format!("disk {}", row.name)));
             network::ROWS.iter().for_each(|row| say(&format!("network {}", row.name)));
+            share::ROWS.iter().for_each(|row| say(&format!("share {}", row.name)));
         }
         ["serve"] => network::serve(),
         work if is_guest() => {
@@ -55,22 +62,46 @@ fn run(work: &[&str]) {
         ["disk", file, names @ ..] => {
             system::await_file(Path::new(file));
             let disk = Disk::open(Path::new(file), is_guest());
-            names.iter().for_each(|name| measure(name, disk::ROWS, |row| row.name, |row| disk.work(row)));
+            for row in named(names, disk::ROWS, |row| row.name) {
+                measure(row.name, || disk.work(row));
+            }
         }
-        ["network", port, served, names @ ..] => {
-            let [port, served] = [port, served].map(|port| port.parse().expect("a port is a number"));
-            let network = if is_guest() { Network::guests(port, served) } else { Network::hosts(port) };
-            names.iter().for_each(|name| measure(name, network::ROWS, |row| row.name, |row| network.work(row)));
+        ["network", port, served, iperf3, names @ ..] => {
+            let [port, served, iperf3] =
+                [port, served, iperf3].map(|port| port.parse().expect("a port is a number"));
+            let network =
+                if is_guest() { Network::guests(port, served, iperf3) } else { Network::hosts(port, iperf3) };
+            for row in named(names, network::ROWS, |row| row.name) {
+                network.prepare(row);
+                measure(row.name, || network.work(row));
+            }
+        }
+        ["share", directory, names @ ..] => {
+            let share = if is_guest() { Share::guests() } else { Share::hosts(Path::new(directory)) };
+            for row in named(names, share::ROWS, |row| row.name) {
+                share.prepare(row);
+                measure(row.name, || share.work(row));
+            }
         }
         _ => panic!("there is no such group: {}", work.join(" ")),
     }
 }
 
-fn measure<R>(name: &str, rows: &[R], name_of: impl Fn(&R) -> &str, work: impl Fn(&R) -> u64) {
-    let row = rows.iter().find(|row| name_of(row) == name).expect("the row is in the list");
+/// The rows of these names.
+fn named<'a, R>(
+    names: &'a [&str],
+    rows: &'a [R],
+    name_of: impl Fn(&R) -> &str + 'a,
+) -> impl Iterator<Item = &'a R> {
+    names
+        .iter()
+        .map(move |name| rows.iter().find(|row| name_of(row) == *name).expect("the row is in the list"))
+}
+
+fn measure(name: &str, work: impl FnOnce() -> u64) {
     say(&format!("@begin {name}"));
     let begun = Instant::now();
-    let result = work(row);
+    let result = work();
     let took = begun.elapsed().as_secs_f64();
     say(&format!("@end {name} {took:.6} {result:016x}"));
 }

@@ -81,6 +81,7 @@ fn main() {
     }
     let is_guest = std::process::id() == 1;
     if is_guest {
+        system::load_modules();
         system::mount_guests_root();
         run(Path::new(system::GUESTS_ROOT), &words);
         system::power_off();

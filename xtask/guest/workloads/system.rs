@@ -45,9 +45,8 @@ pub const DISK: &str = "/dev/vda";
 const MODULES: &str = "/modules";
 const ORDER: &str = "order";
 
-/// Mounts the file system of a guest's disk, read-only.
+/// Mounts the file system of a guest's disk, read-only. The disk's driver is loaded.
 pub fn mount_guests_root() {
-    load_modules();
     await_file(Path::new(DISK));
     mount_at(DISK, Path::new(GUESTS_ROOT), "ext4", READ_ONLY);
 }

@@ -62,6 +62,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Boot> {
         initrd: &initrd,
         disk: None,
         network: None,
+        share: None,
         kernel_words: "",
         arguments: &[],
         memory: MEMORY,

@@ -16,6 +16,8 @@ pub struct Guest<'a> {
     pub disk: Option<Disk<'a>>,
     /// Its network.
     pub network: Option<Network<'a>>,
+    /// The directory that it is given.
+    pub share: Option<Share<'a>>,
     /// Words for its kernel, besides those of all.
     pub kernel_words: &'a str,
     /// Words for its first process.
@@ -62,6 +64,14 @@ pub struct Network<'a> {
     pub by_passt: bool,
 }
 
+/// A directory of the host's, which the guest finds by the tag share0.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<'a> {
+    pub directory: &'a Path,
+    /// Where virtiofsd listens for QEMU.
+    pub virtiofsd: &'a Path,
+}
+
 impl Guest<'_> {
     /// The same whose network is left to passt.
     pub fn with_passt(&self) -> Self {
@@ -91,13 +101,32 @@ passt --quiet --one-off --runas "$(id -u)" --socket "$socket" --ipv4-only --addr
     --gateway 10.0.2.2 --tcp-ports "127.0.0.1/$published:80" </dev/null >/dev/null 2>&1 && exec "$@"
 "#;
 
+/// Starts virtiofsd as it is unless told otherwise, which ends with its connection, and becomes QEMU when it listens. In a
+/// container it may not make namespaces.
+const WITH_VIRTIOFSD: &str = r#"
+socket=$1 directory=$2
+shift 2
+rm -f "$socket"
+/usr/lib/qemu/virtiofsd --socket-path="$socket" -o sandbox=chroot -o source="$directory" </dev/null >/dev/null 2>&1 &
+until test -S "$socket"; do
+    kill -0 $! || exit
+    sleep 0.05
+done
+exec "$@"
+"#;
+
 impl Contender {
     pub const ALL: [Self; 2] = [Self::Viv, Self::Tcg];
 
     /// The command that runs `guest` with its serial port as standard input and output, until it powers off.
     pub fn command(self, guest: &Guest<'_>) -> Command {
         let Guest {
-            bench: Bench { viv, kernel, processor, engine_options, .. }, initrd, disk, network, ..
+            bench: Bench { viv, kernel, processor, engine_options, .. },
+            initrd,
+            disk,
+            network,
+            share,
+            ..
         } = guest;
         let memory = format!("{}M", guest.memory);
         let processors = guest.placement.processors();
@@ -124,10 +153,17 @@ impl Contender {
                     command.args(["--net", "user", "--host-access", "--publish"]);
                     command.arg(format!("127.0.0.1:{published}:80"));
                 }
+                if let Some(Share { directory, .. }) = share {
+                    // Where it is mounted is for guests with an agent.
+                    command.arg("--share").arg(format!("{}:/mnt", directory.display()));
+                }
             }
             Self::Tcg => {
                 if let Some(Network { published, passt, by_passt: true }) = network {
                     command.args(["sh", "-c", WITH_PASST, "sh"]).arg(passt).arg(published.to_string());
+                }
+                if let Some(Share { directory, virtiofsd }) = share {
+                    command.args(["sh", "-c", WITH_VIRTIOFSD, "sh"]).arg(virtiofsd).arg(directory);
                 }
                 command
                     .args([
@@ -143,8 +179,7 @@ impl Contender {
                     .args(["-m", &memory])
                     .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]);
                 if let Some(Disk { file, writable }) = disk {
-                    // A comma in the name ends it unless there are two.
-                    let file = file.display().to_string().replace(',', ",,");
+                    let file = qemu_path(file);
                     let access = if *writable { "read-only=off" } else { "read-only=on" };
                     command
                         .arg("-drive")
@@ -153,12 +188,19 @@ impl Contender {
                 }
                 if let Some(Network { published, passt, by_passt }) = network {
                     let far = if *by_passt {
-                        let passt = passt.display().to_string().replace(',', ",,");
-                        format!("stream,id=net,server=off,addr.type=unix,addr.path={passt}")
+                        format!("stream,id=net,server=off,addr.type=unix,addr.path={}", qemu_path(passt))
                     } else {
                         format!("user,id=net,hostfwd=tcp:127.0.0.1:{published}-10.0.2.15:80")
                     };
                     command.args(["-netdev", &far, "-device", "virtio-net-pci,netdev=net"]);
+                }
+                if let Some(Share { virtiofsd, .. }) = share {
+                    // Memory that virtiofsd can have as well.
+                    command.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={memory}"));
+                    command.args(["-machine", "memory-backend=memory"]);
+                    command.arg("-chardev").arg(format!("socket,id=share,path={}", qemu_path(virtiofsd)));
+                    let device = "vhost-user-fs-pci,chardev=share,tag=share0,queue-size=1024";
+                    command.args(["-device", device]);
                 }
             }
         }
@@ -169,6 +211,11 @@ impl Contender {
         command.args([format!("{dashes}append"), command_line(guest)]);
         command
     }
+}
+
+/// A path within an option of QEMU's, where a comma ends it unless there are two.
+fn qemu_path(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }
 
 /// The kernel's command line. What stands after the dashes is the first process's.
@@ -219,12 +266,16 @@ mod tests {
             initrd: Path::new("i"),
             disk,
             network: Some(Network { published: 8080, passt: Path::new("s"), by_passt }),
+            share: None,
             kernel_words: "",
             arguments: &arguments,
             memory: 64,
             placement: Placement::Pinned,
         };
-        let command = contender.command(&guest);
+        words_of_command(&contender.command(&guest))
+    }
+
+    fn words_of_command(command: &Command) -> Vec<String> {
         command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
     }
 
@@ -252,6 +303,27 @@ mod tests {
         assert!(follows(&words, ["sh", "s"]) && follows(&words, ["8080", "qemu-system-x86_64"]), "{words:?}");
         let netdev = "stream,id=net,server=off,addr.type=unix,addr.path=s";
         assert!(follows(&words, ["-netdev", netdev]), "{words:?}");
+    }
+
+    #[test]
+    fn virtiofsd_stands_before_qemu() {
+        let bench = Bench::default();
+        let guest = Guest {
+            bench: &bench,
+            initrd: Path::new("i"),
+            disk: None,
+            network: None,
+            share: Some(Share { directory: Path::new("/a"), virtiofsd: Path::new("s,t") }),
+            kernel_words: "",
+            arguments: &[],
+            memory: 64,
+            placement: Placement::Pinned,
+        };
+        let [viv, tcg] = Contender::ALL.map(|contender| words_of_command(&contender.command(&guest)));
+        assert!(follows(&viv, ["--share", "/a:/mnt"]), "{viv:?}");
+        assert!(follows(&tcg, ["s,t", "/a"]) && follows(&tcg, ["/a", "qemu-system-x86_64"]), "{tcg:?}");
+        assert!(follows(&tcg, ["-object", "memory-backend-memfd,id=memory,size=64M"]), "{tcg:?}");
+        assert!(follows(&tcg, ["-chardev", "socket,id=share,path=s,,t"]), "{tcg:?}");
     }
 
     #[test]

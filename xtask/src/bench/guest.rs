@@ -39,6 +39,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Workloads> {
         initrd: &initrd,
         disk: Some(Disk { file: &disk, writable: false }),
         network: None,
+        share: None,
         kernel_words: "",
         arguments: &bench.rows,
         memory: MEMORY,

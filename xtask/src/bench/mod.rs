@@ -3,7 +3,7 @@
 //! - [`boot`]: from a process's start to the guest's first user-space instruction and to its end, memory, and
 //!   instructions a second. [`installed`]: a whole Debian on its disk, which [`boot`] times too. [`guest`]: pieces of work
 //!   inside a guest, also against the host itself. [`processors`]: work for several processors.
-//! - [`devices`]: work for a guest's devices, disks and networks, also against the host itself.
+//! - [`devices`]: work for a guest's devices, disks, networks and shared directories, also against the host itself.
 //! - [`contender`]: how each of the two is started with the same kernel, initial RAM disk, disk, memory and number of
 //!   processors. [`session`]: one run of it, watched by its serial port.
 //! - [`init`], [`workloads`]: what runs in the guests. [`rootfs`]: the root file system around the workloads, which is
@@ -86,7 +86,7 @@ enum Part {
     /// Work for several processors
     Processors,
     /// Disks: in order and at random, one request at a time and many. Networks: streams, datagrams, round trips and small
-    /// requests each way, also under QEMU with passt
+    /// requests each way, also under QEMU with passt. Shared directories, under QEMU with virtiofsd: a large file, many small
     Devices,
 }
 

@@ -56,6 +56,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Processors> {
         initrd: &initrd,
         disk: None,
         network: None,
+        share: None,
         kernel_words,
         arguments: &[],
         memory: MEMORY,

@@ -8,13 +8,14 @@ use viv_image::ImageName;
 
 use viv_testbed::rootfs::{self, BuiltProgram, Recipe};
 
-/// What the workloads run and what it takes to build [`BLOCKS`], beyond the packages Debian marks as essential.
+/// What the workloads and the rows of networks run, and what it takes to build [`BLOCKS`], beyond the packages Debian marks as essential.
 const PACKAGES: &[&str] = &[
     "bash",
     "coreutils",
     "findutils",
     "gcc",
     "gzip",
+    "iperf3",
     "libc6-dev",
     "libssl-dev",
     "openssl",

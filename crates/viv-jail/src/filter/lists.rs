@@ -175,7 +175,7 @@ pub(super) const SHARE: &[Rule] = &[
 
 /// Messages about rings and guest memory, which come as files.
 pub(super) const SHARE_CONTROL: &[Rule] =
-    &[any(SYS_recvmsg), any(SYS_recvfrom), any(SYS_sendmsg), any(SYS_lseek)];
+    &[any(SYS_recvmsg), any(SYS_recvfrom), any(SYS_sendmsg), any(SYS_lseek), any(SYS_epoll_ctl)];
 
 /// What a server does before the guest can ask it anything.
 pub(super) const SHARE_BUILDING: &[Rule] = &[any(SYS_umask)];

@@ -135,8 +135,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
         // Without one the ring would have to be looked at all the time.
         let kick = fd.ok_or(Error::InvalidParam)?;
-        self.vring(index)?.start(kick);
-        Ok(())
+        self.vring(index)?.start(kick).map_err(Error::ReqHandlerError)
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {

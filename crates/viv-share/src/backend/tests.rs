@@ -1,9 +1,11 @@
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Error as ProtocolError, Frontend, VhostUserFrontend};
@@ -13,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Backend;
+use super::vring::{Addresses, Vring};
 use crate::fuse::abi::{InHeader, InitIn, InitOut, OutHeader, ROOT};
 use crate::testing::{Client, shared};
 
@@ -175,4 +178,52 @@ fn nonsense_ends_the_conversation() {
     let server = thread::spawn(move || backend.serve(theirs));
     ours.write_all(&[0xff; 12]).unwrap();
     assert!(server.join().unwrap().is_err());
+}
+
+#[test]
+fn requests_that_come_together_are_given_to_a_thread_each() {
+    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+    let memory = Arc::new(memory);
+    let vring = Arc::new(Vring::new().unwrap());
+    vring.set_memory(memory.clone());
+    vring.set_size(SIZE).unwrap();
+    let [descriptors, available, used] = [0, AVAILABLE, USED].map(GuestAddress);
+    vring.set_addresses(Addresses { descriptors, available, used }).unwrap();
+    let (kick, doorbell) = doorbell();
+    vring.start(doorbell).unwrap();
+    vring.set_enabled(true);
+    let (sender, heads) = mpsc::channel();
+    for _ in 0..3 {
+        let (vring, sender) = (vring.clone(), sender.clone());
+        // Nobody gives a request back: a thread that has one is of no use for another.
+        thread::spawn(move || sender.send(vring.next().unwrap().head_index()).unwrap());
+    }
+    let ring = |end: u16| {
+        memory.write_slice([0, end, 4, 5, 6].as_bytes(), GuestAddress(AVAILABLE)).unwrap();
+        rustix::io::write(&kick, &1_u64.to_ne_bytes()).unwrap();
+    };
+    ring(2);
+    let mut both = [heads.recv().unwrap(), heads.recv().unwrap()];
+    both.sort_unstable();
+    assert_eq!(both, [4, 5]);
+    // The doorbell rings again though nobody has read it.
+    ring(3);
+    assert_eq!(heads.recv(), Ok(6));
+}
+
+#[test]
+fn a_doorbell_is_something_to_wait_for() {
+    let vring = Vring::new().unwrap();
+    assert!(vring.start(tempfile::tempfile().unwrap()).is_err());
+    let (_kick, doorbell) = doorbell();
+    vring.start(doorbell.try_clone().unwrap()).unwrap();
+    vring.stop();
+    vring.start(doorbell).unwrap();
+}
+
+/// An event for the front end, and the same for the back end.
+fn doorbell() -> (OwnedFd, File) {
+    let kick = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let theirs = kick.try_clone().unwrap();
+    (kick, File::from(theirs))
 }

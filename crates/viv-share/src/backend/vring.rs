@@ -1,14 +1,17 @@
 //! A ring of the device, and the threads that take requests from it in turn.
 //!
-//! One thread at a time waits for the guest; when it has a request it lets the next one wait, and serves. So a request goes
-//! to a thread without a detour, and several are under way at once.
+//! All threads wait for the guest at one place, and it wakes one of them, which has the request and serves it. Only when the
+//! ring has more it wakes another. So a request goes to a thread without a detour, one that comes while another is served
+//! does not wait for that, and requests that come one after the other are no work for more than one thread.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
 use vhost::vhost_user::{Error, Result};
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -31,11 +34,11 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 pub(super) struct Vring {
     state: Mutex<State>,
-    /// Nothing is under way any more.
+    /// Nothing of a ring that is stopped is under way any more.
     idle: Condvar,
-    /// Held by the thread that waits for the guest.
-    turn: Mutex<()>,
-    /// Makes the thread that waits look at the state anew.
+    /// Where threads wait, each event for one of them.
+    events: OwnedFd,
+    /// An event that makes a thread look at the ring anew.
     look: OwnedFd,
 }
 
@@ -44,8 +47,8 @@ struct State {
     queue: Queue,
     memory: Arc<GuestMemoryMmap>,
     enabled: bool,
-    /// Readable when the guest has put requests into the ring; without it the ring is stopped.
-    kick: Option<Arc<File>>,
+    /// Written to when the guest has put requests into the ring; without it the ring is stopped.
+    kick: Option<File>,
     /// Tells the guest that requests are served.
     call: Option<Arc<File>>,
     /// Requests under way.
@@ -56,7 +59,7 @@ impl Vring {
     /// A ring that is stopped.
     ///
     /// # Errors
-    /// When the host gives no event.
+    /// When the host gives no events.
     pub(super) fn new() -> io::Result<Self> {
         let state = State {
             queue: Queue::new(LARGEST_QUEUE).map_err(io::Error::other)?,
@@ -66,12 +69,10 @@ impl Vring {
             call: None,
             busy: 0,
         };
-        Ok(Self {
-            state: Mutex::new(state),
-            idle: Condvar::new(),
-            turn: Mutex::default(),
-            look: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
-        })
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let look = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        watch(&events, &look)?;
+        Ok(Self { state: Mutex::new(state), idle: Condvar::new(), events, look })
     }
 
     /// Waits for a request. The caller gives it back by [`Vring::done`].
@@ -79,63 +80,62 @@ impl Vring {
     /// # Errors
     /// When the host does not wait.
     pub(super) fn next(&self) -> io::Result<Chain> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut event = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
         loop {
-            let kick = {
-                let mut state = self.state();
-                if let Some(chain) = state.pop() {
-                    return Ok(chain);
-                }
-                state.kick.clone().filter(|_| state.enabled)
-            };
-            let mut fds = vec![PollFd::new(&self.look, PollFlags::IN)];
-            fds.extend(kick.as_ref().map(|kick| PollFd::from_borrowed_fd(kick.as_fd(), PollFlags::IN)));
-            match poll(&mut fds, None) {
+            if let Some(chain) = self.take() {
+                return Ok(chain);
+            }
+            match epoll::wait(&self.events, &mut event, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
-            }
-            // A front end can give anything for an event.
-            let unfit = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-            let broken = fds.get(1).is_some_and(|kick| kick.revents().intersects(unfit));
-            let kicked = fds.get(1).is_some_and(|kick| kick.revents().contains(PollFlags::IN));
-            // Nothing is there to be read if only the other is ready.
-            let _ = rustix::io::read(&self.look, &mut [0; 8]);
-            if let Some(kick) = kick.filter(|_| kicked || broken) {
-                let mut count = [0; 8];
-                let read =
-                    if broken { Err(rustix::io::Errno::BADF) } else { rustix::io::read(&*kick, &mut count) };
-                if !matches!(read, Ok(8) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR)) {
-                    tracing::warn!("the front end's doorbell is no event; its ring stops");
-                    self.state().kick = None;
-                }
             }
         }
     }
 
+    /// The next request, if there is one.
+    fn take(&self) -> Option<Chain> {
+        let mut state = self.state();
+        let chain = state.pop();
+        let has_more = chain.is_some() && state.has_more();
+        drop(state);
+        if has_more {
+            self.wake();
+        }
+        chain
+    }
+
     /// Gives a request back to the guest, with `length` bytes of an answer.
     pub(super) fn done(&self, head: u16, length: u32) {
-        let mut state = self.state();
-        let State { queue, memory, call, busy, .. } = &mut *state;
-        *busy = busy.saturating_sub(1);
-        let told = queue.add_used(&**memory, head, length).and_then(|()| queue.needs_notification(&**memory));
-        match (told, call) {
-            (Ok(true), Some(call)) => {
-                // An event that is full has told already.
-                let _ = rustix::io::write(&**call, &1_u64.to_ne_bytes());
-            }
-            (Ok(_), _) => {}
-            (Err(error), _) => tracing::debug!(%error, "the ring takes no answer"),
+        // The guest may go on at once, with the next request, which another thread takes from the ring.
+        if let Some(call) = self.give_back(head, length) {
+            // An event that is full has told already.
+            let _ = rustix::io::write(&*call, &1_u64.to_ne_bytes());
         }
-        if *busy == 0 {
+    }
+
+    /// Puts a request into the ring of those that are served. Returns how the guest is told, if it wants to be.
+    fn give_back(&self, head: u16, length: u32) -> Option<Arc<File>> {
+        let mut state = self.state();
+        let State { queue, memory, call, busy, kick, .. } = &mut *state;
+        *busy = busy.saturating_sub(1);
+        if *busy == 0 && kick.is_none() {
             self.idle.notify_all();
+        }
+        let told = queue.add_used(&**memory, head, length).and_then(|()| queue.needs_notification(&**memory));
+        match told {
+            Ok(wanted) => call.clone().filter(|_| wanted),
+            Err(error) => {
+                tracing::debug!(%error, "the ring takes no answer");
+                None
+            }
         }
     }
 
     /// Lets no more requests begin, waits for those under way, and says which would be next.
     pub(super) fn stop(&self) -> u16 {
         let mut state = self.state();
-        (state.kick, state.enabled) = (None, false);
-        self.wake();
+        self.unwatch(state.kick.take());
+        state.enabled = false;
         while state.busy > 0 {
             state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -145,11 +145,17 @@ impl Vring {
     }
 
     /// Begins to serve, by this doorbell.
-    pub(super) fn start(&self, kick: File) {
+    ///
+    /// # Errors
+    /// When it is nothing that can be waited for.
+    pub(super) fn start(&self, kick: File) -> io::Result<()> {
         let mut state = self.state();
+        self.unwatch(state.kick.take());
+        watch(&self.events, &kick)?;
         state.queue.set_ready(true);
-        state.kick = Some(Arc::new(kick));
+        state.kick = Some(kick);
         self.wake();
+        Ok(())
     }
 
     pub(super) fn set_enabled(&self, enabled: bool) {
@@ -190,14 +196,28 @@ impl Vring {
             .map_err(|_| Error::InvalidParam)
     }
 
+    /// Makes one thread look at the ring.
     fn wake(&self) {
-        // One that is full wakes as well.
+        // One that is full has woken one already.
         let _ = rustix::io::write(&self.look, &1_u64.to_ne_bytes());
+    }
+
+    /// Forgets a doorbell. The front end has it still, so that closing it here is not enough.
+    fn unwatch(&self, kick: Option<File>) {
+        if let Some(kick) = kick {
+            // It was watched.
+            let _ = epoll::delete(&self.events, &kick);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Has each write to `source` be an event of its own, whose count nobody has to read.
+fn watch(events: &OwnedFd, source: impl AsFd) -> io::Result<()> {
+    Ok(epoll::add(events, source, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?)
 }
 
 impl State {
@@ -214,5 +234,11 @@ impl State {
         }
         self.busy = self.busy.saturating_add(usize::from(chain.is_some()));
         chain
+    }
+
+    /// Whether the ring has another request.
+    fn has_more(&self) -> bool {
+        let end = self.queue.avail_idx(&*self.memory, Ordering::Acquire);
+        end.is_ok_and(|end| end.0 != self.queue.next_avail())
     }
 }

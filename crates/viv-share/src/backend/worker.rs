@@ -15,13 +15,15 @@ const LONGEST: usize = LARGEST_DATA + 4096;
 pub(super) struct Worker {
     server: Arc<FileServer>,
     vring: Arc<Vring>,
-    request: Vec<u8>,
-    reply: Vec<u8>,
+    /// Room for any request and reply. What was never used takes no memory.
+    request: Box<[u8]>,
+    reply: Box<[u8]>,
 }
 
 impl Worker {
     pub(super) fn new(server: Arc<FileServer>, vring: Arc<Vring>) -> Self {
-        Self { server, vring, request: Vec::new(), reply: Vec::new() }
+        let room = || vec![0; LONGEST].into_boxed_slice();
+        Self { server, vring, request: room(), reply: room() }
     }
 
     /// Serves for good.
@@ -41,25 +43,21 @@ impl Worker {
     /// Serves a request, and says how long the answer is.
     fn serve(&mut self, chain: &Chain) -> u32 {
         let memory: &GuestMemoryMmap = chain.memory();
-        self.request.clear();
+        let mut length = 0_usize;
         for part in chain.clone().readable() {
-            let start = self.request.len();
-            let end = start.saturating_add(part.len() as usize);
-            if end > LONGEST {
-                return 0;
-            }
-            self.request.resize(end, 0);
-            let place = self.request.get_mut(start..).unwrap_or_default();
+            let end = length.saturating_add(part.len() as usize);
+            let Some(place) = self.request.get_mut(length..end) else { return 0 };
             if memory.read_slice(place, part.addr()).is_err() {
                 return 0;
             }
+            length = end;
         }
         let room = chain.clone().writable().map(|part| part.len() as usize);
         let room = room.fold(0_usize, usize::saturating_add).min(LONGEST);
-        if !self.server.serve(&self.request, room, &mut self.reply) {
-            return 0;
-        }
-        let mut rest = self.reply.as_slice();
+        let request = self.request.get(..length).unwrap_or_default();
+        let reply = self.reply.get_mut(..room).unwrap_or_default();
+        let Some(length) = self.server.serve(request, reply) else { return 0 };
+        let mut rest = self.reply.get(..length).unwrap_or_default();
         for part in chain.clone().writable() {
             let (here, after) = rest.split_at(rest.len().min(part.len() as usize));
             if here.is_empty() {
@@ -70,6 +68,6 @@ impl Worker {
             }
             rest = after;
         }
-        u32::try_from(self.reply.len()).unwrap_or(0)
+        u32::try_from(length).unwrap_or(0)
     }
 }

@@ -14,7 +14,8 @@ pub(crate) const ROOT: u64 = 1;
 
 macro_rules! opcodes {
     ($($name:ident = $number:literal,)*) => {
-        /// What is asked for.
+        /// What is asked for. Not FUSE_FLUSH: when a file is closed nothing waits to be written, and locks are the guest's own,
+        /// who asks no more once it is told that it is not served.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Opcode {
             $($name,)*
@@ -59,7 +60,6 @@ opcodes! {
     Getxattr = 22,
     Listxattr = 23,
     Removexattr = 24,
-    Flush = 25,
     Init = 26,
     Opendir = 27,
     Readdir = 28,

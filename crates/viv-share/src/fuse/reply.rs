@@ -8,22 +8,22 @@ use super::abi::OutHeader;
 /// A reply in the making: room for its head, and what was put behind.
 #[derive(Debug)]
 pub(crate) struct Reply<'a> {
-    bytes: &'a mut Vec<u8>,
-    /// The most bytes that the guest has room for, head included.
-    room: usize,
+    /// All that the guest has room for.
+    bytes: &'a mut [u8],
+    /// How much of it is used, head included.
+    length: usize,
 }
 
 impl<'a> Reply<'a> {
-    /// An empty reply in `bytes`, of which the guest takes `room`. There is none without room for its head.
-    pub(crate) fn new(bytes: &'a mut Vec<u8>, room: usize) -> Option<Self> {
-        bytes.clear();
-        bytes.extend_from_slice(OutHeader::default().as_bytes());
-        (room >= bytes.len()).then_some(Self { bytes, room })
+    /// An empty reply in `bytes`. There is none without room for its head.
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Option<Self> {
+        let length = size_of::<OutHeader>();
+        (bytes.len() >= length).then_some(Self { bytes, length })
     }
 
     /// How many more bytes there is room for.
     pub(crate) fn room(&self) -> usize {
-        self.room.saturating_sub(self.bytes.len())
+        self.bytes.len().saturating_sub(self.length)
     }
 
     /// Puts a structure behind what is there.
@@ -33,10 +33,9 @@ impl<'a> Reply<'a> {
 
     /// Puts bytes behind what is there.
     pub(crate) fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        if bytes.len() > self.room() {
-            return Err(Errno::INVAL);
-        }
-        self.bytes.extend_from_slice(bytes);
+        let end = self.length.saturating_add(bytes.len());
+        self.bytes.get_mut(self.length..end).ok_or(Errno::INVAL)?.copy_from_slice(bytes);
+        self.length = end;
         Ok(())
     }
 
@@ -46,26 +45,22 @@ impl<'a> Reply<'a> {
         length: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
     ) -> Result<(), Errno> {
-        let start = self.bytes.len();
         let length = length.min(self.room());
-        self.bytes.resize(start.saturating_add(length), 0);
-        let filled = fill(self.bytes.get_mut(start..).unwrap_or_default());
-        self.bytes.truncate(start.saturating_add(*filled.as_ref().unwrap_or(&0)));
-        filled.map(drop)
+        let end = self.length.saturating_add(length);
+        let filled = fill(self.bytes.get_mut(self.length..end).unwrap_or_default())?;
+        self.length = self.length.saturating_add(filled.min(length));
+        Ok(())
     }
 
-    /// Writes the head, for success or an error, which nothing comes with.
-    pub(crate) fn finish(self, unique: u64, result: Result<(), Errno>) {
-        let error = match result {
-            Ok(()) => 0,
-            Err(errno) => {
-                self.bytes.truncate(size_of::<OutHeader>());
-                errno.raw_os_error().saturating_neg()
-            }
+    /// Writes the head, for success or an error, which nothing comes with. Returns the length of all.
+    pub(crate) fn finish(self, unique: u64, result: Result<(), Errno>) -> usize {
+        let (length, error) = match result {
+            Ok(()) => (self.length, 0),
+            Err(errno) => (size_of::<OutHeader>(), errno.raw_os_error().saturating_neg()),
         };
-        let header = OutHeader { len: u32::try_from(self.bytes.len()).unwrap_or(u32::MAX), error, unique };
-        if let Some(place) = self.bytes.get_mut(..size_of::<OutHeader>()) {
-            place.copy_from_slice(header.as_bytes());
-        }
+        let header = OutHeader { len: u32::try_from(length).unwrap_or(u32::MAX), error, unique };
+        // There is room for it.
+        let _ = header.write_to_prefix(self.bytes);
+        length
     }
 }

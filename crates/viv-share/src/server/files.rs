@@ -118,12 +118,6 @@ impl FileServer {
         reply.put(&WriteOut { size: u32::try_from(written).map_err(|_| Errno::INVAL)?, padding: 0 })
     }
 
-    /// There is nothing that waits to be written, and locks are the guest's own.
-    pub(super) fn flush(&self, header: &InHeader, mut body: Body<'_>) -> Result<(), Errno> {
-        let FsyncIn { fh, .. } = body.take()?;
-        self.handles.get(fh, header.nodeid).map(drop)
-    }
-
     pub(super) fn fsync(&self, header: &InHeader, mut body: Body<'_>) -> Result<(), Errno> {
         let FsyncIn { fh, fsync_flags, .. } = body.take()?;
         let handle = self.handles.get(fh, header.nodeid)?;

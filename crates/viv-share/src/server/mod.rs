@@ -49,9 +49,10 @@ impl FileServer {
         Ok(server)
     }
 
-    /// Serves a request. Leaves the reply, of at most `room` bytes, in `reply`; says whether there is one.
-    pub fn serve(&self, request: &[u8], room: usize, reply: &mut Vec<u8>) -> bool {
-        let Some(Request { header, body }) = Request::new(request) else { return false };
+    /// Serves a request. Leaves the reply in `reply`, which is as long as the guest has room for; says how long it is, if there
+    /// is one.
+    pub fn serve(&self, request: &[u8], reply: &mut [u8]) -> Option<usize> {
+        let Request { header, body } = Request::new(request)?;
         let opcode = Opcode::new(header.opcode);
         match opcode {
             Some(Opcode::Forget) => self.forget(&header, body),
@@ -59,16 +60,15 @@ impl FileServer {
             // What is under way comes to its end.
             Some(Opcode::Interrupt) => {}
             _ => {
-                let Some(mut out) = Reply::new(reply, room) else { return false };
+                let mut out = Reply::new(reply)?;
                 let result = opcode.ok_or(Errno::NOSYS).and_then(|opcode| {
                     self.permit(opcode)?;
                     self.dispatch(opcode, &header, body, &mut out)
                 });
-                out.finish(header.unique, result);
-                return true;
+                return Some(out.finish(header.unique, result));
             }
         }
-        false
+        None
     }
 
     fn dispatch(
@@ -99,7 +99,6 @@ impl FileServer {
             Opcode::Open => self.open(header, body, reply),
             Opcode::Read => self.read(header, body, reply),
             Opcode::Write => self.write(header, body, reply),
-            Opcode::Flush => self.flush(header, body),
             Opcode::Fsync | Opcode::Fsyncdir => self.fsync(header, body),
             Opcode::Release | Opcode::Releasedir => self.release(header, body),
             Opcode::Fallocate => self.fallocate(header, body),

@@ -178,7 +178,7 @@ fn a_long_directory_is_read_in_parts() {
         assert_eq!(names, expected, "{plus}");
     }
     assert_eq!(guest.server.inodes.len(), 500, "those with attributes are known");
-    guest.server.serve(&guest.request(2, 2, &1_u64.to_ne_bytes()), 0, &mut Vec::new());
+    guest.server.serve(&guest.request(2, 2, &1_u64.to_ne_bytes()), &mut []);
     assert_eq!(guest.server.inodes.len(), 499, "one is forgotten");
     guest.ask(Opcode::Destroy, ROOT, &[]).unwrap();
     assert_eq!(guest.server.inodes.len(), 0);
@@ -392,12 +392,12 @@ fn what_may_be_kept_is_told() {
 fn nonsense_is_refused() {
     let (_home, directory) = shared();
     let guest = Client::mount(&directory);
-    let mut reply = Vec::new();
-    assert!(!guest.server.serve(b"", 100, &mut reply));
-    assert!(!guest.server.serve(&[0xff; 40], 100, &mut reply), "longer than it is");
+    let mut reply = [0; 100];
+    assert_eq!(guest.server.serve(b"", &mut reply), None);
+    assert_eq!(guest.server.serve(&[0xff; 40], &mut reply), None, "longer than it is");
     let lookup = guest.request(1, ROOT, b"file\0");
-    assert!(!guest.server.serve(&lookup, 15, &mut reply), "no room for an answer");
-    assert!(guest.server.serve(&guest.request(999, ROOT, &[]), 16, &mut reply));
+    assert_eq!(guest.server.serve(&lookup, &mut reply[..15]), None, "no room for an answer");
+    assert_eq!(guest.server.serve(&guest.request(999, ROOT, &[]), &mut reply[..16]), Some(16));
     assert_eq!(reply[4..8], (-Errno::NOSYS.raw_os_error()).to_ne_bytes());
     assert_eq!(guest.lookup(99, "file").map(drop), Err(Errno::STALE));
     assert_eq!(guest.ask(Opcode::Lookup, ROOT, b"no end"), Err(Errno::INVAL));

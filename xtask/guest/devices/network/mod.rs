@@ -1,18 +1,21 @@
 //! A network card: streams and datagrams each way, round trips, and small requests, between the guest and a server on the
 //! host's loopback. On the host itself both ends are there.
 //!
-//! Each row is asked for by a connection of its own ([`Job`]), which is also how both ends tell each other that they are
-//! done.
+//! Streams are iperf3's. Each other row is asked for by a connection of its own ([`Job`]), which is also how both ends tell
+//! each other that they are done.
 
 mod datagrams;
 mod interface;
+mod iperf;
 mod requests;
+mod round_trips;
 mod server;
-mod streams;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::thread;
+use std::path::Path;
+
+use crate::system;
 
 pub use server::serve;
 
@@ -20,7 +23,7 @@ pub use server::serve;
 pub struct Row {
     pub name: &'static str,
     kind: Kind,
-    /// How much the server is asked for: bytes of each stream, datagrams, or round trips.
+    /// How much the server is asked for: bytes of all streams, datagrams, or round trips.
     count: u64,
     /// How many streams there are.
     streams: usize,
@@ -29,7 +32,7 @@ pub struct Row {
 /// Where data goes, as the guest sees it.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// A stream of bytes out, or in.
+    /// Streams of bytes out, or in, by iperf3.
     Send,
     Receive,
     /// Datagrams out, or in.
@@ -50,10 +53,10 @@ const fn row(name: &'static str, kind: Kind, count: u64) -> Row {
 }
 
 pub const ROWS: &[Row] = &[
-    row("net-send", Kind::Send, 256 << 20),
-    Row { name: "net-send-4", kind: Kind::Send, count: 64 << 20, streams: 4 },
-    row("net-receive", Kind::Receive, 256 << 20),
-    Row { name: "net-receive-4", kind: Kind::Receive, count: 64 << 20, streams: 4 },
+    row("iperf3-send", Kind::Send, 256 << 20),
+    Row { name: "iperf3-send-4", kind: Kind::Send, count: 256 << 20, streams: 4 },
+    row("iperf3-receive", Kind::Receive, 256 << 20),
+    Row { name: "iperf3-receive-4", kind: Kind::Receive, count: 256 << 20, streams: 4 },
     row("net-udp-send", Kind::SendDatagrams, 16 << 10),
     row("net-udp-receive", Kind::ReceiveDatagrams, 16 << 10),
     row("net-round-trip", Kind::RoundTrip, 4000),
@@ -66,8 +69,6 @@ pub const ROWS: &[Row] = &[
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Job {
-    TakeStream,
-    GiveStream,
     /// It answers with the port of a socket for datagrams.
     TakeDatagrams,
     GiveDatagrams,
@@ -80,9 +81,7 @@ enum Job {
 }
 
 impl Job {
-    const ALL: [Self; 8] = [
-        Self::TakeStream,
-        Self::GiveStream,
+    const ALL: [Self; 6] = [
         Self::TakeDatagrams,
         Self::GiveDatagrams,
         Self::EchoDatagrams,
@@ -98,37 +97,43 @@ pub struct Network {
     /// Where documents are served here, and at which port the server finds that if it is another one.
     listen: SocketAddr,
     served: Option<u16>,
+    /// Where iperf3's server is.
+    iperf3: SocketAddr,
 }
 
 impl Network {
-    /// A guest's, whose card is set up for that.
-    pub fn guests(port: u16, served: u16) -> Self {
+    /// A guest's, whose card is set up for that, in the root file system of its disk, which has iperf3.
+    pub fn guests(port: u16, served: u16, iperf3: u16) -> Self {
         interface::set_up();
+        system::mount_guests_root();
+        system::enter(Path::new(system::GUESTS_ROOT));
         Self {
             server: (interface::HOST, port).into(),
+            iperf3: (interface::HOST, iperf3).into(),
             listen: (interface::GUEST, 80).into(),
             served: Some(served),
         }
     }
 
     /// That of the host itself.
-    pub fn hosts(port: u16) -> Self {
+    pub fn hosts(port: u16, iperf3: u16) -> Self {
         let here = |port| (Ipv4Addr::LOCALHOST, port).into();
-        Self { server: here(port), listen: here(0), served: None }
+        Self { server: here(port), listen: here(0), served: None, iperf3: here(iperf3) }
+    }
+
+    /// Has what the work needs in memory.
+    pub fn prepare(&self, row: &Row) {
+        if let Kind::Send | Kind::Receive = row.kind {
+            iperf::run(self.iperf3, 1, row.streams, false);
+        }
     }
 
     /// Does the work. What it comes to says how much both ends saw.
     pub fn work(&self, row: &Row) -> u64 {
         let count = row.count;
         match row.kind {
-            Kind::Send => self.by_streams(row.streams, |network| {
-                let mut stream = network.ask(Job::TakeStream, count, 0);
-                streams::give(&mut stream, count);
-                number(&mut stream)
-            }),
-            Kind::Receive => self.by_streams(row.streams, |network| {
-                streams::take(&mut network.ask(Job::GiveStream, count, 0), count)
-            }),
+            Kind::Send => iperf::run(self.iperf3, count, row.streams, false),
+            Kind::Receive => iperf::run(self.iperf3, count, row.streams, true),
             Kind::SendDatagrams => {
                 let (mut stream, socket) = self.ask_for_datagrams(Job::TakeDatagrams, count);
                 datagrams::give(&socket, &mut stream, count)
@@ -137,7 +142,7 @@ impl Network {
                 let (mut stream, socket) = self.ask_for_datagrams(Job::GiveDatagrams, count);
                 datagrams::take(&socket, &mut stream, count)
             }
-            Kind::RoundTrip => streams::round_trips(&mut self.ask(Job::Echo, count, 0), count),
+            Kind::RoundTrip => round_trips::make(&mut self.ask(Job::Echo, count, 0), count),
             Kind::DatagramRoundTrip => {
                 let (_stream, socket) = self.ask_for_datagrams(Job::EchoDatagrams, count);
                 datagrams::round_trips(&socket, count)
@@ -151,13 +156,6 @@ impl Network {
                 number(&mut stream)
             }
         }
-    }
-
-    fn by_streams(&self, streams: usize, work: impl Fn(&Self) -> u64 + Sync) -> u64 {
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..streams).map(|_| scope.spawn(|| work(self))).collect();
-            workers.into_iter().map(|worker| worker.join().expect("it says why by itself")).sum()
-        })
     }
 
     /// Asks the server for something.

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 
-use super::{Job, datagrams, requests, streams, tell};
+use super::{Job, datagrams, requests, round_trips, tell};
 use crate::say;
 
 /// Serves until standard input ends. Says its port first.
@@ -39,12 +39,7 @@ fn take_on(mut stream: TcpStream) {
 fn work(mut stream: TcpStream, job: Job, count: u64, port: u16) {
     stream.set_nodelay(true).expect("it is a TCP connection");
     match job {
-        Job::TakeStream => {
-            let sum = streams::take(&mut stream, count);
-            tell(&mut stream, sum);
-        }
-        Job::GiveStream => streams::give(&mut stream, count),
-        Job::Echo => streams::echo(&mut stream),
+        Job::Echo => round_trips::echo(&mut stream),
         Job::Document => {}
         Job::Fetch => {
             let bytes = requests::fetch(count, || {

@@ -29,6 +29,7 @@ pub fn measure(group: &Group<'_>) -> Result<Workloads> {
         initrd: group.initrd,
         disk: Some(Disk { file: &disk, writable: true }),
         network: None,
+        share: None,
         kernel_words: "",
         arguments: &group.words(["disk", GUESTS_NAME]),
         memory: MEMORY,

@@ -1,8 +1,9 @@
 //! Work for a guest's devices, under both contenders, and for the host's own. Each group of rows has what it works on, and
-//! a table: [`disks`], [`networks`]. What is shared with the host otherwise, as files, goes beside them.
+//! a table: [`disks`], [`networks`], [`shares`].
 
 mod disks;
 mod networks;
+mod shares;
 
 use std::path::Path;
 use std::process::Command;
@@ -20,10 +21,13 @@ const MEMORY: u64 = 512;
 type Measure = fn(&Group<'_>) -> Result<Workloads>;
 
 /// The groups, by the names that the program has for them.
-const GROUPS: [(&str, Measure); 2] = [("disk", disks::measure), ("network", networks::measure)];
+const GROUPS: [(&str, Measure); 3] =
+    [("disk", disks::measure), ("network", networks::measure), ("share", shares::measure)];
 
 /// The rows that are wanted of one group.
 struct Group<'a> {
+    /// The root of the repository.
+    root: &'a Path,
     bench: &'a Bench,
     /// The program with the rows, and the initial RAM disk with it.
     program: &'a Path,
@@ -46,6 +50,7 @@ pub fn measure(root: &Path, bench: &Bench) -> Result<Vec<Workloads>> {
     let known: Vec<&str> = list.lines().filter_map(|line| line.split_once(' ')).map(|(_, row)| row).collect();
     workloads::check_rows(&known, &bench.rows)?;
     let group = |name: &str| Group {
+        root,
         bench,
         program: &program,
         initrd: &initrd,

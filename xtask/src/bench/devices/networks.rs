@@ -4,39 +4,46 @@
 //! Guest, network, server and passt are all on one processor: what is compared is the work that everybody makes, whoever
 //! does it.
 
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Group, MEMORY, native};
-use crate::bench::contender::{Guest, Network, Placement};
+use crate::bench::contender::{Disk, Guest, Network, Placement};
 use crate::bench::figures::{Place, Workloads};
-use crate::bench::places;
-use crate::bench::session::Session;
+use crate::bench::session::{Running, Session};
+use crate::bench::{image_name, places, rootfs};
 use crate::packages;
 
 /// Runs the rows.
 pub fn measure(group: &Group<'_>) -> Result<Workloads> {
-    packages::ensure(&["passt"])?;
+    packages::ensure(&["iperf3", "passt"])?;
+    // The guest's iperf3 is there.
+    let disk = rootfs::provide(group.root, &group.bench.directory, image_name()?)?;
     let server = Server::start(group)?;
-    let port = server.port.to_string();
+    let iperf3 = Iperf3::start(group)?;
+    let [port, iperf3_port] = [server.port, iperf3.port].map(|port| port.to_string());
     let published = free_port()?;
     let guest = Guest {
         bench: group.bench,
         initrd: group.initrd,
-        disk: None,
+        disk: Some(Disk { file: &disk, writable: false }),
         network: Some(Network {
             published,
             passt: &group.bench.directory.join("passt.socket"),
             by_passt: false,
         }),
+        share: None,
         kernel_words: "",
-        arguments: &group.words(["network", &port, &published.to_string()]),
+        arguments: &group.words(["network", &port, &published.to_string(), &iperf3_port]),
         memory: MEMORY,
         placement: Placement::Pinned,
     };
     // On the host itself nothing is published.
-    let words = group.words(["network", &port, "0"]);
+    let words = group.words(["network", &port, "0", &iperf3_port]);
     places::alternate_in(&Place::ALL, "networks", &guest, || Ok(native(group, &words)))
 }
 
@@ -52,6 +59,41 @@ impl Server {
         let (_, line) = process.next_line()?.context("the server of the network's rows says nothing")?;
         let port = line.strip_prefix("@port ").and_then(|port| port.parse().ok());
         Ok(Self { port: port.context("the server of the network's rows says no port")?, _process: process })
+    }
+}
+
+/// iperf3's own other end, for as long as this is held.
+struct Iperf3 {
+    port: u16,
+    _process: Running,
+}
+
+impl Iperf3 {
+    fn start(group: &Group<'_>) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", &group.bench.processor.to_string()]);
+        command.args([
+            "iperf3",
+            "--server",
+            "--forceflush",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+        ]);
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut process = Running(spawned.context("starting iperf3's server")?);
+        let mut said = BufReader::new(process.0.stdout.take().context("the output of iperf3's server")?);
+        let mut line = String::new();
+        while !line.starts_with("Server listening") {
+            line.clear();
+            let length = said.read_line(&mut line).context("reading what iperf3's server says")?;
+            ensure!(length > 0, "iperf3's server has ended");
+        }
+        // What it says of each test nobody wants to know, but it has to get rid of it.
+        thread::spawn(move || io::copy(&mut said, &mut io::sink()));
+        Ok(Self { port, _process: process })
     }
 }
 

@@ -286,7 +286,11 @@ impl VirtioDevice for VhostUser {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![ring::SIZE; self.rings.len()]
+        let size = match self.kind {
+            VhostUserKind::FileSystem { .. } => ring::FILE_SYSTEM_SIZE,
+            VhostUserKind::Block | VhostUserKind::Net { .. } => ring::SIZE,
+        };
+        vec![size; self.rings.len()]
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -327,6 +331,11 @@ impl VirtioDevice for VhostUser {
         if ring.forward() {
             self.back_end.kick(index);
         }
+    }
+
+    /// Handing requests on is less work than waking a thread for it.
+    fn is_inline(&self) -> bool {
+        true
     }
 
     fn reset(&mut self) {

@@ -21,8 +21,10 @@ use crate::virtio::queue::{Outcome, RingError, Virtqueue};
 
 /// The greatest size of a queue.
 pub(super) const SIZE: u16 = 256;
+/// That of a file system's: its driver asks for no more pages at once than the queue has descriptors.
+pub(super) const FILE_SYSTEM_SIZE: u16 = 1024;
 /// Bytes of memory that the rings of one queue take, each half of it.
-pub(super) const ROOM: u64 = 0x2000;
+pub(super) const ROOM: u64 = 0x8000;
 
 /// Offsets in the rings (VIRTIO 1.3, 2.7.6 and 2.7.8).
 mod offset {
@@ -34,6 +36,9 @@ mod offset {
     /// Bytes of an element of the used ring.
     pub(super) const USED: u64 = 8;
 }
+
+const _: () =
+    assert!(offset::ELEMENTS + FILE_SYSTEM_SIZE as u64 * offset::USED <= ROOM / 2, "it has its half");
 
 /// A flag of the used ring: the back end does not want to be told of what is available.
 const NO_NOTIFY: u16 = 1;

@@ -209,6 +209,8 @@ fn a_reset_driver_starts_anew() {
 fn a_file_system_has_a_tag_and_is_not_saved() {
     let kind = VhostUserKind::FileSystem { tag: "share".into() };
     let bench = Bench::new(kind, 0, 2, &[]);
+    let sizes = crate::virtio::VirtioDevice::queue_sizes(&*bench.device.lock().unwrap());
+    assert_eq!(sizes, [1024, 1024], "room for 1 MiB in pages, and what comes with it");
     let mut driver = bench.driver();
     assert_eq!((driver.config(0, 8), driver.config(36, 4)), (u64::from_le_bytes(*b"share\0\0\0"), 1));
     let error = crate::virtio::VirtioDevice::save(&*bench.device.lock().unwrap()).unwrap_err();
