@@ -6,6 +6,7 @@ pub mod firmware;
 mod gdb;
 mod image;
 mod network;
+mod pmem;
 mod share;
 mod vsock;
 
@@ -80,9 +81,10 @@ fn start(args: &RunArgs, mut plan: session::Plan) -> Result<u8, Failure> {
     let _servers = share::connect(args, &mut plan)?;
     let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
     let _consoles = consoles::open(&args.console, &mut plan)?;
+    let lengths = pmem::add(args, &mut plan);
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.jail.into(), args.stats)
+    session::run(plan, args.jail.into(), args.stats).map_err(|failure| lengths.explain(failure))
 }
 
 impl From<EngineArg> for EngineChoice {
@@ -142,6 +144,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
         let option = match &error {
             ConfigError::MaxMemory { .. } | ConfigError::HugePages { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
+            ConfigError::Pmems { .. } => "--pmem",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Shares { .. } => "--share",
             ConfigError::Consoles { .. } => "--console",

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use viv_engine::memory::{self, FileAccess};
 use viv_vhost::{BackEnd, Lost};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::testing::{Fake, lock};
 use super::{VhostUser, VhostUserKind, block};
@@ -115,6 +117,31 @@ fn requests_go_there_and_back() {
         assert_eq!(driver.interrupts(), [queue as u64]);
         assert_eq!(driver.bytes(answer, 8), b"answered");
     }
+}
+
+#[test]
+fn requests_for_memory_that_a_back_end_is_not_told_of_are_refused() {
+    let bench = Bench::disk(1);
+    let start = 4 << 30;
+    let file = memory::shared(start, 0x1000).unwrap();
+    let file = file.iter().next().and_then(|region| region.file_offset()).unwrap().arc().clone();
+    let region = memory::map_file(start, &file, 0x1000, FileAccess::Private).unwrap();
+    let all = memory::allocate(RAM).unwrap().insert_region(region).unwrap();
+    assert!(VhostUser::takes(&all));
+    let mut driver = Driver::with_memory(bench.device.clone(), all);
+    let features = driver.offered();
+    driver.start(features);
+    driver.worker.process();
+    assert!(lock(&bench.fake).memory() < start);
+
+    let (asked, answer, room) = (driver.data(b"read!"), driver.data(&[0xaa]), driver.buffer(8));
+    let refused = driver.add(0, &[(start, 16, false), (answer, 1, true)]);
+    let served = driver.add(0, &[(asked, 5, false), (room, 8, true)]);
+    driver.kick(0);
+    assert_eq!(driver.used(0), [(refused, 1)]);
+    assert_eq!(driver.bytes(answer, 1), [block::IOERR]);
+    assert_eq!(bench.serve(0, b"answered"), [b"read!"]);
+    assert_eq!(driver.used(0), [(served, 8)]);
 }
 
 #[test]
