@@ -16,7 +16,8 @@ pub struct Lengths(Vec<(PathBuf, u64)>);
 
 /// Gives the machine the files that are asked for.
 pub fn add(args: &RunArgs, plan: &mut Plan) -> Lengths {
-    let config = |PmemArg { path, readonly }: &PmemArg| PmemConfig { path: path.clone(), readonly: *readonly };
+    let config =
+        |PmemArg { path, readonly }: &PmemArg| PmemConfig { path: path.clone(), readonly: *readonly };
     plan.config.pmems = args.pmem.iter().map(config).collect();
     // What cannot be looked at is no file that the machine could have.
     let length = |PmemArg { path, .. }: &PmemArg| Some((path.clone(), length(path)?));

@@ -143,8 +143,10 @@ fn guests_from_images_find_files_as_memory() {
     assert_eq!(said.succeeded(), format!("{SIZE}\n"));
     let script = "mount -o ro,dax /dev/pmem0 /mnt && cat /mnt/file";
     let readonly = format!("{path},readonly");
-    let said =
-        feed(&mut viv(&["run", "--net", "none", "--pmem", &readonly, "debian", "--", "sh", "-c", script]), b"");
+    let said = feed(
+        &mut viv(&["run", "--net", "none", "--pmem", &readonly, "debian", "--", "sh", "-c", script]),
+        b"",
+    );
     assert_eq!(said.succeeded(), "content\n");
 }
 
@@ -168,8 +170,8 @@ fn a_file_that_is_cut_short_ends_the_machine_with_its_name() {
     assert_eq!(line, "");
     let ended = wait(child);
     let expected = format!(
-        "viv: the VM process died: memory of a file was gone that it used (SIGBUS); --pmem {option} had {SIZE} bytes and was \
-         cut to 8388608 while it was the guest's memory\n"
+        "viv: the VM process died: memory of a file was gone that it used, or the disk had no room for what it wrote there \
+         (SIGBUS); --pmem {option} had {SIZE} bytes and was cut to 8388608 while it was the guest's memory\n"
     );
     assert_eq!((ended.status, ended.stderr), (125, expected));
 }

@@ -22,9 +22,9 @@ use crate::testing::{Alarm, Calls};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::testing_back_end::{Fake, lock};
 use crate::virtio::{
-    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, Pmem, PortConfig,
-    ResizeOrder, Shared, Throttle, Throttles, VhostUser, VhostUserKind, VirtioDevice, VirtioPci, Vsock,
-    VsockHost, VsockStream,
+    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, Pmem,
+    PortConfig, ResizeOrder, Shared, Throttle, Throttles, VhostUser, VhostUserKind, VirtioDevice, VirtioPci,
+    Vsock, VsockHost, VsockStream,
 };
 
 /// Where the machine puts the registers of a function that is alone.

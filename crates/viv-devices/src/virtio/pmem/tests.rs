@@ -13,7 +13,9 @@ fn counted() -> (Pmem, Arc<AtomicU32>) {
     let count = Arc::<AtomicU32>::default();
     let flush: Flush = Box::new({
         let count = Arc::clone(&count);
-        move || if count.fetch_add(1, Ordering::SeqCst) == 2 { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        move || {
+            if count.fetch_add(1, Ordering::SeqCst) == 2 { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        }
     });
     (Pmem::new("file".into(), PLACE, Some(flush)), count)
 }

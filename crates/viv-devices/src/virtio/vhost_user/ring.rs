@@ -143,9 +143,8 @@ impl Ring {
     /// Hands on what the driver has made available. Returns whether the back end wants to be told.
     pub(super) fn forward(&mut self) -> bool {
         let refusal = self.refusal;
-        let refuse = |chain: &mut Chain| {
-            refusal.answer(&mut chain.readable, &mut chain.writable).map(Outcome::Done)
-        };
+        let refuse =
+            |chain: &mut Chain| refusal.answer(&mut chain.readable, &mut chain.writable).map(Outcome::Done);
         if self.is_lost {
             self.queue.serve(refuse);
         }

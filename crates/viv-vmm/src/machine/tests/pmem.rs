@@ -18,7 +18,8 @@ const STORE_AND_SAY: [u8; 66] = [
     0x0f, 0x20, 0xd8, // mov rax, cr3
     0x48, 0x8b, 0x18, // mov rbx, [rax]
     0x48, 0x81, 0xe3, 0x00, 0xf0, 0xff, 0xff, // and rbx, ~0xfff
-    0xc7, 0x04, 0x25, 0x00, 0x00, 0x18, 0x00, 0x83, 0, 0, 0, // mov dword [0x180000], present, writable, large
+    0xc7, 0x04, 0x25, 0x00, 0x00, 0x18, 0x00, 0x83, 0, 0,
+    0, // mov dword [0x180000], present, writable, large
     0xc7, 0x04, 0x25, 0x04, 0x00, 0x18, 0x00, 1, 0, 0, 0, // mov dword [0x180004], 1
     0x48, 0xc7, 0x43, 0x20, 0x03, 0x00, 0x18, 0x00, // mov qword [rbx + 32], 0x180003
     0x48, 0xb8, 0, 0, 0, 0, 1, 0, 0, 0, // mov rax, 4 GiB
@@ -46,7 +47,7 @@ fn a_guest_writes_what_it_may_and_a_reset_leaves_it() {
     let engines = [Some(&soft as &dyn Engine), kvm.as_ref().map(|kvm| kvm as &dyn Engine)];
     for engine in engines.into_iter().flatten() {
         for (readonly, first) in [(false, b'X'), (true, b'o')] {
-            fs::write(&path, [b'o'; SIZE]).unwrap();
+            fs::write(&path, vec![b'o'; SIZE]).unwrap();
             let mut bench = bench_with(engine, &STORE_AND_SAY, &path, readonly);
             bench.machine.start().unwrap();
             let said = char::from(first).to_string();
@@ -68,7 +69,7 @@ fn a_guest_writes_what_it_may_and_a_reset_leaves_it() {
 fn a_snapshot_goes_on_with_the_same_file_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
-    fs::write(&path, [b'o'; SIZE]).unwrap();
+    fs::write(&path, vec![b'o'; SIZE]).unwrap();
     let engine = SoftEngine::default();
     let mut saved = Vec::new();
     let mut bench = bench_with(&engine, &STORE_AND_SAY, &path, false);
@@ -76,13 +77,15 @@ fn a_snapshot_goes_on_with_the_same_file_alone() {
     assert_eq!(bench.hear(1), "X");
     bench.machine.save(&mut saved).unwrap();
     drop(bench);
-    let restored = |readonly| bench_with(&engine, &REST, &path, readonly).machine.restore(&mut saved.as_slice());
+    let restored =
+        |readonly| bench_with(&engine, &REST, &path, readonly).machine.restore(&mut saved.as_slice());
     restored(false).unwrap();
     let line = restored(true).unwrap_err().line();
     assert!(line.contains("was writable and is not"), "{line}");
     fs::File::options().write(true).open(&path).unwrap().set_len(2 * SIZE as u64).unwrap();
     let line = restored(false).unwrap_err().line();
     assert!(line.ends_with(&format!("{} had 2097152 bytes and has 4194304", path.display())), "{line}");
-    let line = Bench::with(&engine, &REST, |config| config).machine.restore(&mut saved.as_slice());
-    assert!(line.is_err_and(|error| error.line().contains("virtio-pmem0")));
+    let without = Bench::with(&engine, &REST, |config| config).machine.restore(&mut saved.as_slice());
+    let line = without.unwrap_err().line();
+    assert!(line.contains("are not those that were saved"), "{line}");
 }
