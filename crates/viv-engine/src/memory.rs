@@ -48,10 +48,9 @@ pub struct PageRecord {
 }
 
 /// Whose a region's contents are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
     /// The machine's own, which it clears, gives back and saves as it likes.
-    #[default]
     Machine,
     /// A file's, which are there before the machine and after it ([`map_file`]).
     File,
