@@ -48,9 +48,10 @@ pub struct PageRecord {
 }
 
 /// Whose a region's contents are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Contents {
     /// The machine's own, which it clears, gives back and saves as it likes.
+    #[default]
     Machine,
     /// A file's, which are there before the machine and after it ([`map_file`]).
     File,
