@@ -214,18 +214,23 @@ impl Store {
         progress: &dyn Progress,
         build: impl FnOnce(&Path, &Path) -> Result<(), debian::Error>,
     ) -> Result<ImageHandle, Error> {
-        match self.get(name) {
-            Err(Error::Absent(_)) => {}
-            Err(Error::Image(image::Error::Format { format, .. })) if format < image::FORMAT => {
-                self.remove(name, progress)?;
-            }
-            found => return found,
+        let is_wanted = |found: &Result<ImageHandle, Error>| match found {
+            Err(Error::Absent(_)) => true,
+            Err(Error::Image(image::Error::Format { format, .. })) => *format < image::FORMAT,
+            _ => false,
+        };
+        let found = self.get(name);
+        if !is_wanted(&found) {
+            return found;
         }
-        let _lock = self.lock(progress)?;
+        let lock = self.lock(progress)?;
         // Somebody else may have been faster.
-        match self.get(name) {
-            Err(Error::Absent(_)) => {}
-            found => return found,
+        let found = self.get(name);
+        if !is_wanted(&found) {
+            return found;
+        }
+        if !matches!(found, Err(Error::Absent(_))) {
+            self.remove_locked(name, &lock)?;
         }
         let workplace = self.building().join(name.directory());
         files::create_dir_all(&workplace)?;
@@ -247,7 +252,10 @@ impl Store {
     /// [`Error::InUse`] while guests run from it, [`Error::Kept`] while kept disks build on it,
     /// [`Error::Absent`] if it is not there.
     pub fn remove(&self, name: ImageName, progress: &dyn Progress) -> Result<(), Error> {
-        let _lock = self.lock(progress)?;
+        self.remove_locked(name, &self.lock(progress)?)
+    }
+
+    fn remove_locked(&self, name: ImageName, _lock: &Lock) -> Result<(), Error> {
         let directory = self.images().join(name.directory());
         let path = directory.join(image::METADATA);
         let file = match File::open(&path) {

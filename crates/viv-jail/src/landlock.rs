@@ -24,12 +24,19 @@ pub(crate) fn restrict(network: bool) -> io::Result<()> {
 /// and no device is made; with `read_only`, where nothing is changed.
 ///
 /// # Errors
-/// As for [`restrict`].
+/// As for [`restrict`]. Where the kernel cannot permit to move files from one directory to another, as before Linux 5.19,
+/// nothing is restricted: git and package managers would not work.
 pub(crate) fn restrict_to(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
     let all = if read_only { AccessFs::from_read(NEWEST) } else { AccessFs::from_all(NEWEST) };
     let rights = all & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
     judge(rules(false).and_then(|rules| {
-        Ok(rules.create()?.add_rule(PathBeneath::new(directory, rights))?.restrict_self()?.ruleset)
+        let rules = rules.set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::Refer)?;
+        Ok(rules
+            .set_compatibility(CompatLevel::BestEffort)
+            .create()?
+            .add_rule(PathBeneath::new(directory, rights))?
+            .restrict_self()?
+            .ruleset)
     }))
 }
 

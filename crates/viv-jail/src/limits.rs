@@ -28,15 +28,11 @@ pub(crate) fn lock(network: bool, connections: u64, missing: &mut Missing) {
     }
 }
 
-/// Lets a process without a jail have as many descriptors as one in it that speaks on the host's network, or as many as the
-/// host permits.
+/// Lets a process without a jail have as many descriptors as the host permits.
 pub fn permit_sockets() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(SOCKETS, |maximum| maximum.min(SOCKETS));
-    if limit.current.is_some_and(|current| current < wanted) {
-        // It is no more than permitted, and without it a guest has fewer connections.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
-    }
+    // It is no more than permitted, and without it a guest has fewer connections.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// No core files, and as many descriptors as the host permits, up to `descriptors`: each file that a guest knows takes one.

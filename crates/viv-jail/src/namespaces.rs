@@ -1,5 +1,6 @@
 //! Namespaces of the process's own, and a root directory with nothing in it.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 
@@ -11,7 +12,7 @@ use crate::stage::Missing;
 use crate::system;
 
 /// A directory that every host has, to mount the empty root on.
-pub(crate) const MOUNT_POINT: &str = "/proc";
+pub(crate) const MOUNT_POINT: &CStr = c"/proc";
 
 /// What has a namespace of its own, with the names that users know.
 const NAMESPACES: [(UnshareFlags, &str); 5] = [

@@ -12,6 +12,7 @@ use crate::filter::Filters;
 use crate::namespaces::{self, MOUNT_POINT};
 use crate::process::Inmate;
 use crate::stage::{Jail, Missing, Purpose, install};
+use crate::system::restrict_mounts;
 use crate::{landlock, limits, privileges};
 
 /// The most descriptors that the process needs.
@@ -86,14 +87,17 @@ fn make_root(
         Some(links) => links,
         None => open_directory(LINKS)?,
     };
-    if mounts && missing.note("the directory as root", mount_as_root(directory, read_only)).is_some() {
-        return Ok((open_directory("/")?, links));
+    if mounts {
+        let mounted = mount_as_root(directory, read_only, missing);
+        if missing.note("the directory as root", mounted).is_some() {
+            return Ok((open_directory("/")?, links));
+        }
     }
     Ok((directory.try_clone_to_owned()?, links))
 }
 
 /// Mounts the working directory, which is `directory`, on a place of every host, and makes that the root.
-fn mount_as_root(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
+fn mount_as_root(directory: BorrowedFd<'_>, read_only: bool, missing: &mut Missing) -> io::Result<()> {
     namespaces::keep_apart()?;
     mount_bind_recursive(".", MOUNT_POINT)?;
     let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -101,6 +105,7 @@ fn mount_as_root(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
         flags |= MountFlags::RDONLY;
     }
     mount_remount(MOUNT_POINT, flags, "")?;
+    missing.note("limits on what is mounted below the directory", restrict_mounts(MOUNT_POINT, read_only));
     namespaces::make_root()?;
     Ok(chdir("/")?)
 }

@@ -1,6 +1,7 @@
 //! System calls that have no safe wrapper.
 #![allow(unsafe_code, reason = "process creation, namespaces and descriptors by number")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -28,6 +29,33 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     debug_assert!(!flags.contains(UnshareFlags::FILES), "descriptors belong to the whole process");
     // SAFETY: the table of descriptors stays shared by all threads, which is what the wrapper is unsafe for.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(Into::into)
+}
+
+/// Has all mounts at `path` and below give nobody more rights, hold no devices and no programs; with `read_only`, change in
+/// nothing.
+///
+/// # Errors
+/// When the host forbids it, or is older than Linux 5.12.
+pub(crate) fn restrict_mounts(path: &CStr, read_only: bool) -> io::Result<()> {
+    let limits = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    let attributes = libc::mount_attr {
+        attr_set: limits | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path ends with a zero, and the attributes are as long as it is said.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Closes all descriptors but the standard ones and `kept`.

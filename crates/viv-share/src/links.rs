@@ -30,13 +30,10 @@ impl Links {
         Ok(Self { directory: rustix::fs::openat(CWD, DIRECTORY, flags, Mode::empty())?, here: false })
     }
 
-    /// This directory, which becomes the working directory: some calls take nothing but a path.
-    ///
-    /// # Errors
-    /// When it is no directory.
-    pub fn here(directory: OwnedFd) -> Result<Self, Errno> {
-        rustix::process::fchdir(&directory)?;
-        Ok(Self { directory, here: true })
+    /// This directory, which is the working directory: some calls take nothing but a path.
+    #[must_use]
+    pub fn here(directory: OwnedFd) -> Self {
+        Self { directory, here: true }
     }
 
     /// The directory.

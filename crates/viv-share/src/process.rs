@@ -9,9 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{getegid, geteuid};
+use signal_hook::consts::SIGXFSZ;
 use viv_jail::{Fate, Forked, Jail};
 
 use crate::backend::Backend;
@@ -60,6 +62,8 @@ pub fn main(socket: OwnedFd, share: &Share, jailed: bool) -> ExitCode {
 }
 
 fn run(socket: OwnedFd, share: &Share, jailed: bool) -> Result<ExitCode, ProcessError> {
+    // A file that becomes too large is an error of the guest's, not the server's end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     viv_jail::close_others(&[socket.as_fd()]);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, &share.directory, flags, Mode::empty())
@@ -82,10 +86,7 @@ fn run(socket: OwnedFd, share: &Share, jailed: bool) -> Result<ExitCode, Process
             let (jail, shared) = inmate.enter_directory(directory.as_fd(), share.read_only)?;
             // What leads out of the jail.
             drop(directory);
-            for what in jail.missing() {
-                tracing::debug!(what, "the jail of a shared directory lacks");
-            }
-            let links = Links::here(shared.links).map_err(io::Error::from)?;
+            let links = Links::here(shared.links);
             let server = serve_from(shared.root, links, share, Owners::of(user, group, shared.alone))?;
             finish(Backend::start(server)?, socket, Some(jail))
         }
@@ -106,7 +107,9 @@ fn serve_from(
 
 /// Serves to the end.
 fn finish(backend: Backend, socket: OwnedFd, jail: Option<Jail>) -> Result<ExitCode, ProcessError> {
-    jail.map(Jail::lock).transpose()?;
+    for what in jail.map(Jail::lock).transpose()?.iter().flatten() {
+        tracing::debug!(what, "the jail of a shared directory lacks");
+    }
     backend.serve(UnixStream::from(socket)).map_err(ProcessError::Protocol)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -28,7 +28,8 @@ pub(crate) struct Event {
     pub token: Token,
     pub readable: bool,
     pub writable: bool,
-    /// Its peer sends no more, or it has failed: who reads gets to the end of it.
+    /// A read may stop short of what there is: its peer sends no more or something urgent, or it has failed. Who reads goes
+    /// on until there is nothing.
     pub ends: bool,
 }
 
@@ -59,7 +60,7 @@ impl Host {
     /// Has a socket's changes told. Each is told once, so whoever was told acts until the socket blocks.
     pub(crate) fn watch(&self, socket: &OwnedFd, token: Token) -> Result<(), Errno> {
         use epoll::EventFlags as Flags;
-        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET;
+        let flags = Flags::IN | Flags::OUT | Flags::PRI | Flags::RDHUP | Flags::ET;
         epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token.bits()), flags)
     }
 
@@ -74,8 +75,8 @@ impl Host {
         let gone = Flags::ERR | Flags::HUP;
         let told = |event: epoll::Event| {
             let (flags, token) = (event.flags, Token::from_bits(event.data.u64()));
-            let readable = flags.intersects(Flags::IN | Flags::RDHUP | gone);
-            let ends = flags.intersects(Flags::RDHUP | gone);
+            let readable = flags.intersects(Flags::IN | Flags::PRI | Flags::RDHUP | gone);
+            let ends = flags.intersects(Flags::PRI | Flags::RDHUP | gone);
             Event { token, readable, writable: flags.intersects(Flags::OUT | gone), ends }
         };
         events.into_iter().map(told).collect()
@@ -198,30 +199,34 @@ pub(crate) fn receive_from(socket: &OwnedFd, data: &mut [u8]) -> Result<(usize, 
     Ok((read.min(length), peer))
 }
 
-/// Whether what goes to an address stays on the host, or may. Nothing is sent for that.
-pub(crate) fn is_own(address: IpAddr) -> bool {
+/// Whether what goes to an address stays on the host, or may; `None` if the host does not say. Nothing is sent for that.
+pub(crate) fn is_own(address: IpAddr) -> Option<bool> {
     // The host picks the destination as the source when that is its own; but for the second address of a subnet, the first.
     match connect_datagram(SocketAddr::new(address, 9)) {
-        Ok(probe) => {
-            local_address(&probe).is_none_or(|local| local.ip() == address) || takes_as_its_own(address)
-        }
+        Ok(probe) if local_address(&probe)?.ip() == address => Some(true),
+        Ok(_) => takes_as_its_own(address),
         // Where the host has no way to, there is nothing to reach.
-        Err(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::PERM | Errno::INVAL) => false,
-        Err(_) => true,
+        Err(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::PERM | Errno::INVAL) => {
+            Some(false)
+        }
+        Err(_) => None,
     }
 }
 
 /// Whether the host lets a socket have an address that is not everybody's to have (`ip_nonlocal_bind`).
-fn takes_as_its_own(address: IpAddr) -> bool {
+fn takes_as_its_own(address: IpAddr) -> Option<bool> {
     let binds = |address| {
-        let bound = socket(address, SocketType::DGRAM, None)
-            .and_then(|probe| net::bind(&probe, &SocketAddr::new(address, 0)));
-        !matches!(bound, Err(Errno::ADDRNOTAVAIL))
+        let probe = socket(address, SocketType::DGRAM, None).ok()?;
+        match net::bind(&probe, &SocketAddr::new(address, 0)) {
+            Ok(()) => Some(true),
+            Err(Errno::ADDRNOTAVAIL) => Some(false),
+            Err(_) => None,
+        }
     };
     // Documentation's own (RFC 5737, RFC 3849): nobody's.
     let nobodys = match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     };
-    binds(address) && !binds(nobodys)
+    Some(binds(address)? && !binds(nobodys)?)
 }

@@ -44,8 +44,9 @@ pub(crate) fn way(core: &Core, remote: SocketAddr) -> Way {
     }
     let is_reached = match (core.config.restricted, allowed) {
         (false, true) => true,
-        (false, false) => !host::is_own(address),
-        (true, allowed) => allowed && host::is_own(address),
+        (false, false) => host::is_own(address) == Some(false),
+        (true, true) => host::is_own(address) == Some(true),
+        (true, false) => false,
     };
     if is_reached { Way::Host(remote) } else { Way::Refused }
 }

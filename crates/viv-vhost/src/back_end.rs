@@ -147,7 +147,6 @@ impl BackEnd {
         let Some(kick) = self.kicks.get(usize::from(index)).cloned() else {
             return Err(self.lose(Lost::Ring("it has fewer")));
         };
-        kick.clear();
         let call = self.call.clone();
         let enables = self.features & PROTOCOL_FEATURES != 0;
         self.link.ask("start a ring", move |frontend| {
@@ -170,12 +169,14 @@ impl BackEnd {
         })
     }
 
-    /// Has it leave ring `index` alone, and gives the position up to which it has taken what was available.
+    /// Has it leave ring `index` alone, and gives the position up to which it has taken what was available. It may take as
+    /// long as for any answer, but no longer than `patience`.
     ///
     /// # Errors
     /// When it is lost.
-    pub fn stop(&self, index: u16) -> Result<u16, Lost> {
-        let base = self.link.ask("stop a ring", move |frontend| frontend.get_vring_base(index.into()))?;
+    pub fn stop(&self, index: u16, patience: Duration) -> Result<u16, Lost> {
+        let stop = move |frontend: &mut Frontend| frontend.get_vring_base(index.into());
+        let base = self.link.ask_within(patience, "stop a ring", stop)?;
         u16::try_from(base).map_err(|_| self.lose(Lost::Ring("it stopped at no position")))
     }
 
@@ -186,15 +187,10 @@ impl BackEnd {
         }
     }
 
-    /// Readable when it has used something of a ring, until [`BackEnd::heed_call`].
+    /// Becomes readable, with an edge each time, when it has used something of a ring.
     #[must_use]
     pub fn called(&self) -> impl AsFd + Send + use<> {
         Called(Arc::clone(&self.call))
-    }
-
-    /// Takes note that it has used something.
-    pub fn heed_call(&self) {
-        self.call.clear();
     }
 
     /// A descriptor that shows a hang-up when the back end has hung up, or is lost.

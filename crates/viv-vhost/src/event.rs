@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// An eventfd.
+/// An eventfd, which is never read here: the other side shares its flags, and might let a read of nothing block.
 #[derive(Debug)]
 pub(crate) struct Event(EventFd);
 
@@ -19,12 +19,6 @@ impl Event {
     pub(crate) fn set(&self) {
         // It fails only when the counter is full, and then it is readable as it should be.
         let _ = self.0.write(1);
-    }
-
-    /// Makes it unreadable.
-    pub(crate) fn clear(&self) {
-        // It fails when it is so already.
-        let _ = self.0.read();
     }
 
     /// As `vhost` takes it.

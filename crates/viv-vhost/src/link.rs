@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,17 @@ impl Link {
         action: &'static str,
         talk: impl FnOnce(&mut Frontend) -> vhost::Result<T> + Send + 'static,
     ) -> Result<T, Lost> {
+        self.ask_within(self.patience, action, talk)
+    }
+
+    /// As [`Link::ask`], and for no longer than `patience`.
+    pub(crate) fn ask_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        action: &'static str,
+        talk: impl FnOnce(&mut Frontend) -> vhost::Result<T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        let patience = patience.min(self.patience);
         if let Some(lost) = self.lost() {
             return Err(lost);
         }
@@ -54,10 +65,13 @@ impl Link {
             let _ = answer.send(talk(frontend));
         });
         let _ = self.orders.send(order);
-        match answered.recv_timeout(self.patience) {
+        match answered.recv_timeout(patience) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.lose(Lost::Failed { action, why: error.to_string() })),
-            Err(_) => Err(self.lose(Lost::Silent { action, seconds: self.patience.as_secs() })),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(self.lose(Lost::Silent { action, seconds: patience.as_secs() }))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(self.lose(Lost::HungUp)),
         }
     }
 

@@ -112,7 +112,7 @@ fn an_old_one_is_asked_for_nothing_new_and_what_is_lost_stays_so() {
     back_end.set_up(1 << 32, std::iter::empty()).unwrap();
     back_end.start(1, PLACE).unwrap();
     assert_eq!(back_end.lost(), None);
-    let why = back_end.stop(1).unwrap_err();
+    let why = back_end.stop(1, PATIENCE).unwrap_err();
     assert!(matches!(why, Lost::Ring(_)), "{why}");
     assert_eq!(back_end.start(1, PLACE), Err(why.clone()));
     assert_eq!(back_end.lose(Lost::HungUp), why);

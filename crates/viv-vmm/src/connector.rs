@@ -2,8 +2,8 @@
 //!
 //! A guest's connection to port P of the host leads to the socket `PATH_P`. Its VM process is in a jail, where there is no
 //! path, and must not be let out by a directory that is left open to it: from there `..` leads everywhere. So the starter
-//! connects. It is asked over a socket of its own, by messages of a port each ([`encode`]), and answers them in their order:
-//! one byte, and with it the connection if there is one ([`answer`]). It can be asked for nothing else than the guest can.
+//! connects. It is asked over a socket of its own, by messages of a port each ([`ask`]), and answers them in their order:
+//! a message, and with it the connection if there is one ([`answer`]). It can be asked for nothing else than the guest can.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -21,9 +21,8 @@ use rustix::net::{
 
 /// Bytes of a request: a port.
 const REQUEST: usize = 4;
-/// What is answered: there is a connection, or there is none.
-const CONNECTED: u8 = 1;
-const REFUSED: u8 = 0;
+/// An answer, for an empty message would be the end. What it says is whether there is a descriptor with it.
+const ANSWER: [u8; 1] = [0];
 /// How long a listener may let a connection wait. A guest waits for two seconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -53,7 +52,10 @@ fn serve(socket: BorrowedFd<'_>, path: &Path) {
     while let Ok((REQUEST, _)) =
         rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut request, RecvFlags::empty()))
     {
-        let connection = connect(&socket_of(path, u32::from_le_bytes(request)));
+        let connection = connect(&socket_of(path, u32::from_le_bytes(request))).and_then(|connection| {
+            rustix::io::ioctl_fionbio(&connection, true)?;
+            Ok(connection)
+        });
         if let Err(error) = &connection {
             tracing::debug!(%error, port = u32::from_le_bytes(request), "the guest is refused");
         }
@@ -63,14 +65,14 @@ fn serve(socket: BorrowedFd<'_>, path: &Path) {
     }
 }
 
-/// A connection that does not block, to a Unix socket.
-fn connect(path: &Path) -> io::Result<OwnedFd> {
+/// A connection to a Unix socket whose listener does not let it wait for long.
+pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // It is what a full backlog is waited for.
     set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
+    set_socket_timeout(&socket, Timeout::Send, None)?;
     Ok(socket)
 }
 
@@ -81,8 +83,7 @@ fn send_answer(socket: BorrowedFd<'_>, connection: Option<&OwnedFd>) -> io::Resu
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let said = [if fds.is_empty() { REFUSED } else { CONNECTED }];
-    let sent = || rustix::net::sendmsg(socket, &[IoSlice::new(&said)], &mut control, SendFlags::NOSIGNAL);
+    let sent = || rustix::net::sendmsg(socket, &[IoSlice::new(&ANSWER)], &mut control, SendFlags::NOSIGNAL);
     rustix::io::retry_on_intr(sent)?;
     Ok(())
 }
@@ -96,7 +97,7 @@ pub(crate) fn ask(socket: BorrowedFd<'_>, port: u32) -> io::Result<()> {
 /// The next answer: a connection, or that there is none. An error of [`io::ErrorKind::WouldBlock`] says that it has not
 /// come yet.
 pub(crate) fn answer(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    let mut said = [REFUSED];
+    let mut said = ANSWER;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::net::recvmsg(

@@ -23,7 +23,7 @@ pub(super) struct Placed {
 
 #[derive(Debug)]
 enum Extent {
-    Sparse(Arc<dyn Storage>, Box<SparseExtent>),
+    Sparse(Box<SparseExtent>),
     /// From this offset of a file on.
     Flat(Arc<dyn Storage>, u64),
     Zero,
@@ -33,21 +33,22 @@ impl Placed {
     /// The extent that is the whole disk.
     pub(super) fn whole(file: Arc<dyn Storage>, header: Header, write: bool) -> Result<Self, DiskError> {
         let range = 0..header.capacity.saturating_mul(SECTOR);
-        let extent = SparseExtent::open(Arc::clone(&file), header, write, TABLES)?;
-        Ok(Self { range, extent: Extent::Sparse(file, Box::new(extent)) })
+        let extent = SparseExtent::open(file, header, write, TABLES)?;
+        Ok(Self { range, extent: Extent::Sparse(Box::new(extent)) })
     }
 
-    /// Whether it lies in this file.
-    pub(super) fn is_in(&self, file: &Arc<dyn Storage>) -> bool {
+    /// The file that it lies in.
+    pub(super) fn file(&self) -> Option<&Arc<dyn Storage>> {
         match &self.extent {
-            Extent::Sparse(own, _) | Extent::Flat(own, _) => Arc::ptr_eq(own, file),
-            Extent::Zero => false,
+            Extent::Sparse(sparse) => Some(sparse.file()),
+            Extent::Flat(file, _) => Some(file),
+            Extent::Zero => None,
         }
     }
 
     pub(super) fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         match &self.extent {
-            Extent::Sparse(_, sparse) => sparse.read(offset, data),
+            Extent::Sparse(sparse) => sparse.read(offset, data),
             Extent::Flat(file, start) => file.read_at(start.saturating_add(offset), data),
             Extent::Zero => {
                 data.fill(0);
@@ -60,7 +61,7 @@ impl Placed {
     pub(super) fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
         let own = offset.saturating_sub(self.range.start);
         let (found, start) = match &self.extent {
-            Extent::Sparse(_, sparse) => (sparse.data_from(own)?, 0),
+            Extent::Sparse(sparse) => (sparse.data_from(own)?, 0),
             Extent::Flat(file, start) => (file.data_from(start.saturating_add(own))?, *start),
             Extent::Zero => (None, 0),
         };
@@ -70,7 +71,7 @@ impl Placed {
 
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         match &self.extent {
-            Extent::Sparse(_, sparse) => sparse.write(offset, data),
+            Extent::Sparse(sparse) => sparse.write(offset, data),
             Extent::Flat(file, start) => file.write_at(start.saturating_add(offset), data),
             // The descriptor's check has refused to open it for writing.
             Extent::Zero => Ok(()),
@@ -79,7 +80,7 @@ impl Placed {
 
     pub(super) fn flush(&self) -> Result<(), DiskError> {
         match &self.extent {
-            Extent::Sparse(_, sparse) => sparse.flush(),
+            Extent::Sparse(sparse) => sparse.flush(),
             Extent::Flat(file, _) => file.sync(),
             Extent::Zero => Ok(()),
         }
@@ -87,7 +88,7 @@ impl Placed {
 
     pub(super) fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         match &self.extent {
-            Extent::Sparse(_, sparse) => sparse.discard(offset, length),
+            Extent::Sparse(sparse) => sparse.discard(offset, length),
             Extent::Flat(file, start) => file.discard(start.saturating_add(offset), length),
             Extent::Zero => Ok(()),
         }
@@ -95,7 +96,7 @@ impl Placed {
 
     pub(super) fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         match &self.extent {
-            Extent::Sparse(_, sparse) => sparse.write_zeroes(offset, length, may_unmap),
+            Extent::Sparse(sparse) => sparse.write_zeroes(offset, length, may_unmap),
             Extent::Flat(file, start) => file.write_zeroes(start.saturating_add(offset), length, may_unmap),
             Extent::Zero => Ok(()),
         }
@@ -131,6 +132,10 @@ pub(super) fn open(
                     );
                     return Err(bad(&*file, reason));
                 }
+                if header.is_compressed() {
+                    // One grain of each such extent is kept unpacked, which is not for hundreds of them.
+                    return Err(bad(&*file, "it is compressed, and only a part of an image".into()));
+                }
                 entries = entries.saturating_add(header.directory_entries());
                 if entries > MAX_DIRECTORY {
                     return Err(bad(
@@ -138,8 +143,7 @@ pub(super) fn open(
                         format!("its grain directories have more than {MAX_DIRECTORY} entries"),
                     ));
                 }
-                let extent = SparseExtent::open(Arc::clone(&file), header, write, memory)?;
-                Extent::Sparse(file, Box::new(extent))
+                Extent::Sparse(Box::new(SparseExtent::open(file, header, write, memory)?))
             }
         };
         let end = at.saturating_add(length);

@@ -162,6 +162,12 @@ impl Disk for VmdkDisk {
         self.read_only
     }
 
+    /// Of the longest of its files.
+    fn file_length(&self) -> u64 {
+        let files = self.extents.iter().filter_map(Placed::file);
+        files.map(|file| file.length().unwrap_or(0)).max().unwrap_or(0)
+    }
+
     fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         check_range(offset, length_of(data), self.size)?;
         self.each(offset, length_of(data), |extent, at, part| {
@@ -191,7 +197,7 @@ impl Disk for VmdkDisk {
             return Ok(());
         }
         // A descriptor in an extent is flushed with that.
-        if self.extents.first().is_none_or(|first| !first.is_in(&self.file)) {
+        if !self.extents.first().and_then(Placed::file).is_some_and(|first| Arc::ptr_eq(first, &self.file)) {
             self.file.sync()?;
         }
         self.extents.iter().try_for_each(Placed::flush)

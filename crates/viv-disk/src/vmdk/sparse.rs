@@ -35,6 +35,14 @@ struct Tables {
     failed: bool,
 }
 
+/// A compressed grain that was read.
+#[derive(Debug)]
+struct Unpacked {
+    /// Its sectors: in the file, and on the disk.
+    place: (u32, u64),
+    data: Arc<Vec<u8>>,
+}
+
 /// An open sparse extent.
 ///
 /// Reads, and writes to grains that are there, share a lock on the tables. A grain that is new holds it alone: it goes to the
@@ -49,8 +57,8 @@ pub(super) struct SparseExtent {
     /// The same of the second ones, which are written too; empty if there are none.
     redundant: Vec<u32>,
     tables: RwLock<Tables>,
-    /// The compressed grain that was read last, by its sector.
-    unpacked: Mutex<Option<(u32, Arc<Vec<u8>>)>>,
+    /// The compressed grain that was read last.
+    unpacked: Mutex<Option<Unpacked>>,
 }
 
 impl SparseExtent {
@@ -91,6 +99,10 @@ impl SparseExtent {
             tables: RwLock::new(Tables { cache, end, failed: false }),
             unpacked: Mutex::new(None),
         })
+    }
+
+    pub(super) fn file(&self) -> &Arc<dyn Storage> {
+        &self.file
     }
 
     fn tables(&self) -> RwLockReadGuard<'_, Tables> {
@@ -192,14 +204,14 @@ impl SparseExtent {
 
     /// The compressed grain at `sector`, which is that of the disk at `offset`.
     fn unpacked(&self, sector: u32, offset: u64) -> Result<Arc<Vec<u8>>, DiskError> {
+        let begins = offset.saturating_sub(self.within(offset)) / SECTOR;
         let mut last = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, grain)) = last.as_ref().filter(|(place, _)| *place == sector) {
-            return Ok(Arc::clone(grain));
+        if let Some(known) = last.as_ref().filter(|known| known.place == (sector, begins)) {
+            return Ok(Arc::clone(&known.data));
         }
         let mut marker = [0; MARKER_LENGTH];
         self.file.read_at(bytes_at(sector), &mut marker)?;
         let (lba, length) = (le64(&marker, 0), u64::from(le32(&marker, 8)));
-        let begins = offset.saturating_sub(self.within(offset)) / SECTOR;
         if lba != begins {
             return Err(self
                 .bad(format!("its grain at sector {sector} is for sector {lba} of the disk, not {begins}")));
@@ -210,12 +222,12 @@ impl SparseExtent {
         }
         let mut packed = vec![0; index(length)];
         self.file.read_at(bytes_at(sector).saturating_add(MARKER_LENGTH as u64), &mut packed)?;
-        let grain = unpack(&packed, index(self.header.grain_bytes())).map_err(|reason| {
+        let data = unpack(&packed, index(self.header.grain_bytes())).map_err(|reason| {
             self.bad(format!("its grain at sector {sector} cannot be unpacked: {reason}"))
         })?;
-        let grain = Arc::new(grain);
-        *last = Some((sector, Arc::clone(&grain)));
-        Ok(grain)
+        let data = Arc::new(data);
+        *last = Some(Unpacked { place: (sector, begins), data: Arc::clone(&data) });
+        Ok(data)
     }
 
     /// Puts `data` at `offset`.
@@ -250,8 +262,9 @@ impl SparseExtent {
             .map_err(|_| self.bad("it is full: no extent grows beyond 2 TiB".into()))?;
         // What of the grain is not written is a hole, up to its last sector, by which the file becomes longer.
         self.file.write_at(end.saturating_sub(SECTOR), &[0; SECTOR as usize])?;
-        self.file.write_at(place.saturating_add(self.within(offset)), data)?;
+        // From here on, whatever becomes of the rest: the place may hold part of the data.
         tables.end = end;
+        self.file.write_at(place.saturating_add(self.within(offset)), data)?;
         let (number, entry) = self.slot(offset);
         let Some(table) = tables.cache.get_mut(number) else {
             return Err(self.bad(format!("it has no grain table {number}")));
@@ -278,21 +291,24 @@ impl SparseExtent {
         mut each: impl FnMut(u64, u64) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         let end = offset.saturating_add(length);
-        while let Some(data) = self.data_from(offset)?.filter(|data| data.start < end) {
-            let (_tables, grain) = self.locate(data.start)?;
-            let part = data.end.min(end).saturating_sub(data.start);
-            if let Grain::At(sector) = grain {
-                each(self.place(sector, data.start), part)?;
+        while let Some(data) = self.data_in(offset..end)? {
+            if let (_tables, Grain::At(sector)) = self.locate(data.start)? {
+                each(self.place(sector, data.start), data.end.saturating_sub(data.start))?;
             }
-            offset = data.start.saturating_add(part);
+            offset = data.end;
         }
         Ok(())
     }
 
     /// What of the first grain at or behind `offset` that is in the file is not before `offset`.
-    pub(super) fn data_from(&self, mut offset: u64) -> Result<Option<Range<u64>>, DiskError> {
-        let capacity = self.header.capacity.saturating_mul(SECTOR);
-        while offset < capacity {
+    pub(super) fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
+        self.data_in(offset..self.header.capacity.saturating_mul(SECTOR))
+    }
+
+    /// What of `range` lies in the first grain of it that is in the file.
+    fn data_in(&self, range: Range<u64>) -> Result<Option<Range<u64>>, DiskError> {
+        let mut offset = range.start;
+        while offset < range.end {
             let (number, _) = self.slot(offset);
             let span = if self.directory.get(index(number)).is_none_or(|place| *place == 0) {
                 self.header.table_span()
@@ -300,7 +316,7 @@ impl SparseExtent {
                 self.header.grain_bytes()
             };
             // Spans are powers of two.
-            let end = (offset & !span.wrapping_sub(1)).saturating_add(span).min(capacity);
+            let end = (offset & !span.wrapping_sub(1)).saturating_add(span).min(range.end);
             if let (_tables, Grain::At(_)) = self.locate(offset)? {
                 return Ok(Some(offset..end));
             }

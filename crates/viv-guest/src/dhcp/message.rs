@@ -125,7 +125,7 @@ fn lease(message: &DhcpRepr<'_>) -> Option<Lease> {
     }
     let duration = seconds(message.lease_duration).unwrap_or(USUAL).max(SHORTEST);
     // What does not come in order is as is usual (RFC 2131, 4.4.5).
-    let rebind = seconds(message.rebind_duration).filter(|rebind| *rebind < duration);
+    let rebind = seconds(message.rebind_duration).filter(|rebind| !rebind.is_zero() && *rebind < duration);
     let rebind = rebind.unwrap_or(duration / 8 * 7);
     let renew = seconds(message.renew_duration).filter(|renew| !renew.is_zero() && *renew < rebind);
     Some(Lease {

@@ -31,8 +31,9 @@ pub(super) const EVERY_THREAD: &[Rule] = &[
     when(SYS_mmap, NO_CODE),
     when(SYS_mprotect, NO_CODE),
     any(SYS_munmap),
-    // With a length of 0 it would make a second mapping of shared memory, code among it.
-    when(SYS_mremap, &[NotZero(1)]),
+    // With a length of 0, or one that overflows to it, or when it leaves the old one there, it would make a second mapping
+    // of shared memory, code among it.
+    when(SYS_mremap, &[NotZero(1), Lacks(1, 1 << 63), Is(3, MREMAP_MAYMOVE as u32)]),
     any(SYS_madvise),
     any(SYS_brk),
     any(SYS_futex),
@@ -161,6 +162,7 @@ pub(super) const SHARE: &[Rule] = &[
     any(SYS_lseek),
     any(SYS_pread64),
     any(SYS_pwrite64),
+    any(SYS_pwritev2),
     any(SYS_fsync),
     any(SYS_fdatasync),
     any(SYS_syncfs),
@@ -179,7 +181,7 @@ pub(super) const SHARE_CONTROL: &[Rule] =
     &[any(SYS_recvmsg), any(SYS_recvfrom), any(SYS_sendmsg), any(SYS_lseek)];
 
 /// What a server does before the guest can ask it anything.
-pub(super) const SHARE_BUILDING: &[Rule] = &[any(SYS_umask), any(SYS_fchdir)];
+pub(super) const SHARE_BUILDING: &[Rule] = &[any(SYS_umask)];
 
 /// Messages with descriptors beside them, over a socket that is connected.
 pub(super) const BACK_END: &[Rule] = &[any(SYS_recvmsg), any(SYS_sendmsg)];

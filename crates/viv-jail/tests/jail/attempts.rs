@@ -39,7 +39,7 @@ const fn killed(name: &'static str, call: &'static str) -> Attempt {
     Attempt { name, outcome: Outcome::Killed(call), except: None }
 }
 
-pub const ATTEMPTS: [Attempt; 30] = [
+pub const ATTEMPTS: [Attempt; 32] = [
     Attempt { name: "open", outcome: Outcome::Refused, except: None },
     Attempt { name: "stat", outcome: Outcome::Refused, except: None },
     killed("openat2", "openat2"),
@@ -60,6 +60,8 @@ pub const ATTEMPTS: [Attempt; 30] = [
     killed("map-code", "mmap"),
     killed("make-code", "mprotect"),
     killed("double-a-mapping", "mremap"),
+    killed("double-a-mapping-by-overflow", "mremap"),
+    killed("double-a-mapping-and-keep-it", "mremap"),
     killed("mount", "mount"),
     killed("unshare", "unshare"),
     killed("setns", "setns"),
@@ -114,6 +116,10 @@ pub fn run(name: &str, open: &Open) -> io::Result<()> {
             }
             "make-code" => mprotect(page(), 4096, PROT_READ | PROT_EXEC).into(),
             "double-a-mapping" => mremap(page(), 0, 4096, MREMAP_MAYMOVE) as c_long,
+            "double-a-mapping-by-overflow" => mremap(page(), usize::MAX, 4096, MREMAP_MAYMOVE) as c_long,
+            "double-a-mapping-and-keep-it" => {
+                mremap(page(), 4096, 4096, MREMAP_MAYMOVE | MREMAP_DONTUNMAP) as c_long
+            }
             "mount" => mount(ptr::null(), c"/".as_ptr(), c"tmpfs".as_ptr(), 0, ptr::null()).into(),
             "unshare" => unshare(CLONE_NEWUSER).into(),
             "setns" => setns(0, 0).into(),

@@ -114,6 +114,8 @@ bitflags! {
 
 /// FUSE_GETATTR_FH, in [`GetattrIn`].
 pub(crate) const GETATTR_FH: u32 = 1;
+/// FUSE_WRITE_CACHE, in [`WriteIn`]: it is what a mapping has changed.
+pub(crate) const WRITE_CACHE: u32 = 1 << 0;
 /// FUSE_WRITE_KILL_SUIDGID, in [`WriteIn`].
 pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// FUSE_OPEN_KILL_SUIDGID, in [`OpenIn`] and [`CreateIn`].

@@ -1,15 +1,16 @@
 //! Files that are open, and what is in them.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::attributes::kill_suid_and_sgid;
 use super::{FileServer, LARGEST_DATA};
 use crate::fuse::abi::{
     CopyFileRangeIn, FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, FallocateIn,
-    FsyncIn, InHeader, LseekIn, LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ReadIn, ReleaseIn,
+    FsyncIn, InHeader, LseekIn, LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ReadIn, ReleaseIn, WRITE_CACHE,
     WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
 use crate::fuse::{Body, Reply};
@@ -17,13 +18,9 @@ use crate::inodes::Inode;
 use crate::settings::Cache;
 
 /// What is passed on of how a guest opens a file. What bypasses its cache (`O_DIRECT`) is for the guest's kernel alone, since
-/// data goes through the server's memory.
-const PASSED_ON: OFlags = OFlags::RWMODE
-    .union(OFlags::APPEND)
-    .union(OFlags::TRUNC)
-    .union(OFlags::DSYNC)
-    .union(OFlags::SYNC)
-    .union(OFlags::NOATIME);
+/// data goes through the server's memory. That it appends is said with each write, of which some come from its cache.
+const PASSED_ON: OFlags =
+    OFlags::RWMODE.union(OFlags::TRUNC).union(OFlags::DSYNC).union(OFlags::SYNC).union(OFlags::NOATIME);
 /// How much is copied from file to file at a time, in bytes: others wait for the thread.
 const LARGEST_COPY: usize = 16 << 20;
 /// SEEK_DATA and SEEK_HOLE of lseek(2), the only ones that need the server.
@@ -105,13 +102,19 @@ impl FileServer {
         mut body: Body<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<(), Errno> {
-        let WriteIn { fh, offset, size, write_flags, .. } = body.take()?;
+        let WriteIn { fh, offset, size, write_flags, flags, .. } = body.take()?;
         let data = body.bytes(size)?;
         let handle = self.handles.get(fh, header.nodeid)?;
         if write_flags & WRITE_KILL_SUIDGID != 0 {
             kill_suid_and_sgid(&*handle)?;
         }
-        let written = rustix::io::pwrite(&*handle, data, offset)?;
+        let appends =
+            OFlags::from_bits_retain(flags).contains(OFlags::APPEND) && write_flags & WRITE_CACHE == 0;
+        let written = if appends {
+            rustix::io::pwritev2(&*handle, &[IoSlice::new(data)], offset, ReadWriteFlags::APPEND)?
+        } else {
+            rustix::io::pwrite(&*handle, data, offset)?
+        };
         reply.put(&WriteOut { size: u32::try_from(written).map_err(|_| Errno::INVAL)?, padding: 0 })
     }
 

@@ -262,6 +262,29 @@ fn rights_of_owners_end_with_changes_by_others() {
 }
 
 #[test]
+fn what_is_appended_goes_to_the_end_and_what_a_mapping_changed_to_its_place() {
+    let (_home, directory) = shared();
+    let guest = Client::mount(&directory);
+    let path = directory.join("log");
+    let appends = OFlags::RDWR | OFlags::APPEND;
+    let (node, fh) = guest.create(ROOT, "log", appends).unwrap();
+    let appends = appends.bits();
+    let write = |write: WriteIn, data: &[u8]| {
+        guest.ask(Opcode::Write, node, &[write.as_bytes(), data].concat()).unwrap();
+    };
+    // Somebody else has made it longer than the guest knows.
+    fs::write(&path, "one\ntwo\n").unwrap();
+    write(WriteIn { fh, offset: 0, size: 2, flags: appends, ..WriteIn::default() }, b"3\n");
+    write(
+        WriteIn { fh, offset: 0, size: 1, flags: appends, write_flags: WRITE_CACHE, ..WriteIn::default() },
+        b"O",
+    );
+    // The guest may have taken it back.
+    write(WriteIn { fh, offset: 4, size: 1, ..WriteIn::default() }, b"T");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "One\nTwo\n3\n");
+}
+
+#[test]
 fn what_root_shares_belongs_to_whom_the_guest_says() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT TESTED: files of others take root");

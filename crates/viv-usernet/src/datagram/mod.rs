@@ -165,9 +165,9 @@ impl Flows {
             },
         };
         let Some(flow) = self.flows.get_mut(id) else { return };
-        let is_new = flow.query.as_mut().is_none_or(|query| query.asked(data));
+        let begins = flow.query.as_mut().is_none_or(|query| query.asked(data));
         let sent = flow.send(published, data);
-        if is_new {
+        if begins {
             let idle = flow.idle();
             core.set_alarm(&mut flow.alarm, Token::Flow(id), idle);
         }
@@ -200,8 +200,8 @@ impl Flows {
     fn insert(&mut self, core: &mut Core, key: Key, socket: Socket, query: Option<Query>) -> Option<Id> {
         // Whoever sends to a published port takes no flow from the guest, nor more than half of all.
         let from_outside = matches!(socket, Socket::Port(..));
-        let outsiders = self.flows.iter().filter(|(_, flow)| flow.is_from_outside()).count();
-        if self.flows.is_full() || (from_outside && outsiders >= self.limit / 2) {
+        let outsiders = || self.flows.iter().filter(|(_, flow)| flow.is_from_outside()).count();
+        if self.flows.is_full() || (from_outside && outsiders() >= self.limit / 2) {
             let may_go = self.flows.iter().filter(|(_, flow)| !from_outside || flow.is_from_outside());
             let first = may_go.min_by_key(|(_, flow)| flow.alarm.due()).map(|(id, _)| id);
             self.remove(first?);

@@ -31,14 +31,15 @@ impl Query {
         Self { server, tried: 0, open: Vec::new() }
     }
 
-    /// The guest asks, or asks again. What is too long is not put to other servers. Returns whether it is a question anew,
-    /// for which there is time from now on.
+    /// The guest asks, or asks again. What is too long is not put to other servers. Returns whether it is the first question
+    /// of all that are open, for which there is time from now on.
     pub(super) fn asked(&mut self, message: &[u8]) -> bool {
         let identifier = dns::identifier(message);
         if self.open.iter().any(|open| dns::identifier(open) == identifier) {
             return false;
         }
-        if self.open.is_empty() {
+        let is_first = self.open.is_empty();
+        if is_first {
             self.tried = 0;
         }
         if message.len() <= dns::MAX_QUERY {
@@ -47,7 +48,7 @@ impl Query {
             }
             self.open.push(message.to_vec());
         }
-        true
+        is_first
     }
 
     /// The server answers.
@@ -75,8 +76,8 @@ impl Flows {
             let key = flow.key;
             for answer in std::mem::take(&mut query.open).iter().filter_map(|open| dns::failure(open)) {
                 let mut bytes = Vec::new();
-                if build::frame(core, key, &answer, &mut bytes).is_some() {
-                    core.reply(bytes);
+                if let Some(offload) = build::frame(core, key, &answer, &mut bytes) {
+                    core.reply_with(offload, bytes);
                 }
             }
             self.remove(id);

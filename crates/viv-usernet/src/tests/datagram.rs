@@ -119,9 +119,9 @@ fn a_refused_datagram_is_told() {
     assert_eq!(ports, (5000, address.port()));
 }
 
-const QUERY: &[u8] = b"\xAB\xCD\x01\0\0\x01\0\0\0\0\0\0\x04host\x07example\0\0\x01\0\x01";
+pub(super) const QUERY: &[u8] = b"\xAB\xCD\x01\0\0\x01\0\0\0\0\0\0\x04host\x07example\0\0\x01\0\x01";
 
-fn dns() -> SocketAddr {
+pub(super) fn dns() -> SocketAddr {
     (Config::default().ipv4.dns, 53).into()
 }
 

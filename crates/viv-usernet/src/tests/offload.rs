@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use smoltcp::wire::{TcpControl, checksum};
 
+use super::datagram::{QUERY, dns};
 use super::{Guest, gateway, open, pattern};
+use crate::resolvers::Resolvers;
 use crate::testing::packets::{self, Tcp};
 use crate::{Checksum, Config, GuestOffloads, Offload, Segment, SegmentKind};
 
@@ -130,20 +132,42 @@ fn a_guest_that_sums_up_datagrams_is_left_to_do_that() {
     assert!(guest.net.send(Offload::default(), &packets::udp(from, to, b"anyone?")));
     let (_, peer) = server.recv_from(&mut [0; 7]).unwrap();
     server.send_to(b"the host", peer).unwrap();
+    let datagram = datagram_to_sum_up(&mut guest, to, |frame| frame.ends_with(b"the host"));
+    assert_eq!(&datagram[8..], b"the host");
+}
+
+#[test]
+fn it_sums_up_that_its_question_failed() {
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let refusing = gone.local_addr().unwrap();
+    drop(gone);
+    let mut guest = Guest::new(Config::default());
+    guest.net.set_guest_offloads(GuestOffloads { checksum: true, tso4: false, tso6: false });
+    guest.net.core_mut().resolvers = Resolvers::of(vec![refusing]);
+    let from = SocketAddr::new(Config::default().ipv4.guest.into(), 40_000);
+    assert!(guest.net.send(Offload::default(), &packets::udp(from, dns(), QUERY)));
+    let answer =
+        datagram_to_sum_up(&mut guest, dns(), |frame| frame.get(42..44).is_some_and(|id| id == &QUERY[..2]));
+    assert_eq!(answer[11] & 15, 2);
+}
+
+/// A datagram for the guest, whose checksum is left to it.
+fn datagram_to_sum_up(guest: &mut Guest, from: SocketAddr, is_it: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let (mut frame, mut offload) = (Vec::new(), None);
     for _ in 0..10_000 {
         guest.net.poll();
         // Advertisements come besides.
-        offload = guest.net.receive(&mut frame).filter(|_| frame.ends_with(b"the host"));
+        offload = guest.net.receive(&mut frame).filter(|_| is_it(&frame));
         if offload.is_some() {
             break;
         }
         thread::sleep(Duration::from_millis(1));
     }
-    let (datagram, ends) = (&frame[34..], (to.ip(), from.ip()));
-    assert_eq!(&datagram[8..], b"the host");
     let partial = Checksum::Partial { start: 34, offset: 6 };
     assert_eq!(offload, Some(Offload { checksum: partial, segment: None }));
+    let datagram = frame.split_off(34);
+    let ends = (from.ip(), Config::default().ipv4.guest.into());
     let pseudo = crate::frame::pseudo_header(ends, smoltcp::wire::IpProtocol::Udp, datagram.len());
     assert_eq!(datagram[6..8], pseudo.to_be_bytes());
+    datagram
 }

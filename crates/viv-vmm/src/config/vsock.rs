@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use viv_devices::virtio::Vsock;
 
-use super::FdSlot;
+use super::{FdSlot, MachineConfig};
 
 /// The least address of a guest: those below are for everybody and for hosts (VIRTIO 1.3, 5.10.4).
 pub const MIN_CID: u32 = 3;
@@ -22,9 +22,16 @@ pub struct VsockConfig {
     pub connector: FdSlot,
 }
 
+impl MachineConfig {
+    /// How many descriptors a machine may come to have for sockets between the guest and its host.
+    pub(crate) fn connections(&self) -> u64 {
+        self.vsock.map_or(0, |_| VsockConfig::DESCRIPTORS)
+    }
+}
+
 impl VsockConfig {
     /// How many programs of the host may be about to say to which port they want.
     pub(crate) const GREETINGS: usize = 64;
     /// The most descriptors for connections.
-    pub(crate) const DESCRIPTORS: u64 = (Vsock::MAX_CONNECTIONS + Self::GREETINGS) as u64;
+    const DESCRIPTORS: u64 = (Vsock::MAX_CONNECTIONS + Self::GREETINGS) as u64;
 }

@@ -11,6 +11,7 @@ use viv_vhost::{BackEnd, PATIENCE};
 
 use super::core::{Core, Notice};
 use super::reactor::Source;
+use crate::connector;
 use crate::error::MachineError;
 
 /// A socket at whose other end there is a back end.
@@ -23,12 +24,12 @@ pub(crate) struct BackEndSocket {
 impl BackEndSocket {
     /// Connects to the back end that listens at `path`.
     pub(crate) fn connect(path: &Path) -> Result<Self, MachineError> {
-        let socket = UnixStream::connect(path).map_err(|source| MachineError::Open {
+        let socket = connector::connect(path).map_err(|source| MachineError::Open {
             what: "back end's socket",
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self { socket, name: path.display().to_string() })
+        Ok(Self::connected(socket, path.display().to_string()))
     }
 
     /// One that is connected to a back end for this.
@@ -96,6 +97,11 @@ struct Called {
 impl Source for Called {
     fn fd(&self) -> BorrowedFd<'_> {
         self.called.as_fd()
+    }
+
+    /// The counter is the other side's as well, and stays as it is.
+    fn events(&self) -> epoll::EventFlags {
+        epoll::EventFlags::IN | epoll::EventFlags::ET
     }
 
     fn ready(&mut self) {

@@ -48,17 +48,17 @@ pub enum Notice {
     GuestError(String),
 }
 
-impl Notice {
+/// A notice that was left.
+struct Note {
+    notice: Notice,
     /// Whether the machine stands still until its owner has decided.
-    fn is_waited_on(&self) -> bool {
-        !matches!(self, Self::GuestReady | Self::CommandExited(_) | Self::GuestError(_))
-    }
+    holds: bool,
 }
 
 /// What all threads of a machine share.
 pub(crate) struct Core {
     pub(crate) gate: Gate,
-    notices: Mutex<VecDeque<Notice>>,
+    notices: Mutex<VecDeque<Note>>,
     noticed: Notify,
     kickers: OnceLock<Vec<Arc<dyn Kick>>>,
 }
@@ -88,7 +88,7 @@ impl Core {
 
     /// Leaves a note.
     pub(crate) fn notice(&self, notice: Notice) {
-        self.notices().push_back(notice);
+        self.notices().push_back(Note { notice, holds: false });
         self.noticed.set();
     }
 
@@ -96,7 +96,7 @@ impl Core {
     pub(crate) fn notice_and_hold(&self, notice: Notice) {
         let mut notices = self.notices();
         self.gate.hold();
-        notices.push_back(notice);
+        notices.push_back(Note { notice, holds: true });
         drop(notices);
         self.kick_all();
         self.noticed.set();
@@ -104,18 +104,19 @@ impl Core {
 
     /// Goes on after a note on which the machine waited, unless it waits on another one.
     pub(crate) fn release(&self) {
-        if !self.notices().iter().any(Notice::is_waited_on) {
+        let notices = self.notices();
+        if !notices.iter().any(|note| note.holds) {
             self.gate.release();
         }
     }
 
-    /// Forgets what a guest has left that is no more. That the machine cannot go on stays.
+    /// Forgets what a guest has left that is no more. What became of the machine stays.
     pub(crate) fn forget_guest(&self) {
-        self.notices().retain(|notice| matches!(notice, Notice::Failed(_)));
+        self.notices().retain(|note| matches!(note.notice, Notice::Failed(_) | Notice::Warning(_)));
         self.release();
     }
 
-    fn notices(&self) -> MutexGuard<'_, VecDeque<Notice>> {
+    fn notices(&self) -> MutexGuard<'_, VecDeque<Note>> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +128,7 @@ impl Core {
         if !notices.is_empty() {
             self.noticed.set();
         }
-        first
+        first.map(|note| note.notice)
     }
 
     /// Readable while there are notes.
@@ -157,13 +158,14 @@ mod tests {
     fn what_is_waited_on_holds_until_the_last_of_it() {
         let core = Core::new().unwrap();
         core.notice_and_hold(Notice::CpuEjected);
-        core.notice(Notice::GuestReady);
+        core.notice(Notice::Warning("less".into()));
         core.notice_and_hold(Notice::PowerOff);
         assert_eq!(core.take_notice(), Some(Notice::CpuEjected));
         core.release();
         assert!(core.gate.is_held(), "the machine is to be switched off");
         core.forget_guest();
         assert!(!core.gate.is_held());
+        assert_eq!(core.take_notice(), Some(Notice::Warning("less".into())), "of the host, not of the guest");
         assert_eq!(core.take_notice(), None);
 
         core.notice_and_hold(Notice::Failed("no more".into()));

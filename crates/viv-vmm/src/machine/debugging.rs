@@ -8,7 +8,7 @@ use crate::protocol::MachineState;
 
 impl Machine {
     /// Makes everything stand still for a debugger, guest time included, whatever else happens. A machine that was to run
-    /// stays so. A notice that holds the gate does so no longer.
+    /// stays so. The notice that was taken holds the gate no longer.
     pub(crate) fn hold(&mut self) {
         self.core.gate.close(|| self.core.kick_all());
         self.clock.stop();

@@ -198,7 +198,7 @@ impl Machine {
         if self.state == MachineState::Running {
             self.halt();
         }
-        self.core.gate.release();
+        self.core.release();
     }
 
     /// Switches it off, for good.

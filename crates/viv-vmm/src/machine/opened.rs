@@ -72,7 +72,7 @@ impl Opened {
                 .collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
             pmems: pmem::open(&config.pmems)?,
-            networks: network::open(&config.networks, fds)?,
+            networks: network::open(&config.networks, fds, config.connections())?,
             shares: config
                 .shares
                 .iter()

@@ -12,7 +12,7 @@ use super::files::{restore, save, screenshot};
 use super::outgoing::Outgoing;
 use crate::MachineError;
 use crate::channel::{ChannelError, Filled, LineReader};
-use crate::config::{EngineChoice, Fds, MachineConfig, VsockConfig, WatchdogAction};
+use crate::config::{EngineChoice, Fds, MachineConfig, WatchdogAction};
 use crate::debugger::{Debugger, Wish};
 use crate::engine::{ChoiceError, Decision};
 use crate::error::chain;
@@ -298,7 +298,7 @@ impl<'a> Server<'a> {
         let inside = Inside {
             kvm: engine.kind() == EngineKind::Kvm,
             network: opened.is_on_network(),
-            connections: config.vsock.map_or(0, |_| VsockConfig::DESCRIPTORS),
+            connections: config.connections(),
             largest_file: opened.largest_file(),
         };
         let jail = self.inmate.take().map(|inmate| inmate.enter(inside));
@@ -363,14 +363,12 @@ impl<'a> Server<'a> {
             match notice {
                 Notice::Reset if self.no_reboot => self.end = Some(End::Reset),
                 Notice::Reset => {
-                    if let Err(error) = self.reset() {
-                        self.end.get_or_insert(End::Failed { message: error.line() });
-                    }
+                    let done = self.reset();
+                    self.end_unless(done);
                 }
                 Notice::CpuEjected => {
-                    if let Err(error) = self.machine().and_then(Machine::vcpu_ejected) {
-                        self.end.get_or_insert(End::Failed { message: error.line() });
-                    }
+                    let done = self.machine().and_then(Machine::vcpu_ejected);
+                    self.end_unless(done);
                 }
                 Notice::PowerOff => self.end = Some(End::PoweredOff),
                 Notice::Exit(status) => self.end = Some(End::Exited { status }),
@@ -410,9 +408,7 @@ impl<'a> Server<'a> {
                 Ok(())
             }
         };
-        if let Err(error) = done {
-            self.end.get_or_insert(End::Failed { message: error.line() });
-        }
+        self.end_unless(done);
     }
 
     /// Has the debugger do something, and does what it wishes then.
@@ -426,6 +422,11 @@ impl<'a> Server<'a> {
             }
             Some(Wish::Reset) => self.reset(),
         });
+        self.end_unless(done);
+    }
+
+    /// Ends with what the machine could not do.
+    fn end_unless(&mut self, done: Result<(), MachineError>) {
         if let Err(error) = done {
             self.end.get_or_insert(End::Failed { message: error.line() });
         }

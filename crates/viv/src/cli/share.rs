@@ -1,7 +1,7 @@
 //! `--share`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use viv_share::Cache;
 
@@ -58,7 +58,12 @@ impl ShareArg {
         if !directory.starts_with('/') || directory.contains('\0') {
             return Err(format!("'{directory}' is no place in the guest; give a path that begins with /"));
         }
-        Ok(Self { source, directory: directory.to_owned(), readonly })
+        // Without what stands for nothing, so that places can be compared.
+        let place: PathBuf = Path::new(directory).components().collect();
+        if place == Path::new("/") {
+            return Err("the guest's root is its own; give a place below it".to_owned());
+        }
+        Ok(Self { source, directory: place.to_string_lossy().into_owned(), readonly })
     }
 }
 

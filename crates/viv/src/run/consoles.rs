@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use viv_vmm::config::Stream;
 
+use super::socket::SocketFile;
 use crate::cli::ConsoleArg;
 use crate::failure::Failure;
 use crate::session::Plan;
@@ -19,10 +19,13 @@ use crate::session::Plan;
 /// How long at the end of the machine a program has for what its guest said last.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A console on a Unix socket. Dropped, it has written what the guest said, and the socket is no more.
+/// How long it is waited for descriptors when there are none.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A console on a Unix socket. Dropped, the socket is no more.
 #[derive(Debug)]
 pub struct Served {
-    path: PathBuf,
+    _file: SocketFile,
     /// Closed when all that the guest said is written.
     written: Receiver<()>,
 }
@@ -31,15 +34,8 @@ pub struct Served {
 pub fn open(args: &[ConsoleArg], plan: &mut Plan) -> Result<Vec<Served>, Failure> {
     let mut served = Vec::new();
     for arg in args {
-        let failed = |error: io::Error| {
-            let failure = Failure::of(format!("--console {arg}"), &error);
-            match (arg, error.kind()) {
-                (ConsoleArg::Socket(_), io::ErrorKind::AddrInUse) => {
-                    failure.remedy("remove it, or give another path")
-                }
-                _ => failure,
-            }
-        };
+        let option = format!("--console {arg}");
+        let failed = |error: io::Error| Failure::of(&option, &error);
         let stream = match arg {
             ConsoleArg::File(path) => {
                 let file = File::create(path).map_err(failed)?;
@@ -48,7 +44,8 @@ pub fn open(args: &[ConsoleArg], plan: &mut Plan) -> Result<Vec<Served>, Failure
             ConsoleArg::Socket(path) => {
                 let (from_user, input) = io::pipe().map_err(failed)?;
                 let (output, to_user) = io::pipe().map_err(failed)?;
-                served.push(serve(path.clone(), input, output).map_err(failed)?);
+                let (listener, file) = SocketFile::listen(&option, path)?;
+                served.push(serve(listener, file, input, output).map_err(failed)?);
                 Stream { input: Some(plan.fds.add(from_user)), output: Some(plan.fds.add(to_user)) }
             }
         };
@@ -58,11 +55,14 @@ pub fn open(args: &[ConsoleArg], plan: &mut Plan) -> Result<Vec<Served>, Failure
 }
 
 /// Joins a console to whoever connects to a socket, one program at a time.
-fn serve(path: PathBuf, input: PipeWriter, output: PipeReader) -> io::Result<Served> {
-    let path = std::path::absolute(path)?;
-    let listener = UnixListener::bind(&path)?;
+fn serve(
+    listener: UnixListener,
+    file: SocketFile,
+    input: PipeWriter,
+    output: PipeReader,
+) -> io::Result<Served> {
     let (end, written) = mpsc::channel();
-    let served = Served { path, written };
+    let served = Served { _file: file, written };
     let user = Arc::<User>::default();
     let theirs = Arc::clone(&user);
     thread::Builder::new().name("console-in".into()).spawn(move || take_input(&listener, input, &theirs))?;
@@ -85,9 +85,19 @@ impl User {
 
 /// Passes on what users type, one user after the other.
 fn take_input(listener: &UnixListener, mut input: PipeWriter, user: &User) {
-    while let Ok((stream, _)) = listener.accept() {
-        let stream = Arc::new(stream);
-        *user.lock() = Some(Arc::clone(&stream));
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => Arc::new(stream),
+            Err(error) => {
+                tracing::debug!(%error, "nobody can connect to a console");
+                thread::sleep(PAUSE);
+                continue;
+            }
+        };
+        if let Some(former) = user.lock().replace(Arc::clone(&stream)) {
+            // It may be what the guest is held back by. One that is gone already is what is wanted.
+            let _ = former.shutdown(Shutdown::Both);
+        }
         let mut bytes = [0; 4096];
         while let Ok(count @ 1..) = (&*stream).read(&mut bytes) {
             let Some(typed) = bytes.get(..count) else { break };
@@ -115,11 +125,11 @@ fn give_output(mut output: PipeReader, user: &User) {
     }
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
+impl Served {
+    /// Waits until what the guest said is written, when its machine is no more.
+    pub fn finish(&self) {
         // Nothing is ever sent: it ends with the thread, or with the patience.
         let _ = self.written.recv_timeout(PATIENCE);
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -133,7 +143,8 @@ mod tests {
         let path = directory.path().join("console");
         let (mut from_user, input) = io::pipe().unwrap();
         let (output, mut to_user) = io::pipe().unwrap();
-        let served = serve(path.clone(), input, output).unwrap();
+        let (listener, file) = SocketFile::listen("--console x", &path).unwrap();
+        let served = serve(listener, file, input, output).unwrap();
         let mut byte = [0];
         for name in [b'a', b'b'] {
             let mut user = UnixStream::connect(&path).unwrap();
@@ -150,6 +161,7 @@ mod tests {
         from_user.read_exact(&mut byte).unwrap();
         to_user.write_all(b"bye").unwrap();
         drop(to_user);
+        served.finish();
         drop(served);
         let mut said = String::new();
         last.read_to_string(&mut said).unwrap();

@@ -8,6 +8,7 @@ mod image;
 mod network;
 mod pmem;
 mod share;
+mod socket;
 mod vsock;
 
 use viv_vmm::MachineConfig;
@@ -80,11 +81,13 @@ fn start(args: &RunArgs, mut plan: session::Plan) -> Result<u8, Failure> {
     network::connect(args, &mut plan)?;
     let _servers = share::connect(args, &mut plan)?;
     let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
-    let _consoles = consoles::open(&args.console, &mut plan)?;
+    let consoles = consoles::open(&args.console, &mut plan)?;
     let lengths = pmem::add(args, &mut plan);
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
-    session::run(plan, args.jail.into(), args.stats).map_err(|failure| lengths.explain(failure))
+    let ended = session::run(plan, args.jail.into(), args.stats);
+    consoles.iter().for_each(consoles::Served::finish);
+    ended.map_err(|failure| lengths.explain(failure))
 }
 
 impl From<EngineArg> for EngineChoice {

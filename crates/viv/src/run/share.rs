@@ -34,7 +34,7 @@ pub fn connect(args: &RunArgs, plan: &mut Plan) -> Result<Vec<ShareServer>, Fail
     let mut servers = Vec::new();
     for (index, ShareArg { source, directory, readonly }) in args.share.iter().enumerate() {
         let option = format!("--share {source}:{directory}");
-        if !places.insert(directory.trim_end_matches('/')) {
+        if !places.insert(directory) {
             let why = "another share is given for the same place";
             return Err(Failure::new(option, why).remedy("give each a place of its own"));
         }

@@ -278,7 +278,7 @@ impl Session {
                 self.detach();
             }
             protocol::Event::GuestError { message } => self.fail(Failure::new("in the guest", message)),
-            protocol::Event::Warning { message } => failure::warn(&message),
+            protocol::Event::Warning { message } => self.say(&failure::one_line(&message)),
             protocol::Event::Restarted => tracing::info!("the guest was reset"),
             protocol::Event::WatchdogPaused => self.say(
                 "the guest did not reset its watchdog in time, and stands still until it is told to go on",

@@ -470,6 +470,10 @@ impl VsockHost for Asked {
         }
         answers
     }
+
+    fn forget(&mut self, connection: u64) {
+        self.0.lock().unwrap().retain(|asked| *asked != connection);
+    }
 }
 
 /// Programs of the host at the other ends of sockets.

@@ -72,6 +72,8 @@ pub struct Net {
     pairs: Vec<Pair>,
     /// How many pairs the driver uses.
     active: usize,
+    /// The pair that went first when the limits last let something through.
+    first: usize,
     filter: Filter,
     /// What the driver negotiated.
     features: u64,
@@ -106,6 +108,7 @@ impl Net {
             status: status::LINK_UP,
             pairs,
             active: 1,
+            first: 0,
             filter: Filter::default(),
             features: 0,
             guest_offloads: None,
@@ -150,7 +153,9 @@ impl Net {
 
     /// Goes on with what had to wait for the limits.
     pub fn resume(&mut self) {
-        for index in 0..self.active {
+        // Another one first each time, which may take all that the limits let through.
+        self.first = self.first.saturating_add(1).checked_rem(self.active).unwrap_or(0);
+        for index in (self.first..self.active).chain(0..self.first) {
             self.process_pair(index);
         }
     }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use viv_engine::GuestMemory;
 use viv_engine::memory::{self, Contents, PageRecord};
-use viv_vhost::{BackEnd, Error, Lost, MAX_REGIONS, Region};
+use viv_vhost::{BackEnd, Error, Lost, MAX_REGIONS, PATIENCE, Region};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use super::device::{Kind, QueueResources, QueueState, VirtioDevice};
@@ -47,8 +47,9 @@ use ring::Ring;
 const ROOM_START: u64 = 1 << 52;
 /// The most queues of a disk, and of requests of a file system.
 const MAX_QUEUES: u16 = 16;
-/// How long a back end may take to come to the end of what it has begun.
-const SETTLE: Duration = Duration::from_secs(10);
+/// How long a back end may take to come to the end of what it has begun, in all queues together: a slow disk's flush. Then
+/// it has as long again as for any answer, to stop all of them.
+const SETTLE: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_micros(200);
 
@@ -83,6 +84,8 @@ pub struct VhostUser {
     is_set_up: bool,
     /// Whether the machine rests.
     rests: bool,
+    /// Since when queues come to rest, one after the other.
+    resting_since: Option<Instant>,
 }
 
 impl VhostUser {
@@ -138,10 +141,11 @@ impl VhostUser {
             room: Arc::new(room),
             is_set_up: false,
             rests: false,
+            resting_since: None,
         })
     }
 
-    /// Readable when [`VhostUser::process_called`] has something to do.
+    /// Becomes readable, with an edge each time, when [`VhostUser::process_called`] has something to do.
     #[must_use]
     pub fn called(&self) -> impl AsFd + Send + use<> {
         self.back_end.called()
@@ -157,7 +161,6 @@ impl VhostUser {
 
     /// Gives back to the driver what the back end has used.
     pub fn process_called(&mut self) {
-        self.back_end.heed_call();
         let collected = self.rings.iter_mut().flatten().try_for_each(Ring::collect);
         self.check(collected);
     }
@@ -191,6 +194,7 @@ impl VhostUser {
         if ring.runs() || self.rests {
             return;
         }
+        self.resting_since = None;
         let started = self.back_end.start(index, ring.start());
         ring.ring();
         self.check(started);
@@ -204,11 +208,13 @@ impl VhostUser {
             return;
         }
         let back_end = &self.back_end;
+        let since = *self.resting_since.get_or_insert_with(Instant::now);
         let mut stop = || {
             if settles {
-                settle(ring, back_end)?;
+                settle(ring, back_end, since)?;
             }
-            ring.stop(back_end.stop(index)?)
+            let left = SETTLE.saturating_add(PATIENCE).saturating_sub(since.elapsed());
+            ring.stop(back_end.stop(index, left)?)
         };
         let stopped = stop();
         self.check(stopped);
@@ -232,11 +238,10 @@ impl VhostUser {
 }
 
 /// Waits until the back end has nothing of a queue any more, or has taken too long for it.
-fn settle(ring: &mut Ring, back_end: &BackEnd) -> Result<(), Lost> {
-    let begun = Instant::now();
+fn settle(ring: &mut Ring, back_end: &BackEnd, since: Instant) -> Result<(), Lost> {
     loop {
         ring.collect()?;
-        if !ring.is_busy() || begun.elapsed() > SETTLE {
+        if !ring.is_busy() || since.elapsed() > SETTLE {
             return Ok(());
         }
         if let Some(why) = back_end.lost() {

@@ -191,6 +191,16 @@ impl Ring {
             return Err(Lost::Ring("it used more than there was"));
         }
         let mut ended = Vec::new();
+        let taken = self.take_used(end, &mut ended);
+        // Also those before one that is wrong.
+        if !ended.is_empty() {
+            self.queue.complete(ended);
+        }
+        taken
+    }
+
+    /// Takes back what the back end has used up to position `end`: the first descriptors, and how many bytes were written.
+    fn take_used(&mut self, end: Wrapping<u16>, ended: &mut Vec<(u16, u32)>) -> Result<(), Lost> {
         while self.used != end {
             let slot = u64::from(self.used.0.checked_rem(self.place.size).unwrap_or(0));
             let element = slot.saturating_mul(offset::USED).saturating_add(offset::ELEMENTS);
@@ -205,9 +215,6 @@ impl Ring {
             let most = u32::try_from(answer.remaining()).unwrap_or(u32::MAX);
             ended.push((head as u16, written.min(most)));
         }
-        if !ended.is_empty() {
-            self.queue.complete(ended);
-        }
         Ok(())
     }
 
@@ -220,13 +227,16 @@ impl Ring {
         if left != self.count {
             return Err(Lost::Ring("it stopped before the end of what it had begun, or where it never was"));
         }
-        for back in 1..=left {
-            let slot = (self.available - Wrapping(back)).0.checked_rem(self.place.size).unwrap_or(0);
-            let head = self.heads.get(usize::from(slot)).copied().unwrap_or_default();
-            if self.under_way.get_mut(usize::from(head)).and_then(Option::take).is_none() {
-                return Err(Lost::Ring("it used what it had not begun"));
-            }
+        let Self { available, place, heads, under_way, .. } = self;
+        let places = (1..=left).map(|back| {
+            let slot = (*available - Wrapping(back)).0.checked_rem(place.size).unwrap_or(0);
+            usize::from(heads.get(usize::from(slot)).copied().unwrap_or_default())
+        });
+        // As many as are under way: so if each is there they are all, and otherwise none is forgotten.
+        if places.clone().any(|head| under_way.get(head).is_none_or(Option::is_none)) {
+            return Err(Lost::Ring("it used what it had not begun"));
         }
+        under_way.fill_with(|| None);
         self.queue.take_again(left.into());
         Ok(())
     }

@@ -38,4 +38,7 @@ pub trait VsockHost: Send {
     /// The guest wants to be connected to a port of the host's. The answer comes later by
     /// [`Vsock::answer`](super::Vsock::answer); or it is no, and this returns false.
     fn connect(&mut self, connection: u64, port: u32) -> bool;
+
+    /// Nobody waits for the answer any more. It may come all the same.
+    fn forget(&mut self, connection: u64);
 }

@@ -92,7 +92,8 @@ impl Vsock {
     }
 
     /// Closes all connections and has the guest told.
-    pub fn lose_connections(&mut self) {
+    #[cfg(test)]
+    pub(crate) fn lose_connections(&mut self) {
         self.lost |= !self.table.is_empty();
         self.table.clear();
         self.send_event();

@@ -60,7 +60,11 @@ impl Table {
 
     /// Closes all connections, and tells nobody.
     pub(super) fn clear(&mut self) {
-        self.connections.clear();
+        for (id, connection) in std::mem::take(&mut self.connections) {
+            if connection.phase == Phase::Asked {
+                self.host.forget(id);
+            }
+        }
         self.by_ports.clear();
         self.line.clear();
         self.refusals.clear();
@@ -72,6 +76,17 @@ impl Table {
         self.by_ports.insert(connection.ports, id);
         self.connections.insert(id, connection);
         id
+    }
+
+    /// Forgets a connection, of which nothing is left behind.
+    fn remove(&mut self, id: u64) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        if connection.in_line {
+            self.line.retain(|waiting| *waiting != id);
+        }
+        if connection.phase == Phase::Asked {
+            self.host.forget(id);
+        }
     }
 
     /// The host asks for a connection. `None` when there are too many.
@@ -106,7 +121,7 @@ impl Table {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.process_stream();
         if connection.is_over() {
-            self.connections.remove(&id);
+            self.remove(id);
         }
         self.enqueue(id);
     }
@@ -135,7 +150,7 @@ impl Table {
             let stays = connection.abandon();
             self.by_ports.remove(&ports);
             if !stays {
-                self.connections.remove(&id);
+                self.remove(id);
             }
             return;
         }
@@ -168,13 +183,45 @@ impl Table {
                 continue;
             };
             if is_last {
-                self.by_ports.remove(&connection.ports);
-                self.connections.remove(&id);
+                let ports = connection.ports;
+                self.by_ports.remove(&ports);
+                self.remove(id);
             } else {
                 self.enqueue(id);
             }
             return Some(header);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host that answers nothing.
+    struct Silent;
+
+    impl VsockHost for Silent {
+        fn connect(&mut self, _: u64, _: u32) -> bool {
+            true
+        }
+
+        fn forget(&mut self, _: u64) {}
+    }
+
+    #[test]
+    fn a_guest_that_takes_nothing_leaves_nothing_behind() {
+        let mut table = Table::new(3, Box::new(Silent));
+        let ports = Ports { guest: 7, host: 8 };
+        let says =
+            |op| Header { src_cid: 3, dst_cid: HOST_CID, src_port: 7, dst_port: 8, ..ports.header(3, op) };
+        for _ in 0..10 {
+            // The second is a mistake, of which the guest is to be told.
+            for op in [op::REQUEST, op::REQUEST, op::RST] {
+                table.receive(&says(op), Some(&[]));
+            }
+        }
+        assert_eq!((table.connections.len(), table.line.len(), table.refusals.len()), (0, 0, 0));
     }
 }

@@ -111,6 +111,10 @@ impl VsockHost for Asked {
         self.0.lock().unwrap().push((connection, port));
         port != 666
     }
+
+    fn forget(&mut self, connection: u64) {
+        self.0.lock().unwrap().retain(|(asked, _)| *asked != connection);
+    }
 }
 
 struct Bench {

@@ -33,8 +33,8 @@ impl NetworkHandle {
     }
 }
 
-/// How many descriptors are left to all that is not a socket of a router's.
-const OTHER_DESCRIPTORS: usize = 256;
+/// How many descriptors are left to all that is no socket of the guest's.
+const OTHER_DESCRIPTORS: u64 = 256;
 
 /// What an interface leads to.
 pub(crate) enum Far {
@@ -46,21 +46,28 @@ pub(crate) enum Far {
     BackEnd(BackEndSocket),
 }
 
-/// Opens what interfaces lead to, which has to see the host's files.
-pub(crate) fn open(networks: &[NetworkConfig], fds: &Fds) -> Result<Vec<Far>, MachineError> {
+/// Opens what interfaces lead to, which has to see the host's files. So many descriptors of the guest's are for something
+/// else.
+pub(crate) fn open(
+    networks: &[NetworkConfig],
+    fds: &Fds,
+    descriptors: u64,
+) -> Result<Vec<Far>, MachineError> {
     let routers =
         networks.iter().filter(|network| matches!(network.backend, NetworkBackend::User(_))).count();
-    let limits = router_limits(routers, getrlimit(Resource::Nofile).maximum);
+    let others = OTHER_DESCRIPTORS + descriptors;
+    let most = getrlimit(Resource::Nofile).maximum.map(|most| most.saturating_sub(others));
+    let limits = router_limits(routers, most);
     networks.iter().map(|network| open_one(network, fds, limits)).collect()
 }
 
-/// How much each of so many routers may hold: what one would, or what the host permits this process to have open, in equal
-/// shares.
+/// How much each of so many routers may hold: what one would, or so many descriptors if the host permits no more, in
+/// equal shares.
 fn router_limits(routers: usize, descriptors: Option<u64>) -> viv_usernet::Limits {
     let usual = viv_usernet::Limits::default();
     let routers = routers.max(1);
     let most = descriptors.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-    let sockets = (usual.connections + usual.flows).min(most.saturating_sub(OTHER_DESCRIPTORS)) / routers;
+    let sockets = (usual.connections + usual.flows).min(most) / routers;
     let flows = sockets / 5;
     viv_usernet::Limits { connections: sockets - flows, flows, buffered: usual.buffered / routers }
 }
@@ -135,7 +142,7 @@ mod tests {
         assert_eq!(router_limits(1, None), viv_usernet::Limits::default());
         assert_eq!(router_limits(1, Some(1 << 20)), viv_usernet::Limits::default());
         assert_eq!(2 * sum(router_limits(2, None)), sum(viv_usernet::Limits::default()));
-        assert_eq!(sum(router_limits(1, Some(4096))), 4096 - 256);
-        assert_eq!(sum(router_limits(3, Some(100))), 0);
+        assert_eq!(sum(router_limits(1, Some(4096))), 4096);
+        assert_eq!(sum(router_limits(3, Some(2))), 0);
     }
 }

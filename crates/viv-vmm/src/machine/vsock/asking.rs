@@ -21,7 +21,7 @@ pub(super) struct Asking {
 
 #[derive(Default)]
 struct State {
-    /// Connections for which nobody was asked yet, each with its port. The device has a limited number of them.
+    /// Connections for which nobody was asked yet, each with its port: as many as the device has at the most.
     waiting: VecDeque<(u64, u32)>,
     /// Those whose answers are to come, in the order in which they will.
     asked: VecDeque<u64>,
@@ -60,13 +60,14 @@ impl Asking {
         while state.asked.len() < UNDER_WAY
             && let Some((connection, port)) = state.waiting.pop_front()
         {
-            match connector::ask(self.as_fd(), port) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !state.asked.is_empty() => {
+            if !state.ended && connector::ask(self.as_fd(), port).is_err() {
+                if !state.asked.is_empty() {
+                    // Once more after the next answer.
                     return state.waiting.push_front((connection, port));
                 }
-                // The socket says so too, and what was asked is refused then.
-                Ok(()) | Err(_) => state.asked.push_back(connection),
+                state.ended = true;
             }
+            state.asked.push_back(connection);
         }
     }
 }
@@ -85,6 +86,13 @@ impl VsockHost for Asking {
         }
         state.waiting.push_back((connection, port));
         self.ask(&mut state);
-        true
+        if state.ended {
+            state.asked.retain(|asked| *asked != connection);
+        }
+        !state.ended
+    }
+
+    fn forget(&mut self, connection: u64) {
+        self.state().waiting.retain(|(waiting, _)| *waiting != connection);
     }
 }

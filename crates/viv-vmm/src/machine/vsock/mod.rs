@@ -30,6 +30,9 @@ use crate::error::MachineError;
 /// How many events are taken at a time.
 const EVENTS: usize = 64;
 
+/// What can happen to a socket that is listened to, once each time.
+const LISTENS: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
+
 /// What can happen to a stream, once each time.
 const WHAT_HAPPENS: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::OUT)
@@ -92,9 +95,8 @@ impl Sockets {
     fn new(device: Arc<Mutex<Vsock>>, listener: OwnedFd, asking: Asking) -> io::Result<Self> {
         fcntl_setfl(&listener, fcntl_getfl(&listener)? | OFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, &listener, Token::Listener.data(), edges)?;
-        epoll::add(&epoll, &asking, Token::Answers.data(), edges)?;
+        epoll::add(&epoll, &listener, Token::Listener.data(), LISTENS)?;
+        epoll::add(&epoll, &asking, Token::Answers.data(), LISTENS)?;
         Ok(Self { device, epoll, listener, asking, greetings: BTreeMap::new(), next: 0 })
     }
 
@@ -103,9 +105,10 @@ impl Sockets {
         Ok(epoll::add(&self.epoll, socket, token.data(), WHAT_HAPPENS)?)
     }
 
-    /// Lets programs of the host in, as many as may be about to speak.
+    /// Lets programs of the host in, some at a time. When too many are silent, the one that has been so for longest has to
+    /// go.
     fn accept(&mut self) {
-        while self.greetings.len() < VsockConfig::GREETINGS {
+        for _ in 0..VsockConfig::GREETINGS {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = match accept_with(&self.listener, flags) {
                 Ok(socket) => socket,
@@ -115,9 +118,14 @@ impl Sockets {
             let number = self.next;
             self.next = self.next.wrapping_add(1);
             if self.watch(&socket, Token::Greeting(number)).is_ok() {
+                if self.greetings.len() >= VsockConfig::GREETINGS {
+                    self.greetings.pop_first();
+                }
                 self.greetings.insert(number, Greeting::new(socket));
             }
         }
+        // There may be more, of which this tells anew.
+        let _ = epoll::modify(&self.epoll, &self.listener, Token::Listener.data(), LISTENS);
     }
 
     fn hear(&mut self, number: u64) {
@@ -129,15 +137,12 @@ impl Sockets {
         if let (Heard::Port(port), Some(greeting)) = (heard, self.greetings.remove(&number)) {
             self.offer(&greeting.socket, port);
         }
-        // There is room for one more.
-        self.accept();
     }
 
     /// Connects a program of the host to the guest.
     fn offer(&self, socket: &Arc<OwnedFd>, port: u32) {
         let mut device = lock(&self.device);
-        let Some(connection) = device.connect(Box::new(SocketStream::offered(Arc::clone(socket))), port)
-        else {
+        let Some(connection) = device.connect(Box::new(SocketStream::new(Arc::clone(socket))), port) else {
             return;
         };
         let data = Token::Connection(connection).data();
@@ -154,7 +159,7 @@ impl Sockets {
             let socket = socket.map(Arc::new);
             let watched =
                 socket.as_ref().filter(|socket| self.watch(socket, Token::Connection(connection)).is_ok());
-            let stream = watched.map(|socket| Box::new(SocketStream::asked(Arc::clone(socket))) as Box<_>);
+            let stream = watched.map(|socket| Box::new(SocketStream::new(Arc::clone(socket))) as Box<_>);
             lock(&self.device).answer(connection, stream);
         }
     }

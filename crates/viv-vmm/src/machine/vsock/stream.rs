@@ -11,32 +11,19 @@ use viv_devices::virtio::{Gone, Input, VsockStream};
 /// A socket that somebody on the host has the other end of.
 pub(super) struct SocketStream {
     socket: Arc<OwnedFd>,
-    /// Whether it was the host that asked, and is told of the answer.
-    tells_answer: bool,
 }
 
 impl SocketStream {
-    /// One that the guest asked for.
-    pub(super) fn asked(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, tells_answer: false }
-    }
-
-    /// One over which the host asked.
-    pub(super) fn offered(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, tells_answer: true }
+    pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self { socket }
     }
 }
 
 impl VsockStream for SocketStream {
     fn accepted(&mut self, host_port: u32) {
-        if self.tells_answer {
-            // Nothing was sent before, so there is room; a peer that has gone is noticed by what comes next.
-            let _ = send(
-                &self.socket,
-                format!("OK {host_port}\n").as_bytes(),
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            );
-        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // Nothing was sent before, so there is room; a peer that has gone is noticed by what comes next.
+        let _ = send(&self.socket, format!("OK {host_port}\n").as_bytes(), flags);
     }
 
     fn write(&mut self, data: &[u8]) -> Result<usize, Gone> {
