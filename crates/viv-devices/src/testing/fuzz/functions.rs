@@ -128,7 +128,7 @@ pub(super) const VIRTIO_PMEM: Target = Target {
         let flush = move || {
             let count = &mut flushes.lock().unwrap()[0];
             *count = count.wrapping_add(1);
-            if *count % 5 == 0 { Err(ErrorKind::Other.into()) } else { Ok(()) }
+            if count.is_multiple_of(5) { Err(ErrorKind::Other.into()) } else { Ok(()) }
         };
         let pmem = Pmem::new("file".into(), 4 << 30..(4 << 30) + (2 << 20), Some(Box::new(flush)));
         lone_virtio(bench, Arc::new(Mutex::new(pmem)))

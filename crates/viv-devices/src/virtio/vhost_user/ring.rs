@@ -59,6 +59,9 @@ pub(super) struct Ring {
     count: u16,
     /// Where guest memory is that the back end does not know.
     hidden: Vec<Range<u64>>,
+    /// Whether a request that is to be refused waits for the end of those before it: what the back end does not begin is put
+    /// back, which must be what was taken last.
+    waits: bool,
     /// How requests are refused.
     refusal: Refusal,
     /// Whether the back end is lost, so that all of them are.
@@ -105,6 +108,7 @@ impl Ring {
             under_way: std::iter::repeat_with(|| None).take(size.into()).collect(),
             count: 0,
             hidden,
+            waits: false,
             refusal,
             is_lost: false,
         })
@@ -152,10 +156,11 @@ impl Ring {
             return false;
         }
         let before = self.available;
-        let Self { queue, place, room, available, heads, under_way, count, hidden, .. } = self;
+        let Self { queue, place, room, available, heads, under_way, count, hidden, waits, .. } = self;
         queue.serve(|chain| {
             if hides(hidden, chain) {
-                return refuse(chain);
+                *waits = *count > 0;
+                return if *waits { Ok(Outcome::Later) } else { refuse(chain) };
             }
             let head = chain.head;
             begin(under_way, chain)?;
@@ -195,6 +200,9 @@ impl Ring {
         // Also those before one that is wrong.
         if !ended.is_empty() {
             self.queue.complete(ended);
+        }
+        if self.waits && self.count == 0 {
+            self.queue.ring();
         }
         taken
     }

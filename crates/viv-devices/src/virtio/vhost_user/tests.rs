@@ -138,8 +138,13 @@ fn requests_for_memory_that_a_back_end_is_not_told_of_are_refused() {
     driver.kick(0);
     assert_eq!(driver.used(0), [(refused, 1)]);
     assert_eq!(driver.bytes(answer, 1), [block::IOERR]);
+    // Behind one that is under way it waits, to be put back with it if need be.
+    let again = driver.add(0, &[(start, 16, false), (answer, 1, true)]);
+    driver.kick(0);
+    assert!(driver.used(0).is_empty());
     assert_eq!(bench.serve(0, b"answered"), [b"read!"]);
-    assert_eq!(driver.used(0), [(served, 8)]);
+    driver.worker.process();
+    assert_eq!(driver.used(0), [(served, 8), (again, 1)]);
 }
 
 #[test]
@@ -171,10 +176,10 @@ fn what_a_back_end_wrote_is_on_record_before_the_driver_knows() {
     let answer = driver.buffer(0x2000);
     driver.add(0, &[(answer, 0x2000, true)]);
     driver.kick(0);
-    drop(viv_engine::memory::take_dirty_pages(&driver.memory));
+    drop(memory::take_dirty_pages(&driver.memory));
     // It says that it wrote less than it may have.
     bench.serve(0, b"x");
-    let pages = viv_engine::memory::take_dirty_pages(&driver.memory);
+    let pages = memory::take_dirty_pages(&driver.memory);
     assert!([answer >> 12, (answer >> 12) + 1].iter().all(|page| pages.contains(page)), "{pages:?}");
 }
 
