@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use viv_devices::virtio::{Flush, Pmem, VirtioPci};
 use viv_disk::{Access, DiskError};
@@ -175,7 +175,7 @@ impl Assembly<'_> {
         let flush = (!readonly).then(|| -> Flush { Box::new(move || Ok(rustix::fs::fdatasync(&*file)?)) });
         let device = Pmem::new(path.display().to_string(), place, flush);
         let (_, worker) = self.add_function(|connections| {
-            let device = Arc::new(std::sync::Mutex::new(device));
+            let device = Arc::new(Mutex::new(device));
             let function = VirtioPci::new(&format!("virtio-pmem{index}"), device, connections)?;
             let worker = function.worker();
             Ok((function, worker))
@@ -189,8 +189,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
-    use viv_engine::memory::allocate_extensible;
-    use viv_engine::memory::{Pages, allocate};
+    use viv_engine::memory::{Pages, allocate, allocate_extensible};
     use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
     use super::*;
