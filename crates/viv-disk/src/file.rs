@@ -119,6 +119,11 @@ impl DiskFile {
         }
     }
 
+    /// The file itself.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
     /// One whose contents nobody needs once it is closed: it is never synced.
     pub(crate) fn fleeting(self) -> Self {
         Self { durable: false, ..self }

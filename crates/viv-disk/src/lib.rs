@@ -57,7 +57,7 @@ pub use error::DiskError;
 pub use format::{Format, backing_path, open};
 pub use kept::open_kept;
 pub use new_disk::{NewDisk, NewFormat};
-pub use raw::{Access, Caching, RawDisk, resize_raw};
+pub use raw::{Access, Caching, RawDisk, open_locked, resize_raw};
 
 /// The unit of a disk's size, in bytes.
 pub const SECTOR: u64 = 512;

@@ -1,5 +1,6 @@
 //! A file or block device as it is.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
@@ -34,6 +35,14 @@ pub struct RawDisk {
     size: u64,
     physical_block: u32,
     read_only: bool,
+}
+
+/// Opens and locks a file as a disk's is, for whoever uses its bytes in a way of his own.
+///
+/// # Errors
+/// When it cannot be opened, is in use in a way that excludes `access`, or is neither a file nor a block device.
+pub fn open_locked(path: &Path, access: Access) -> Result<File, DiskError> {
+    Ok(DiskFile::open(path, access == Access::ReadWrite)?.into_file())
 }
 
 /// The largest physical block that is told of. Some file systems name what they like to be written at once.

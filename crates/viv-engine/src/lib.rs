@@ -91,9 +91,9 @@ pub enum EngineError {
 
 /// What a virtual machine needs from the start.
 pub struct VmParameters {
-    /// Guest RAM.
+    /// What the guest reads and writes: RAM, and files beside it.
     pub memory: GuestMemory,
-    /// Memory that the guest can read and execute but not write, such as firmware, if there is any. Writes go to the
+    /// Memory that the guest can read and execute but not write, such as firmware and files, if there is any. Writes go to the
     /// [`Platform`].
     pub rom: Option<GuestMemory>,
     /// How many vCPUs there can be; the local APIC id of each is its index.

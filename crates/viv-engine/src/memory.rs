@@ -5,6 +5,7 @@
 //! reports to the record by itself, so that neither dirty tracking nor self-modifying code by DMA needs a
 //! word from a device.
 
+mod files;
 mod presence;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
 
+pub use files::{FileAccess, map_file};
 pub use presence::{give_back, present, present_bytes, present_in};
 
 /// Guest RAM as engines and devices share it. Clones are handles to the same memory.
@@ -42,6 +44,19 @@ pub struct PageRecord {
     code_writes: RwLock<Option<CodeWrites>>,
     /// Whether the host has set the pages aside.
     set_aside: AtomicBool,
+    contents: Contents,
+}
+
+/// Whose a region's contents are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Contents {
+    /// The machine's own, which it clears, gives back and saves as it likes.
+    #[default]
+    Machine,
+    /// A file's, which are there before the machine and after it ([`map_file`]).
+    File,
+    /// A file's as well, and with them what devices have written there, which nobody else sees.
+    FileCopy,
 }
 
 /// What is called after a page that held decoded code was written. It may be called on any thread.
@@ -106,6 +121,18 @@ impl PageRecord {
         self.set_aside.load(Ordering::Relaxed)
     }
 
+    /// Whose the contents are.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        self.contents
+    }
+
+    /// Whether the contents are the machine's own.
+    #[must_use]
+    pub fn is_machines(&self) -> bool {
+        self.contents == Contents::Machine
+    }
+
     /// Whether `page` can be written with no further word to the record: it is dirty already and holds no code.
     #[must_use]
     pub fn is_plain(&self, page: usize) -> bool {
@@ -149,6 +176,7 @@ impl NewBitmap for PageRecord {
             generations: (0..pages).map(|_| AtomicU32::new(0)).collect(),
             code_writes: RwLock::default(),
             set_aside: AtomicBool::new(false),
+            contents: Contents::Machine,
         }
     }
 }
@@ -305,12 +333,12 @@ pub fn record(region: &GuestRegionMmap<PageRecord>) -> &PageRecord {
     (**region).bitmap()
 }
 
-/// The pages written since the last call (at the first, since the memory was made), as page numbers in
-/// ascending order.
+/// The pages of the machine's own that were written since the last call (at the first, since the memory was made), as page
+/// numbers in ascending order.
 #[must_use]
 pub fn take_dirty_pages(memory: &GuestMemory) -> Vec<u64> {
     let mut pages = Vec::new();
-    for region in memory.iter() {
+    for region in memory.iter().filter(|region| record(region).is_machines()) {
         let first = region.start_addr().0 >> PAGE_SHIFT;
         let record = record(region);
         pages.extend(

@@ -16,7 +16,7 @@
 //! | [`power`] | the way down: processes, mounts, power |
 //! | [`network`] | its interfaces, the loopback first; name servers |
 //! | [`dhcp`] | addresses for those that the host gave none |
-//! | [`share`] | directories of the host |
+//! | [`share`], [`pmem`] | directories of the host, and files as memory |
 //! | [`report`] | messages on the console |
 //!
 //! It is one static program without `unsafe`, small enough to go into every initial RAM disk. It must not
@@ -33,6 +33,7 @@ mod link;
 mod modules;
 mod network;
 mod plan;
+mod pmem;
 mod port;
 mod power;
 mod pump;

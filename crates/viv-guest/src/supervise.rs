@@ -14,7 +14,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use viv_guest_proto::{GuestMessage, HostMessage, Run, VERSION, WindowSize};
 
 use crate::link::{Link, ReceiveError};
-use crate::{launch, network, plan, power, pump, report, share};
+use crate::{launch, network, plan, pmem, power, pump, report, share};
 
 /// The console device that serves as terminal.
 const TERMINAL: &str = "/dev/hvc0";
@@ -100,6 +100,7 @@ fn start(run: &Run, link: &Link, events: &Sender<Event>) -> io::Result<Program> 
     }
     network::set_up(&run.interfaces);
     share::mount_all(&run.mounts)?;
+    pmem::set_up();
     let terminal = match &run.terminal {
         Some(wanted) => {
             // Stays open until the program has it: the last close would forget the size.

@@ -121,7 +121,9 @@ impl fmt::Display for Killed {
                 "it was killed (SIGKILL), by somebody or because the host ran out of memory; dmesg tells",
             ),
             libc::SIGSEGV => f.write_str("it used memory that is not there (SIGSEGV)"),
-            libc::SIGBUS => f.write_str("memory of a file was gone that it used (SIGBUS)"),
+            libc::SIGBUS => f.write_str(
+                "memory of a file was gone that it used, or the disk had no room for what it wrote there (SIGBUS)",
+            ),
             libc::SIGILL => f.write_str("it executed an instruction that the processor lacks (SIGILL)"),
             signal => LastWords::Signal(signal).fmt(f),
         }

@@ -19,8 +19,8 @@ const PAGE_SIZE: u64 = 4096;
 
 type Region = GuestRegionMmap<PageRecord>;
 
-/// The slots of a machine, one for each region of its RAM in ascending order, then one for each of its read-only memory;
-/// and what was written in the former.
+/// The slots of a machine, one for each region of its RAM and of files that it writes in ascending order, then one for each of
+/// its read-only memory; and what was written in RAM.
 pub(crate) struct Slots {
     memory: GuestMemory,
     rom: Option<GuestMemory>,
@@ -35,7 +35,7 @@ impl Slots {
     pub(crate) fn new(vm: &VmFd, memory: GuestMemory, rom: Option<GuestMemory>) -> Result<Self, EngineError> {
         let rings = dirty_ring::enable(vm).then(Vec::new);
         let slots = Self { memory, rom, recorded: false, rings };
-        slots.set_ram(vm, 0)?;
+        slots.regions().try_for_each(|(slot, region)| set(vm, slot, region, 0))?;
         slots.regions().for_each(|(_, region)| advise_large_pages(region));
         let first = slots.memory.iter().count() as u32;
         for (slot, region) in (first..).zip(slots.rom.iter().flat_map(GuestMemory::iter)) {
@@ -52,13 +52,14 @@ impl Slots {
         Ok(())
     }
 
-    /// The regions of RAM with the numbers of their slots.
+    /// The regions that can be written, with the numbers of their slots.
     fn regions(&self) -> impl Iterator<Item = (u32, &Region)> {
         (0..).zip(self.memory.iter())
     }
 
-    fn set_ram(&self, vm: &VmFd, flags: u32) -> Result<(), EngineError> {
-        self.regions().try_for_each(|(slot, region)| set(vm, slot, region, flags))
+    /// Those of them whose pages are reported: RAM.
+    fn reported(&self) -> impl Iterator<Item = (u32, &Region)> {
+        self.regions().filter(|(_, region)| record(region).is_machines())
     }
 
     /// The pages written since the last call, by the guest or by devices.
@@ -66,9 +67,9 @@ impl Slots {
         if self.recorded {
             self.collect(vm)?;
         } else {
-            self.set_ram(vm, KVM_MEM_LOG_DIRTY_PAGES)?;
+            self.reported().try_for_each(|(slot, region)| set(vm, slot, region, KVM_MEM_LOG_DIRTY_PAGES))?;
             self.recorded = true;
-            for (_, region) in self.regions() {
+            for (_, region) in self.reported() {
                 note_present(region);
             }
         }
@@ -90,7 +91,7 @@ impl Slots {
     }
 
     fn collect_logs(&self, vm: &VmFd) -> Result<(), EngineError> {
-        for (slot, region) in self.regions() {
+        for (slot, region) in self.reported() {
             let size = usize::try_from(region.len()).unwrap_or(usize::MAX);
             let log =
                 vm.get_dirty_log(slot, size).map_err(error::host("read KVM's record of written pages"))?;

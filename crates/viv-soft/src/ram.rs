@@ -119,11 +119,13 @@ impl Ram {
     pub unsafe fn map_pages(&self, at: *mut u8, phys: u64, count: usize) -> bool {
         let len = (count as u64) << 12;
         let region = self.regions.iter().find(|region| phys.wrapping_sub(region.start) < region.len);
-        let Some(Region { start, len: size, file: Some((file, offset)), .. }) = region else { return false };
+        let Some(Region { start, len: size, writable, file: Some((file, offset)), .. }) = region else {
+            return false;
+        };
         if phys - start + len > *size {
             return false;
         }
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        let rights = if *writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: the caller's contract.
         unsafe { mmap(at.cast(), len as usize, rights, flags, file, offset + (phys - start)) }.is_ok()

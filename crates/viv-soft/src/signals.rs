@@ -19,6 +19,9 @@ pub(crate) struct Trap<'a> {
     pub error_code: u32,
 }
 
+/// A page fault's vector, which a SIGBUS has if there is no longer anything behind a page of a mapped file.
+const PAGE_FAULT: i64 = 14;
+
 /// Looks at a trap and either deals with it, by changing its context, and returns true, or leaves it alone.
 ///
 /// Runs in a signal handler: it must be async-signal-safe and must not allocate.
@@ -63,10 +66,13 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     // SAFETY: the kernel passes a siginfo and the ucontext of the interrupted thread, which nothing else
     // refers to while the handler runs.
     let (code, context_ref) = unsafe { ((*info).si_code, &mut *context.cast::<ucontext_t>()) };
+    let trap_number = context_ref.uc_mcontext.gregs[libc::REG_TRAPNO as usize];
+    // Whatever instruction it was, nothing that is known of it brings the page back.
+    let is_gone = signal == libc::SIGBUS && trap_number == PAGE_FAULT;
     // Positive codes come from the processor; what another process sent is not about our instruction.
-    if code > 0 {
+    if code > 0 && !is_gone {
         let registers = &context_ref.uc_mcontext.gregs;
-        let vector = registers[libc::REG_TRAPNO as usize] as u8;
+        let vector = trap_number as u8;
         let error_code = registers[libc::REG_ERR as usize] as u32;
         let mut trap = Trap { context: context_ref, vector, error_code };
         if CLAIMS.iter().filter_map(OnceLock::get).any(|claim| claim(&mut trap)) {

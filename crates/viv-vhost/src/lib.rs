@@ -31,5 +31,5 @@ mod link;
 #[cfg(test)]
 mod tests;
 
-pub use back_end::{BackEnd, PATIENCE, Region, RingPlace};
+pub use back_end::{BackEnd, MAX_REGIONS, PATIENCE, Region, RingPlace};
 pub use error::{Error, Lost};

@@ -8,6 +8,7 @@ mod boot;
 mod disk;
 mod error;
 mod network;
+mod pmem;
 mod share;
 mod vsock;
 
@@ -33,6 +34,7 @@ pub use error::ConfigError;
 pub use network::{
     MAX_NETWORK_QUEUES, MAX_NETWORKS, MIN_MTU, NetworkBackend, NetworkConfig, Protocol, Publish, UserNetwork,
 };
+pub use pmem::{MAX_PMEMS, PmemConfig};
 pub use share::{MAX_SHARES, MAX_TAG, Share, ShareSource};
 pub use vsock::{MAX_CID, MIN_CID, VsockConfig};
 
@@ -85,6 +87,8 @@ pub struct MachineConfig {
     pub vhost_user_disks: Vec<PathBuf>,
     /// CD-ROM drives, each with the image of its medium.
     pub cdroms: Vec<PathBuf>,
+    /// Files as persistent memory, in the order in which the guest finds them; at most [`MAX_PMEMS`].
+    pub pmems: Vec<PmemConfig>,
     /// Network interfaces, in the order in which the guest finds them.
     pub networks: Vec<NetworkConfig>,
     /// Directories of the host that the guest sees.
@@ -291,6 +295,9 @@ impl MachineConfig {
             return Err(ConfigError::ReadOnlyOverlay { path: disk.path.clone() });
         }
         self.disks.iter().try_for_each(disk::validate)?;
+        if self.pmems.len() > MAX_PMEMS {
+            return Err(ConfigError::Pmems { pmems: self.pmems.len() });
+        }
         if self.networks.len() > MAX_NETWORKS {
             return Err(ConfigError::Networks { networks: self.networks.len() });
         }
@@ -351,6 +358,7 @@ pub(crate) mod tests {
             disks: Vec::new(),
             vhost_user_disks: Vec::new(),
             cdroms: Vec::new(),
+            pmems: Vec::new(),
             networks: Vec::new(),
             shares: Vec::new(),
             entropy_bps: Some(DEFAULT_ENTROPY),

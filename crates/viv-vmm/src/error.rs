@@ -16,6 +16,7 @@ use viv_engine::EngineError;
 use crate::config::ConfigError;
 use crate::engine::ChoiceError;
 use crate::keys::KeysError;
+use crate::machine::PmemError;
 use crate::protocol::MachineState;
 use crate::snapshot::SnapshotError;
 
@@ -84,6 +85,9 @@ pub enum MachineError {
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A file cannot be memory.
+    #[error(transparent)]
+    Pmem(#[from] PmemError),
     /// A device cannot be made, saved or restored.
     #[error(transparent)]
     Device(#[from] DeviceError),

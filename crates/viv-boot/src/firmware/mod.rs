@@ -35,6 +35,8 @@ pub const TABLES: &str = "etc/acpi/tables";
 pub const LOADER: &str = "etc/table-loader";
 /// The file with the map of RAM.
 pub const E820: &str = "etc/e820";
+/// The file with the address behind all memory, which BARs are placed behind. Its 8 bytes are little-endian.
+pub const RESERVED_END: &str = "etc/reserved-memory-end";
 
 /// Where an image of `size` bytes begins.
 ///

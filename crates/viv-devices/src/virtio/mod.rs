@@ -1,7 +1,7 @@
 //! virtio: devices made for virtual machines (VIRTIO 1.3).
 //!
 //! - [`VirtioDevice`]: what a kind of device does: [`Balloon`], [`Block`], [`Console`],
-//!   [`Entropy`], [`Memory`], [`Net`], [`Vsock`], and [`VhostUser`] for those whose work another process does.
+//!   [`Entropy`], [`Memory`], [`Net`], [`Pmem`], [`Vsock`], and [`VhostUser`] for those whose work another process does.
 //! - [`VirtioPci`]: the transport, a PCI function through which a guest's driver reaches the device.
 //! - [`Virtqueue`]: a queue at work, over the ring in guest memory; [`Chain`]: one request in it.
 //! - [`Interrupt`]: the way back to the driver.
@@ -11,7 +11,7 @@
 //!
 //! A driver rings for a queue by a register write, on a vCPU's thread, which should go on running the guest.
 //! So the transport only notes the queue in the device's [`Doorbell`] and signals its eventfd. The machine has a
-//! thread for each disk and one for all other devices: it waits for the eventfds of its [`Worker`]s and calls
+//! thread for each disk and each [`Pmem`] and one for all other devices: it waits for the eventfds of its [`Worker`]s and calls
 //! [`Worker::process`] for those that are readable; tests call it themselves. Several rings before the thread gets to it cost one wake-up. A device that
 //! answers faster than a thread wakes up says so ([`VirtioDevice::is_inline`]) and is served on the vCPU's thread.
 //!
@@ -47,6 +47,7 @@ mod gather;
 mod interrupt;
 mod mem;
 mod net;
+mod pmem;
 pub mod queue;
 mod regs;
 mod rng;
@@ -70,6 +71,7 @@ pub use gather::{Filled, Gather};
 pub use interrupt::Interrupt;
 pub use mem::{BLOCK as MEMORY_BLOCK, Memory};
 pub use net::{MAX_FRAME, MacAddress, Net, NetBackend, NetConfig, Offloads, Sent, Throttles, VnetHeader};
+pub use pmem::{Flush, Pmem};
 pub use queue::{Outcome, RingError, Virtqueue};
 pub use regs::feature;
 pub use rng::Entropy;

@@ -18,14 +18,15 @@ const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
 /// Gives the pages that lie wholly in `range` back to the host. They read as zeros from then on, as if the guest had
 /// cleared them, and cost memory again once they are touched. What of the range is not RAM is passed over. Large pages that
-/// the host has set aside stay, for somebody else might have taken them when they are wanted again, and are cleared.
+/// the host has set aside stay, for somebody else might have taken them when they are wanted again, and are cleared. Files of
+/// others' are left alone.
 ///
 /// # Errors
 /// When the host does not take a page; then those before it are given back.
 pub fn give_back(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
     let Some(start) = range.start.checked_next_multiple_of(PAGE_SIZE) else { return Ok(()) };
     let end = range.end / PAGE_SIZE * PAGE_SIZE;
-    for region in memory.iter() {
+    for region in machines(memory) {
         let first = region.start_addr().0;
         let part = start.max(first)..end.min(first.saturating_add(region.len()));
         let Some(file) = region.file_offset().filter(|_| !part.is_empty()) else { continue };
@@ -44,6 +45,11 @@ pub fn give_back(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
+/// The regions whose contents are the machine's own.
+fn machines(memory: &GuestMemory) -> impl Iterator<Item = &GuestRegionMmap<PageRecord>> {
+    memory.iter().filter(|region| record(region).is_machines())
+}
+
 /// Writes zeros.
 fn clear(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
     const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
@@ -52,10 +58,10 @@ fn clear(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
         .try_for_each(|at| memory.write_slice(&ZEROS, GuestAddress(at)).map_err(io::Error::other))
 }
 
-/// The guest-physical addresses that the host has memory for, in ascending order. All others read as zeros. A host that
+/// The guest-physical addresses of RAM that the host has memory for, in ascending order. All others read as zeros. A host that
 /// does not tell has memory for all of them.
 pub fn present(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
-    memory.iter().flat_map(|region| {
+    machines(memory).flat_map(|region| {
         let start = region.start_addr().0;
         present_in(region).map(move |range| start + range.start..start + range.end)
     })
@@ -64,7 +70,7 @@ pub fn present(memory: &GuestMemory) -> impl Iterator<Item = Range<u64>> {
 /// For how many bytes of RAM the host has memory. A host that does not tell has it for none.
 #[must_use]
 pub fn present_bytes(memory: &GuestMemory) -> u64 {
-    let mut files: Vec<_> = memory.iter().filter_map(|region| Some(region.file_offset()?.arc())).collect();
+    let mut files: Vec<_> = machines(memory).filter_map(|region| Some(region.file_offset()?.arc())).collect();
     files.dedup_by(|one, other| Arc::ptr_eq(one, other));
     // `st_blocks` is in units of 512 bytes, whatever the file system's are (inode(7)).
     let blocks = |file: &Arc<File>| fstat(file).map_or(0, |stat| stat.st_blocks.unsigned_abs());

@@ -105,6 +105,9 @@ pub(super) const ALARM: &[Rule] = &[when(SYS_prctl, &[Is(0, PR_SET_TIMERSLACK as
 /// Rings that are set up already. Who stops a disk waits for what is in flight.
 pub(super) const DISK: &[Rule] = &[any(SYS_io_uring_enter)];
 
+/// Mapped files, flushed.
+pub(super) const PMEM: &[Rule] = &[any(SYS_fdatasync)];
+
 /// Sockets of the Internet's protocols, and nothing to be called by.
 pub(super) const NETWORK: &[Rule] = &[
     when(SYS_socket, &[Is(0, AF_INET as u32)]),

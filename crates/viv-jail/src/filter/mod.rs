@@ -33,6 +33,8 @@ pub enum ThreadKind {
     Alarm,
     /// Reads and writes a disk's files by io_uring.
     Disk,
+    /// Has what the guest wrote to a mapped file on the host's disk.
+    Pmem,
     /// Speaks for guests on the host's network.
     Network,
     /// Speaks with a device's back end, which is another process.
@@ -47,7 +49,7 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// Those of a machine.
-    const OF_MACHINE: [Self; 10] = [
+    const OF_MACHINE: [Self; 11] = [
         Self::Supervisor,
         Self::Control,
         Self::Vcpu,
@@ -55,6 +57,7 @@ impl ThreadKind {
         Self::Stream,
         Self::Alarm,
         Self::Disk,
+        Self::Pmem,
         Self::Network,
         Self::BackEnd,
         Self::Vsock,
@@ -83,6 +86,7 @@ impl ThreadKind {
             Self::Stream => &[lists::WAIT],
             Self::Alarm => &[lists::ALARM],
             Self::Disk => &[lists::WAIT, lists::FILES, lists::TIMERS, lists::SIGNALS, lists::DISK],
+            Self::Pmem => &[lists::WAIT, lists::SIGNALS, lists::PMEM],
             Self::Network => &[lists::WAIT, lists::SIGNALS, lists::NETWORK, lists::TAP],
             Self::BackEnd => &[lists::BACK_END, lists::HANG_UP],
             Self::Vsock => &[lists::WAIT, lists::SIGNALS, lists::VSOCK],
@@ -93,7 +97,16 @@ impl ThreadKind {
 
     /// Whether it makes calls to KVM, where that is the engine.
     const fn uses_kvm(self) -> bool {
-        matches!(self, Self::Control | Self::Vcpu | Self::Devices | Self::Disk | Self::Network | Self::Vsock)
+        matches!(
+            self,
+            Self::Control
+                | Self::Vcpu
+                | Self::Devices
+                | Self::Disk
+                | Self::Pmem
+                | Self::Network
+                | Self::Vsock
+        )
     }
 }
 

@@ -15,13 +15,14 @@ use viv_jail::ThreadKind;
 use self::attempts::{ATTEMPTS, Outcome};
 
 /// The kinds of threads by the names that the probe is called with.
-const KINDS: [(&str, ThreadKind); 11] = [
+const KINDS: [(&str, ThreadKind); 12] = [
     ("control", ThreadKind::Control),
     ("vcpu", ThreadKind::Vcpu),
     ("devices", ThreadKind::Devices),
     ("stream", ThreadKind::Stream),
     ("alarm", ThreadKind::Alarm),
     ("disk", ThreadKind::Disk),
+    ("pmem", ThreadKind::Pmem),
     ("network", ThreadKind::Network),
     ("share", ThreadKind::Share),
     ("share-control", ThreadKind::ShareControl),

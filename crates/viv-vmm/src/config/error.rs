@@ -6,8 +6,8 @@ use viv_devices::ahci::Ahci;
 use viv_devices::virtio::MEMORY_BLOCK;
 
 use super::{
-    MAX_CID, MAX_CMDLINE, MAX_CONSOLES, MAX_DISKS, MAX_MEMORY, MAX_NETWORK_QUEUES, MAX_NETWORKS, MAX_SHARES,
-    MAX_TAG, MAX_VCPUS, MIN_CID, MIN_MEMORY, MIN_MTU,
+    MAX_CID, MAX_CMDLINE, MAX_CONSOLES, MAX_DISKS, MAX_MEMORY, MAX_NETWORK_QUEUES, MAX_NETWORKS, MAX_PMEMS,
+    MAX_SHARES, MAX_TAG, MAX_VCPUS, MIN_CID, MIN_MEMORY, MIN_MTU,
 };
 
 /// Why a config describes no machine.
@@ -82,6 +82,12 @@ pub enum ConfigError {
     SataDrives {
         /// What was asked for.
         drives: usize,
+    },
+    /// Too many files as memory.
+    #[error("a machine cannot have {pmems} files as persistent memory: give at most {MAX_PMEMS}")]
+    Pmems {
+        /// What was asked for.
+        pmems: usize,
     },
     /// Too many network interfaces.
     #[error("a machine cannot have {networks} network interfaces: give at most {MAX_NETWORKS}")]

@@ -56,8 +56,9 @@ use crate::stream::HostStream;
 /// What the devices of a machine are connected to.
 pub(crate) struct Surroundings {
     pub(crate) vm: Arc<dyn Vm>,
+    /// What devices reach of it.
     pub(crate) memory: GuestMemory,
-    /// What of it is there from the start.
+    /// The RAM that is there from the start.
     pub(crate) ram: GuestMemory,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timers: Arc<Timers>,
@@ -421,7 +422,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Adds a PCI function that has work for a thread for devices, and gives its slot and that work.
-    fn add_function<D: PciDevice + 'static>(
+    pub(super) fn add_function<D: PciDevice + 'static>(
         &mut self,
         make: impl FnOnce(Connections) -> Result<(D, Worker), PciError>,
     ) -> Result<(u8, Worker), MachineError> {
@@ -450,7 +451,8 @@ impl<'a> Assembly<'a> {
     }
 }
 
-fn source(worker: Worker) -> Box<dyn Source> {
+/// A function's doorbell, as what a thread waits for.
+pub(super) fn source(worker: Worker) -> Box<dyn Source> {
     Box::new(WorkerSource(worker))
 }
 

@@ -9,6 +9,7 @@ use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::layout as places;
+use viv_devices::virtio::VhostUser;
 use viv_engine::memory::{self, Extensible, Pages};
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, EngineKind, VmParameters};
@@ -22,6 +23,7 @@ use super::block;
 use super::boot::BootSource;
 use super::core::Core;
 use super::opened::Opened;
+use super::pmem::{self, PmemError, Reach};
 use super::reactor::Reactor;
 use super::resources::parked;
 use super::seat::Seat;
@@ -57,8 +59,18 @@ impl Machine {
         engine: &dyn Engine,
         engine_reason: &str,
     ) -> Result<Self, MachineError> {
-        let Opened { boot, vga_bios, variables, disks, vhost_user_disks, cdroms, networks, shares, .. } =
-            opened;
+        let Opened {
+            boot,
+            vga_bios,
+            variables,
+            disks,
+            vhost_user_disks,
+            cdroms,
+            pmems,
+            networks,
+            shares,
+            ..
+        } = opened;
 
         let room = config.max_memory_bytes - config.memory_bytes;
         let Extensible { all: memory, ram, room } = allocate(config, engine.kind(), room)?;
@@ -66,19 +78,21 @@ impl Machine {
             ram: ram.iter().map(|part| part.start_addr().0..part.start_addr().0 + part.len()).collect(),
             room: room.clone(),
         });
+        let firmware = match &boot {
+            BootSource::Kernel(_) => None,
+            BootSource::Firmware(firmware) => Some(firmware.memory()),
+        };
+        let pmems = pmem::place(&memory, pmems);
+        let reach = Reach::new(&memory, firmware, &pmems)?;
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.max_vcpus, tsc_khz });
-        model.set_physical_bits(physical_bits(ram_end(&memory)));
+        model.set_physical_bits(physical_bits(ram_end(&reach.devices)));
         let cpuid = engine.offered(&model);
-        let rom = match &boot {
-            BootSource::Kernel(_) => None,
-            BootSource::Firmware(firmware) => Some(firmware.memory().clone()),
-        };
         let profile = config.boot.profile();
         let vm = engine.create_vm(VmParameters {
-            memory: memory.clone(),
-            rom,
+            memory: reach.memory,
+            rom: reach.rom,
             vcpus: config.max_vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
@@ -89,7 +103,7 @@ impl Machine {
         let mut assembly = Assembly::new(
             Surroundings {
                 vm: vm.clone(),
-                memory: memory.clone(),
+                memory: reach.devices.clone(),
                 ram: ram.clone(),
                 clock: clock.clone(),
                 timers: Arc::clone(&timers),
@@ -156,6 +170,10 @@ impl Machine {
         };
         let balloon = config.balloon.then(|| assembly.add_balloon()).transpose()?;
         let pluggable = (!room.is_empty()).then(|| assembly.add_pluggable(room)).transpose()?;
+        let mut pmem_sources = Vec::new();
+        for (index, placed) in pmems.into_iter().enumerate() {
+            pmem_sources.push(assembly.add_pmem(index, placed)?);
+        }
         let described = Described {
             profile,
             processors: processors.clone(),
@@ -177,6 +195,10 @@ impl Machine {
             ..
         } = assembly;
 
+        if !back_end_threads.is_empty() && !VhostUser::takes(&reach.devices) {
+            return Err(PmemError::BackEnds.into());
+        }
+
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
         for index in 0..config.max_vcpus {
@@ -195,6 +217,9 @@ impl Machine {
         for (index, disk) in disk_threads.into_iter().enumerate() {
             reactors.push(thread(ThreadKind::Disk, &format!("disk {index}"), disk.sources)?);
             disks.push(disk.block);
+        }
+        for (index, source) in pmem_sources.into_iter().enumerate() {
+            reactors.push(thread(ThreadKind::Pmem, &format!("pmem {index}"), vec![source])?);
         }
         let mut back_ends = Vec::new();
         for (index, back_end) in back_end_threads.into_iter().enumerate() {
@@ -263,7 +288,7 @@ fn allocate(config: &MachineConfig, engine: EngineKind, room: u64) -> Result<Ext
         .map_err(|source| MachineError::HugePages { pages, source })
 }
 
-/// The bits of physical addresses, where RAM ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
+/// The bits of physical addresses, where memory ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
 fn physical_bits(ram_end: u64) -> u8 {
     if places::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }

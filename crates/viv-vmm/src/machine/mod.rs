@@ -2,7 +2,7 @@
 //!
 //! # Threads
 //!
-//! Each vCPU has a thread, each virtio disk has one ([`block`]) and each device that another process does the work of
+//! Each vCPU has a thread, each virtio disk has one ([`block`]), each file that is memory ([`pmem`]) and each device that another process does the work of
 //! ([`back_end`]), network interfaces share one, sockets to the host have one ([`vsock`]), and all other devices share another
 //! ([`reactor`]), each stream of the host has one for each direction ([`crate::stream`]), and the machine's owner calls [`Machine`]'s
 //! methods from its own. The threads of vCPUs and devices work only while the [`gate`] is open. The owner closes it,
@@ -38,6 +38,7 @@ mod limits;
 mod network;
 pub(crate) mod notify;
 mod opened;
+mod pmem;
 mod reactor;
 mod resources;
 mod saving;
@@ -63,6 +64,7 @@ use viv_engine::{Clock, EngineKind, GuestMemory, Vm, memory};
 
 pub use self::core::Notice;
 pub(crate) use self::opened::Opened;
+pub use self::pmem::PmemError;
 
 use self::acpi::Described;
 use self::back_end::BackEndDevice;

@@ -8,6 +8,7 @@ use super::back_end::BackEndSocket;
 use super::boot::{BootSource, open};
 use super::disks;
 use super::network::{self, Far};
+use super::pmem::{self, PmemFile};
 use crate::config::{Boot, ConfigError, Fds, MachineConfig, ShareSource};
 use crate::error::MachineError;
 use crate::host::host_memory;
@@ -26,6 +27,8 @@ pub(crate) struct Opened {
     /// Disks that other processes serve.
     pub(super) vhost_user_disks: Vec<BackEndSocket>,
     pub(super) cdroms: Vec<Box<dyn Disk>>,
+    /// What is persistent memory.
+    pub(super) pmems: Vec<PmemFile>,
     /// What the network interfaces lead to.
     pub(super) networks: Vec<Far>,
     /// Who serves the directories that the guest sees.
@@ -68,6 +71,7 @@ impl Opened {
                 .map(|path| BackEndSocket::connect(path))
                 .collect::<Result<_, _>>()?,
             cdroms: config.cdroms.iter().map(|path| disks::open_cdrom(path)).collect::<Result<_, _>>()?,
+            pmems: pmem::open(&config.pmems)?,
             networks: network::open(&config.networks, fds, config.connections())?,
             shares: config
                 .shares

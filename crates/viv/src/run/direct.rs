@@ -66,6 +66,7 @@ fn plan(args: &RunArgs, name: String, boot: Boot) -> Result<Plan, Failure> {
         disks: disks(args)?,
         vhost_user_disks: vhost_user_disks(args),
         cdroms: args.cdrom.clone(),
+        pmems: Vec::new(),
         networks: Vec::new(),
         shares: Vec::new(),
         entropy_bps: args.rng_limit.0,

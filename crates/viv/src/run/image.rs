@@ -81,6 +81,7 @@ pub fn plan(args: &RunArgs, image: &ImageHandle, kept: Option<&KeptDisk>) -> Res
         disks,
         vhost_user_disks: direct::vhost_user_disks(args),
         cdroms: Vec::new(),
+        pmems: Vec::new(),
         networks: Vec::new(),
         shares: Vec::new(),
         entropy_bps: args.rng_limit.0,

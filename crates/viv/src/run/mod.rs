@@ -6,6 +6,7 @@ pub mod firmware;
 mod gdb;
 mod image;
 mod network;
+mod pmem;
 mod share;
 mod socket;
 mod vsock;
@@ -81,11 +82,12 @@ fn start(args: &RunArgs, mut plan: session::Plan) -> Result<u8, Failure> {
     let _servers = share::connect(args, &mut plan)?;
     let _listening = vsock::listen(args.vsock.as_ref(), &mut plan)?;
     let consoles = consoles::open(&args.console, &mut plan)?;
+    let lengths = pmem::add(args, &mut plan);
     validate(&plan.config)?;
     let _attachment = gdb::listen(args.gdb.as_ref(), &mut plan)?;
     let ended = session::run(plan, args.jail.into(), args.stats);
     consoles.iter().for_each(consoles::Served::finish);
-    ended
+    ended.map_err(|failure| lengths.explain(failure))
 }
 
 impl From<EngineArg> for EngineChoice {
@@ -145,6 +147,7 @@ fn validate(config: &MachineConfig) -> Result<(), Failure> {
         let option = match &error {
             ConfigError::MaxMemory { .. } | ConfigError::HugePages { .. } => "--memory",
             ConfigError::Disks { .. } | ConfigError::DiskOption { .. } => "--disk",
+            ConfigError::Pmems { .. } => "--pmem",
             ConfigError::Networks { .. } | ConfigError::Network { .. } => "--net",
             ConfigError::Shares { .. } => "--share",
             ConfigError::Consoles { .. } => "--console",

@@ -9,6 +9,7 @@ mod guest;
 mod help;
 mod host;
 mod jail;
+mod pmem;
 mod screen;
 mod share;
 mod terminal;

@@ -28,6 +28,7 @@ mod memtest;
 mod moved;
 mod network;
 mod ordinary;
+mod pmem;
 mod power;
 mod programs;
 mod resources;

@@ -68,6 +68,7 @@ fn config(machine: &Machine) -> MachineConfig {
         }],
         vhost_user_disks: Vec::new(),
         cdroms: Vec::new(),
+        pmems: Vec::new(),
         networks: Vec::new(),
         shares: Vec::new(),
         entropy_bps: None,
@@ -354,6 +355,12 @@ impl Guest {
         let file = std::fs::File::create_new(path).expect("a file");
         let sent = self.process.controller().send_with_file(Request::Save, file).expect("sent");
         self.reply_to(sent)
+    }
+
+    /// Resets it, and waits until it is there again.
+    pub fn reset(&mut self) {
+        self.ask(Request::Reset);
+        self.heard("@@ready");
     }
 
     /// Ends it, and waits until its process has let go of the disks.

@@ -17,6 +17,9 @@ mount -o ro /dev/vda /root
 for driver in virtio/virtio_balloon virtio/virtio_mem char/hw_random/virtio-rng; do
     insmod /root/lib/modules/$(uname -r)/kernel/drivers/$driver.ko 2>/dev/null
 done
+for driver in libnvdimm nd_virtio virtio_pmem nd_btt nd_pmem; do
+    insmod /root/lib/modules/$(uname -r)/kernel/drivers/nvdimm/$driver.ko
+done
 insmod /root/lib/modules/$(uname -r)/kernel/net/packet/af_packet.ko 2>/dev/null
 cat /dev/vdb >/program; chmod +x /program
 /program @SEED @ROUNDS; echo status $?
@@ -26,8 +29,14 @@ poweroff -f
 ";
 
 /// Kinds of devices that are there, by their numbers in the specification.
-const KINDS: [(&str, &str); 5] =
-    [("1", "network"), ("2", "disk"), ("4", "entropy"), ("5", "balloon"), ("24", "memory")];
+const KINDS: [(&str, &str); 6] = [
+    ("1", "network"),
+    ("2", "disk"),
+    ("4", "entropy"),
+    ("5", "balloon"),
+    ("24", "memory"),
+    ("27", "persistent memory"),
+];
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -45,7 +54,9 @@ fn torment(cpus: &str, seed: u64) -> String {
     let file = fs::OpenOptions::new().write(true).open(&disk).expect("the program");
     file.set_len(4 << 20).expect("longer");
     drop(file);
-    let options = ["--disk", "disk", "--net", "user", "--memory", "512M,max=768M", "--cpus", cpus];
+    fs::File::create(machine.path("pmem")).and_then(|file| file.set_len(16 << 20)).expect("sparse");
+    let memory = ["--memory", "512M,max=768M", "--pmem", "pmem"];
+    let options = [&["--disk", "disk", "--net", "user", "--cpus", cpus][..], &memory].concat();
     feed(&mut machine.run(&options), b"").succeeded()
 }
 

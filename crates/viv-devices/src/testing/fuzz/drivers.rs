@@ -298,6 +298,15 @@ pub(super) fn virtio_mem(random: &mut Random, ops: &mut Vec<Op>) {
     });
 }
 
+/// Flushes, and what is none.
+pub(super) fn virtio_pmem(random: &mut Random, ops: &mut Vec<Op>) {
+    virtio(random, ops, 1, 0, |random| {
+        let kind = if random.below(4) == 0 { random.next() as u32 } else { 0 };
+        let length = if random.below(4) == 0 { random.below(8) as usize } else { 4 };
+        kind.to_le_bytes().into_iter().cycle().take(length).collect()
+    });
+}
+
 /// A guest's address.
 pub(super) const CID: u64 = 3;
 

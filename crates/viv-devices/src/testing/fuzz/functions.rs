@@ -1,6 +1,7 @@
 //! The bus with each function alone, and with all of them.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
@@ -21,9 +22,9 @@ use crate::testing::{Alarm, Calls};
 use crate::vga::{Display, VgaFunction, VgaLegacy};
 use crate::virtio::testing_back_end::{Fake, lock};
 use crate::virtio::{
-    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, PortConfig,
-    ResizeOrder, Shared, Throttle, Throttles, VhostUser, VhostUserKind, VirtioDevice, VirtioPci, Vsock,
-    VsockHost, VsockStream,
+    self, Balloon, Block, BlockSettings, Console, Entropy, Limits, Net, NetBackend, NetConfig, Pmem,
+    PortConfig, ResizeOrder, Shared, Throttle, Throttles, VhostUser, VhostUserKind, VirtioDevice, VirtioPci,
+    Vsock, VsockHost, VsockStream,
 };
 
 /// Where the machine puts the registers of a function that is alone.
@@ -116,6 +117,23 @@ pub(super) const VIRTIO_MEM: Target = Target {
         lone_virtio(bench, memory)
     },
     idiom: drivers::virtio_mem,
+    ..VIRTIO_BLK
+};
+
+/// A file whose flushes are counted, of which some fail.
+pub(super) const VIRTIO_PMEM: Target = Target {
+    make: || {
+        let mut bench = Bench::new();
+        let flushes = bench.store(vec![0]);
+        let flush = move || {
+            let count = &mut flushes.lock().unwrap()[0];
+            *count = count.wrapping_add(1);
+            if count.is_multiple_of(5) { Err(ErrorKind::Other.into()) } else { Ok(()) }
+        };
+        let pmem = Pmem::new("file".into(), 4 << 30..(4 << 30) + (2 << 20), Some(Box::new(flush)));
+        lone_virtio(bench, Arc::new(Mutex::new(pmem)))
+    },
+    idiom: drivers::virtio_pmem,
     ..VIRTIO_BLK
 };
 

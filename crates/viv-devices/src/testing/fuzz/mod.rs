@@ -83,6 +83,7 @@ targets! {
     virtio_console: functions::VIRTIO_CONSOLE,
     virtio_mem: functions::VIRTIO_MEM,
     virtio_net: functions::VIRTIO_NET,
+    virtio_pmem: functions::VIRTIO_PMEM,
     virtio_rng: functions::VIRTIO_RNG,
     virtio_vhost_user: functions::VIRTIO_VHOST_USER,
     virtio_vsock: functions::VIRTIO_VSOCK,

@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use viv_engine::GuestMemory;
-use viv_engine::memory::{self, PageRecord};
-use viv_vhost::{BackEnd, Error, Lost, PATIENCE, Region};
+use viv_engine::memory::{self, Contents, PageRecord};
+use viv_vhost::{BackEnd, Error, Lost, MAX_REGIONS, PATIENCE, Region};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use super::device::{Kind, QueueResources, QueueState, VirtioDevice};
@@ -89,6 +89,13 @@ pub struct VhostUser {
 }
 
 impl VhostUser {
+    /// Whether back ends can be told of all that there is of this memory.
+    #[must_use]
+    pub fn takes(memory: &GuestMemory) -> bool {
+        // One more is for its rings.
+        memory.iter().filter(|region| is_told(region)).count() < MAX_REGIONS
+    }
+
     /// The most queues that a back end is asked for.
     pub const MAX_QUEUES: u16 = MAX_QUEUES + 1;
 
@@ -222,8 +229,7 @@ impl VhostUser {
     }
 
     fn break_down(&mut self) {
-        let refusal = Refusal::of(&self.kind);
-        self.rings.iter_mut().flatten().for_each(|ring| ring.give_up(refusal));
+        self.rings.iter_mut().flatten().for_each(Ring::give_up);
     }
 
     fn indices(&self) -> std::ops::Range<u16> {
@@ -258,6 +264,12 @@ fn block_config(features: u64, mut config: Vec<u8>, most: u16) -> (u64, Vec<u8>,
     (features, config, queues)
 }
 
+/// Whether a back end is told of a part of guest memory: not of a file that it must not write. What the guest asks with data
+/// there is refused.
+fn is_told(region: &GuestRegionMmap<PageRecord>) -> bool {
+    memory::record(region).contents() != Contents::FileCopy
+}
+
 /// The parts of guest memory and the back end's rings, as it is told.
 fn regions(memory: &GuestMemory, room: &GuestMemory) -> Vec<Region> {
     let region = |region: &GuestRegionMmap<PageRecord>| {
@@ -265,7 +277,7 @@ fn regions(memory: &GuestMemory, room: &GuestMemory) -> Vec<Region> {
         let file = region.file_offset()?.clone();
         Some(Region { start: region.start_addr().0, size: region.len(), file })
     };
-    memory.iter().chain(room.iter()).filter_map(region).collect()
+    memory.iter().filter(|region| is_told(region)).chain(room.iter()).filter_map(region).collect()
 }
 
 impl VirtioDevice for VhostUser {
@@ -306,7 +318,8 @@ impl VirtioDevice for VhostUser {
         let index = resources.index;
         let start = ROOM_START.saturating_add(ring::ROOM.saturating_mul(index.into()));
         let memory = resources.memory.clone();
-        let ring = Ring::new(resources, features, state, self.room.clone(), start)?;
+        let refusal = Refusal::of(&self.kind);
+        let ring = Ring::new(resources, features, state, (self.room.clone(), start), refusal)?;
         let Some(slot) = self.rings.get_mut(usize::from(index)) else { return Ok(()) };
         *slot = Some(ring);
         if !self.is_set_up {

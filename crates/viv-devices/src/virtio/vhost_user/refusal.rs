@@ -1,4 +1,4 @@
-//! What a driver hears of requests whose back end is gone.
+//! What a driver hears of requests whose back end is gone, or whose data are where it does not reach.
 //!
 //! Linux's drivers take no notice of a device that asks to be reset, and wait for ever for what it does not answer. So disks
 //! and file systems answer, as ones that fail do.

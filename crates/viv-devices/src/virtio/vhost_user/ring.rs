@@ -6,14 +6,16 @@
 //! decoded code and snapshots need, and no back end decides what becomes of the driver's ring.
 
 use std::num::Wrapping;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use viv_engine::GuestMemory;
 use viv_vhost::{Lost, RingPlace};
 use vm_memory::bitmap::Bitmap;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+use super::is_told;
 use super::refusal::Refusal;
 use crate::virtio::chain::{Buffers, Chain};
 use crate::virtio::device::{QueueResources, QueueState};
@@ -60,8 +62,15 @@ pub(super) struct Ring {
     /// What the back end has, by the first descriptor.
     under_way: Vec<Option<UnderWay>>,
     count: u16,
-    /// How requests are refused, once the back end is lost.
-    refusal: Option<Refusal>,
+    /// Where guest memory is that the back end does not know.
+    hidden: Vec<Range<u64>>,
+    /// Whether a request that is to be refused waits for the end of those before it: what the back end does not begin is put
+    /// back, which must be what was taken last.
+    waits: bool,
+    /// How requests are refused.
+    refusal: Refusal,
+    /// Whether the back end is lost, so that all of them are.
+    is_lost: bool,
 }
 
 /// A request that the back end has.
@@ -73,15 +82,20 @@ struct UnderWay {
 }
 
 impl Ring {
-    /// A queue that the back end does not serve yet, whose rings are to be at `start` in `room`.
+    /// A queue that the back end does not serve yet, whose rings are to be at `start` in `room`. `refusal` is how requests are
+    /// refused.
     pub(super) fn new(
         resources: QueueResources,
         features: u64,
         state: QueueState,
-        room: Arc<GuestMemory>,
-        start: u64,
+        (room, start): (Arc<GuestMemory>, u64),
+        refusal: Refusal,
     ) -> Result<Self, RingError> {
         let size = resources.size;
+        let untold = resources.memory.iter().filter(|region| !is_told(region));
+        let hidden =
+            untold.map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()));
+        let hidden = hidden.collect();
         let place = RingPlace {
             size,
             descriptors: resources.descriptors,
@@ -98,7 +112,10 @@ impl Ring {
             heads: vec![0; size.into()],
             under_way: std::iter::repeat_with(|| None).take(size.into()).collect(),
             count: 0,
-            refusal: None,
+            hidden,
+            waits: false,
+            refusal,
+            is_lost: false,
         })
     }
 
@@ -134,16 +151,22 @@ impl Ring {
 
     /// Hands on what the driver has made available. Returns whether the back end wants to be told.
     pub(super) fn forward(&mut self) -> bool {
-        if let Some(refusal) = self.refusal {
-            self.queue
-                .serve(|chain| refusal.answer(&mut chain.readable, &mut chain.writable).map(Outcome::Done));
+        let refusal = self.refusal;
+        let refuse =
+            |chain: &mut Chain| refusal.answer(&mut chain.readable, &mut chain.writable).map(Outcome::Done);
+        if self.is_lost {
+            self.queue.serve(refuse);
         }
         if !self.runs {
             return false;
         }
         let before = self.available;
-        let Self { queue, place, room, available, heads, under_way, count, .. } = self;
+        let Self { queue, place, room, available, heads, under_way, count, hidden, waits, .. } = self;
         queue.serve(|chain| {
+            if hides(hidden, chain) {
+                *waits = *count > 0;
+                return if *waits { Ok(Outcome::Later) } else { refuse(chain) };
+            }
             let head = chain.head;
             begin(under_way, chain)?;
             let slot = available.0.checked_rem(place.size).unwrap_or(0);
@@ -182,6 +205,9 @@ impl Ring {
         // Also those before one that is wrong.
         if !ended.is_empty() {
             self.queue.complete(ended);
+        }
+        if self.waits && self.count == 0 {
+            self.queue.ring();
         }
         taken
     }
@@ -229,9 +255,10 @@ impl Ring {
     }
 
     /// The back end is lost: what it had is refused, and all that comes.
-    pub(super) fn give_up(&mut self, refusal: Refusal) {
+    pub(super) fn give_up(&mut self) {
         self.runs = false;
-        self.refusal = Some(refusal);
+        self.is_lost = true;
+        let refusal = self.refusal;
         if refusal == Refusal::None {
             self.queue.interrupt().needs_reset();
             return;
@@ -265,6 +292,12 @@ impl Ring {
         };
         [word(0), word(4)]
     }
+}
+
+/// Whether one of a request's buffers lies in one of these ranges.
+fn hides(hidden: &[Range<u64>], chain: &Chain) -> bool {
+    let overlap = |part: &Range<u64>| hidden.iter().any(|h| part.start < h.end && h.start < part.end);
+    !hidden.is_empty() && chain.readable.ranges().chain(chain.writable.ranges()).any(|part| overlap(&part))
 }
 
 /// Notes that the back end gets a request.

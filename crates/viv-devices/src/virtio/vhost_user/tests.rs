@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use viv_engine::memory::{self, FileAccess};
 use viv_vhost::{BackEnd, Lost};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::testing::{Fake, lock};
 use super::{SETTLE, VhostUser, VhostUserKind, block};
@@ -117,6 +119,35 @@ fn requests_go_there_and_back() {
 }
 
 #[test]
+fn requests_for_memory_that_a_back_end_is_not_told_of_are_refused() {
+    let bench = Bench::disk(1);
+    let start = 4 << 30;
+    let file = memory::shared(start, 0x1000).unwrap();
+    let file = file.iter().next().and_then(|region| region.file_offset()).unwrap().arc().clone();
+    let region = memory::map_file(start, &file, 0x1000, FileAccess::Private).unwrap();
+    let all = memory::allocate(RAM).unwrap().insert_region(region).unwrap();
+    assert!(VhostUser::takes(&all));
+    let mut driver = Driver::with_memory(bench.device.clone(), all);
+    let features = driver.offered();
+    driver.start(features);
+    driver.worker.process();
+
+    let (asked, answer, room) = (driver.data(b"read!"), driver.data(&[0xaa]), driver.buffer(8));
+    let refused = driver.add(0, &[(start, 16, false), (answer, 1, true)]);
+    let served = driver.add(0, &[(asked, 5, false), (room, 8, true)]);
+    driver.kick(0);
+    assert_eq!(driver.used(0), [(refused, 1)]);
+    assert_eq!(driver.bytes(answer, 1), [block::IOERR]);
+    // Behind one that is under way it waits, to be put back with it if need be.
+    let again = driver.add(0, &[(start, 16, false), (answer, 1, true)]);
+    driver.kick(0);
+    assert!(driver.used(0).is_empty());
+    assert_eq!(bench.serve(0, b"answered"), [b"read!"]);
+    driver.worker.process();
+    assert_eq!(driver.used(0), [(served, 8), (again, 1)]);
+}
+
+#[test]
 fn rings_go_round_and_requests_end_in_any_order() {
     let bench = Bench::disk(1);
     let mut driver = bench.driver();
@@ -145,10 +176,10 @@ fn what_a_back_end_wrote_is_on_record_before_the_driver_knows() {
     let answer = driver.buffer(0x2000);
     driver.add(0, &[(answer, 0x2000, true)]);
     driver.kick(0);
-    drop(viv_engine::memory::take_dirty_pages(&driver.memory));
+    drop(memory::take_dirty_pages(&driver.memory));
     // It says that it wrote less than it may have.
     bench.serve(0, b"x");
-    let pages = viv_engine::memory::take_dirty_pages(&driver.memory);
+    let pages = memory::take_dirty_pages(&driver.memory);
     assert!([answer >> 12, (answer >> 12) + 1].iter().all(|page| pages.contains(page)), "{pages:?}");
 }
 

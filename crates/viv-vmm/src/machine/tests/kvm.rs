@@ -17,7 +17,7 @@ fn not_tested(what: &str) {
 }
 
 /// This host's KVM. Without one, whoever runs the tests is told what was not tested.
-fn kvm() -> Option<KvmEngine> {
+pub(super) fn kvm() -> Option<KvmEngine> {
     KvmEngine::open().inspect_err(|error| not_tested(&error.to_string())).ok()
 }
 

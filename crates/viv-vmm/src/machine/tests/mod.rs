@@ -12,6 +12,7 @@ use crate::config::{ConfigError, Fds, MachineConfig, Stream};
 pub(crate) mod bench;
 pub(crate) mod fake;
 mod kvm;
+mod pmem;
 mod soft;
 
 const COM1: [u8; 2] = layout::UART0.to_le_bytes();

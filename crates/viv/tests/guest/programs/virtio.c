@@ -37,7 +37,7 @@ enum {
 	QUEUE_DESC = 32, QUEUE_DRIVER = 40, QUEUE_DEVICE = 48, COMMON_END = 56
 };
 enum { ACKNOWLEDGE = 1, DRIVER = 2, DRIVER_OK = 4, FEATURES_OK = 8, NEEDS_RESET = 64 };
-enum { NET = 1, BLOCK = 2, CONSOLE = 3, RNG = 4, BALLOON = 5, MEM = 24 };
+enum { NET = 1, BLOCK = 2, CONSOLE = 3, RNG = 4, BALLOON = 5, MEM = 24, PMEM = 27 };
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 enum { PAGE = 4096, PAGES = 64, QUEUES = 4, DESCRIPTORS = PAGE / 16 };
 
@@ -217,6 +217,9 @@ static void fill(struct device *device, int page)
 	case MEM:
 		// Plugging and unplugging where no block is.
 		words[0] = any(2) ? ONE_OF(0, 1, 3, 9) : 0, words[2] = any(-1u) | 1, words[3] = ONE_OF(0, -1u);
+		break;
+	case PMEM:
+		words[0] = any(4) ? 0 : ONE_OF(1, -1u);
 		break;
 	}
 }
@@ -477,6 +480,8 @@ static int works(struct device *device)
 	case BLOCK: return found(name, sizeof name, "%s/%s/virtio*/block/*", pci, device->address) && block_works(name);
 	case NET: return found(name, sizeof name, "%s/%s/virtio*/net/*", pci, device->address) && net_works(name);
 	case RNG: return rng_works();
+	// The disk that its driver makes of the memory, whose writes are flushed by the device.
+	case PMEM: return block_works("pmem0");
 	default: return 1;
 	}
 }
