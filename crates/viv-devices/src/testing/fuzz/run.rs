@@ -128,7 +128,8 @@ impl<'a> Twins<'a> {
     fn damage(&self, how: u64) {
         let mut random = Random(how | 1);
         let mut states = self.one.save();
-        // A device that was saved looks at all of its queues.
+        // Both are saved: a device takes back then what somebody else has not begun, and looks at all of its queues.
+        self.other.iter().for_each(|other| drop(other.save()));
         self.one.ring_all();
         self.other.iter().for_each(Bench::ring_all);
         let index = random.below(states.len() as u64) as usize;
