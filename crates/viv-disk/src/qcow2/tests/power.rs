@@ -38,12 +38,16 @@ fn load(seed: u64, cuts: u64, qemu: bool) {
     let mut options = any_options(&mut random);
     options.cluster_size = options.cluster_size.min(16 << 10);
     let cluster = options.cluster_size;
-    let sectors = (40 * cluster / 512 + random.below(300)) as usize;
+    let sectors = (40 * cluster / 512 + random.below(3000)) as usize;
     let size = sectors as u64 * 512;
     let recorder = Recorder::default();
     write_new(&recorder, size, &options).unwrap();
     let before = recorder.bytes();
     let recorder = Recorder::holding(before.clone());
+    if seed % 2 == 0 {
+        // New tables come to lie where something was, which a table that is missing shows then.
+        recorder.keep_space();
+    }
     let mut history = History::default();
     let mut disk = Qcow2Disk::over(Box::new(recorder.clone()), Access::ReadWrite, None).unwrap();
     for value in 1..=random.below(100) as u32 + 20 {
