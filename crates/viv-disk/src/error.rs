@@ -17,7 +17,7 @@ pub enum DiskError {
         source: std::io::Error,
     },
     /// Someone else has it open in a way that excludes us.
-    #[error("disk {} is in use: {}", path.display(), if *write {
+    #[error("{} is in use: {}", path.display(), if *write {
         "it cannot be opened for writing while others have it open"
     } else {
         "another process has it open for writing"

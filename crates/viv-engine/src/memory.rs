@@ -49,14 +49,12 @@ pub struct PageRecord {
 
 /// Whose a region's contents are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Contents {
+enum Contents {
     /// The machine's own, which it clears, gives back and saves as it likes.
     #[default]
     Machine,
     /// A file's, which are there before the machine and after it ([`map_file`]).
     File,
-    /// A file's as well, and with them what devices have written there, which nobody else sees.
-    FileCopy,
 }
 
 /// What is called after a page that held decoded code was written. It may be called on any thread.
@@ -121,12 +119,6 @@ impl PageRecord {
         self.set_aside.load(Ordering::Relaxed)
     }
 
-    /// Whose the contents are.
-    #[must_use]
-    pub fn contents(&self) -> Contents {
-        self.contents
-    }
-
     /// Whether the contents are the machine's own.
     #[must_use]
     pub fn is_machines(&self) -> bool {
@@ -172,13 +164,22 @@ impl NewBitmap for PageRecord {
     fn with_len(len: usize) -> Self {
         let pages = len.div_ceil(1 << PAGE_SHIFT);
         Self {
-            flags: (0..pages).map(|_| AtomicU8::new(0)).collect(),
-            generations: (0..pages).map(|_| AtomicU32::new(0)).collect(),
+            flags: zeroed(pages),
+            generations: zeroed(pages),
             code_writes: RwLock::default(),
             set_aside: AtomicBool::new(false),
             contents: Contents::Machine,
         }
     }
+}
+
+/// So many zeroes, for which the host gives memory when they are first written.
+///
+/// # Panics
+/// When the process has no more addresses.
+fn zeroed<T: zerocopy::FromZeros>(count: usize) -> Box<[T]> {
+    zerocopy::FromZeros::new_box_zeroed_with_elems(count)
+        .expect("there are addresses for a record of guest memory")
 }
 
 /// Where a PC's display memory begins, in which there is no RAM.

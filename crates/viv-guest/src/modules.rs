@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use rustix::io::Errno;
 
@@ -28,6 +29,13 @@ pub(crate) fn load() {
             Err(errno) => report::problem(&format!("loading kernel module {name}: {errno}")),
         }
     }
+}
+
+/// Has the root file system's own drivers loaded, by names. Returns whether that may have helped: without modprobe the kernel
+/// may have them all the same.
+pub(crate) fn request(names: &[&str]) -> bool {
+    let mut modprobe = Command::new("/sbin/modprobe");
+    modprobe.arg("-a").args(names).status().map_or(true, |status| status.success())
 }
 
 fn load_one(name: &str) -> Result<(), Errno> {

@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use viv_guest_proto::Interface;
 use viv_netlink::{LinkChange, Netlink};
 
 use crate::dhcp::{self, Lease};
-use crate::report;
+use crate::{modules, report};
 
 /// The loopback interface is the first that the kernel makes.
 const LOOPBACK: u32 = 1;
@@ -149,7 +148,7 @@ fn await_interface(mac: [u8; 6]) -> io::Result<String> {
         return Ok(name);
     }
     // The driver may be there, and its interface be on its way.
-    let _ = Command::new("/sbin/modprobe").arg(DRIVER).status();
+    modules::request(&[DRIVER]);
     let deadline = Instant::now() + PATIENCE;
     loop {
         match find(mac) {

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::report;
+use crate::{modules, report};
 
 /// Where the kernel lists virtio devices; each has a file `device`.
 const DEVICES: &str = "/sys/bus/virtio/devices";
@@ -22,8 +21,10 @@ pub(crate) fn set_up() {
     if count == 0 {
         return;
     }
-    // That it failed shows by the disks.
-    let _ = Command::new("/sbin/modprobe").arg("-a").args(DRIVERS).status();
+    if !modules::request(&DRIVERS) {
+        let drivers = DRIVERS.join(" or ");
+        return report::problem(&format!("waiting for /dev/pmem0: the kernel has no driver {drivers}"));
+    }
     let deadline = Instant::now() + PATIENCE;
     for index in 0..count {
         let disk = format!("/dev/pmem{index}");

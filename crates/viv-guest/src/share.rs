@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::process::Command;
 
 use rustix::fs::{major, minor, stat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use viv_guest_proto::Mount;
+
+use crate::modules;
 
 /// The kernel's name of the file system, and of its driver, which is the root file system's.
 const KIND: &str = "virtiofs";
@@ -21,7 +22,7 @@ const READ_AHEAD: &str = "1024";
 pub(crate) fn mount_all(mounts: &[Mount]) -> io::Result<()> {
     if !mounts.is_empty() && !fs::read_to_string(KNOWN)?.split_whitespace().any(|known| known == KIND) {
         // That it failed shows by the mounts.
-        let _ = Command::new("/sbin/modprobe").arg(KIND).status();
+        modules::request(&[KIND]);
     }
     mounts.iter().try_for_each(|wanted| {
         mount_one(wanted).map_err(|error| {

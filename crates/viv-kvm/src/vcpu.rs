@@ -83,6 +83,11 @@ impl KvmVcpu {
                     }
                     continue;
                 }
+                // What is a SIGBUS to a process.
+                Err(error) if error.errno() == libc::EFAULT => {
+                    let action = "run a vCPU on KVM: memory of a file was gone, or its disk had no room for what the guest wrote";
+                    return Err(error::host(action)(error));
+                }
                 Err(error) => return Err(error::host("run a vCPU on KVM")(error)),
             };
             match next {

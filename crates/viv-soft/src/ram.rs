@@ -64,8 +64,11 @@ impl Ram {
     pub fn new(memory: &GuestMemory, rom: Option<&GuestMemory>) -> Self {
         let writable = memory.iter().map(|region| (region, true));
         let fixed = rom.into_iter().flat_map(GuestMemory::iter).map(|region| (region, false));
-        let mut regions: Box<[Region]> = writable
-            .chain(fixed)
+        let mut parts: Vec<_> = writable.chain(fixed).collect();
+        // RAM is asked for most, the largest part of it more than others.
+        parts.sort_by_key(|(region, _)| (!record(region).is_machines(), std::cmp::Reverse(region.len())));
+        let regions: Box<[Region]> = parts
+            .into_iter()
             .map(|(region, writable)| Region {
                 start: region.start_addr().0,
                 len: region.len(),
@@ -75,8 +78,6 @@ impl Ram {
                 file: region.file_offset().map(|file| (Arc::clone(file.arc()), file.start())),
             })
             .collect();
-        // The largest is asked for most.
-        regions.sort_unstable_by_key(|region| std::cmp::Reverse(region.len));
         for region in &regions {
             // Guests touch their memory page by page, each of which is a fault for the host unless its pages are large.
             // SAFETY: advice about the region's own mapping that changes nothing of what it holds. A host that does not

@@ -28,9 +28,6 @@ const WANTED: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
 /// How many queues a back end has that does not say so: those of the simplest device of each kind.
 const FEW_QUEUES: u16 = 2;
 
-/// How many parts of memory any back end can be told of: the least that the protocol knows.
-pub const MAX_REGIONS: usize = 8;
-
 /// The bit of [`BackEnd::features`] that is the protocol's, not a device's.
 const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 

@@ -11,8 +11,10 @@
 //! (`link.rs`), and who waits for that thread goes on without it. What it says is checked. With the first thing that is
 //! wrong, and when it hangs up, it is lost for good: its socket is shut down, and every further question fails at once.
 //!
-//! A back end is given all of guest memory, which it can read and write as it likes, and nothing else: not even addresses of
-//! this process. The files that memory is in are sealed, so that it cannot make them shorter.
+//! A back end is given all of guest RAM, which it can read and write as it likes, and nothing else: not even addresses of
+//! this process. The files that RAM is in are sealed, so that it cannot make them shorter. One thing is left to it that this
+//! side cannot take away: eventfds have one set of flags for both sides, so a process that makes one block, and fills it, has
+//! whoever writes to it next wait. `viv share` is not permitted to; others are as good as who started them.
 #![cfg_attr(
     not(test),
     deny(
@@ -31,5 +33,5 @@ mod link;
 #[cfg(test)]
 mod tests;
 
-pub use back_end::{BackEnd, MAX_REGIONS, PATIENCE, Region, RingPlace};
+pub use back_end::{BackEnd, PATIENCE, Region, RingPlace};
 pub use error::{Error, Lost};

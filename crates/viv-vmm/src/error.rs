@@ -59,6 +59,17 @@ pub enum MachineError {
          leave ',hugepages' out of --memory, or give --engine kvm where hardware backs it"
     )]
     HugePagesEngine,
+    /// Memory and devices lie where the processors do not reach.
+    #[error(
+        "the machine takes physical addresses of {needed} bits, and this host's processors have {bits}: give less memory, \
+         or smaller files with --pmem"
+    )]
+    Addresses {
+        /// What it takes.
+        needed: u32,
+        /// What there are.
+        bits: u32,
+    },
     /// A file cannot be opened or read.
     #[error("cannot open the {what} {}", path.display())]
     Open {

@@ -37,6 +37,18 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// What starts a program there, whose words follow.
+    pub fn command(self, processor: u32) -> Command {
+        match self {
+            Self::Pinned => {
+                let mut command = Command::new("taskset");
+                command.args(["--cpu-list", &processor.to_string()]);
+                command
+            }
+            Self::Anywhere { .. } => Command::new("env"),
+        }
+    }
+
     fn processors(self) -> String {
         match self {
             Self::Pinned => "1".to_owned(),
@@ -107,9 +119,9 @@ const WITH_VIRTIOFSD: &str = r#"
 socket=$1 directory=$2
 shift 2
 rm -f "$socket"
-/usr/lib/qemu/virtiofsd --socket-path="$socket" -o sandbox=chroot -o source="$directory" </dev/null >/dev/null 2>&1 &
+timeout 1h /usr/lib/qemu/virtiofsd --socket-path="$socket" -o sandbox=chroot -o source="$directory" </dev/null >/dev/null &
 until test -S "$socket"; do
-    kill -0 $! || exit
+    kill -0 $! 2>/dev/null || { echo 'virtiofsd has ended' >&2; exit 1; }
     sleep 0.05
 done
 exec "$@"
@@ -130,14 +142,7 @@ impl Contender {
         } = guest;
         let memory = format!("{}M", guest.memory);
         let processors = guest.placement.processors();
-        let mut command = match guest.placement {
-            Placement::Pinned => {
-                let mut command = Command::new("taskset");
-                command.args(["--cpu-list", &processor.to_string()]);
-                command
-            }
-            Placement::Anywhere { .. } => Command::new("env"),
-        };
+        let mut command = guest.placement.command(*processor);
         match self {
             Self::Viv => {
                 command.arg(viv).args(["run", "--engine", "soft"]);

@@ -39,16 +39,18 @@ pub fn map_file(
     access: FileAccess,
 ) -> io::Result<Arc<GuestRegionMmap<PageRecord>>> {
     let write = ProtFlags::READ | ProtFlags::WRITE;
-    let (rights, flags, contents) = match access {
-        FileAccess::Shared => (write, MapFlags::SHARED, Contents::File),
-        FileAccess::ReadOnly => (ProtFlags::READ, MapFlags::SHARED, Contents::File),
-        FileAccess::Private => (write, MapFlags::PRIVATE, Contents::FileCopy),
+    let (rights, flags) = match access {
+        FileAccess::Shared => (write, MapFlags::SHARED),
+        FileAccess::ReadOnly => (ProtFlags::READ, MapFlags::SHARED),
+        FileAccess::Private => (write, MapFlags::PRIVATE),
     };
     if file.metadata()?.len() < size {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let size = usize::try_from(size).map_err(io::Error::other)?;
-    let record = PageRecord { contents, ..PageRecord::with_len(size) };
+    // Of what devices alone see there is nothing to record.
+    let recorded = if access == FileAccess::Private { 0 } else { size };
+    let record = PageRecord { contents: Contents::File, ..PageRecord::with_len(recorded) };
     let mapping = MmapRegionBuilder::new_with_bitmap(size, record)
         .with_file_offset(FileOffset::from_arc(Arc::clone(file), 0))
         .with_mmap_prot(rights.bits().cast_signed())

@@ -15,10 +15,8 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use super::memory::{Memory, SLOTS};
 use super::vring::{Addresses, LARGEST_QUEUE, Vring};
 
-/// VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_RING_F_EVENT_IDX, VIRTIO_F_VERSION_1 (VIRTIO 1.3, section 6).
-const FEATURES: u64 = 1 << 28 | EVENT_IDX | 1 << 32 | PROTOCOL_FEATURES;
-/// See [`FEATURES`].
-const EVENT_IDX: u64 = 1 << 29;
+/// VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 (VIRTIO 1.3, section 6).
+const FEATURES: u64 = 1 << 28 | 1 << 32 | PROTOCOL_FEATURES;
 /// Whether there are features of the protocol to be agreed on.
 const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
@@ -81,7 +79,6 @@ impl VhostUserBackendReqHandlerMut for Device {
         }
         self.features = features;
         for vring in &self.vrings {
-            vring.set_event_idx(features & EVENT_IDX != 0);
             if features & PROTOCOL_FEATURES == 0 {
                 vring.set_enabled(true);
             }

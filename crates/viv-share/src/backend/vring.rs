@@ -171,10 +171,6 @@ impl Vring {
         self.state().memory = memory;
     }
 
-    pub(super) fn set_event_idx(&self, on: bool) {
-        self.state().queue.set_event_idx(on);
-    }
-
     pub(super) fn set_size(&self, size: u16) -> Result<()> {
         self.state().queue.try_set_size(size).map_err(|_| Error::InvalidParam)
     }
@@ -226,12 +222,8 @@ impl State {
         if self.kick.is_none() || !self.enabled || !self.queue.ready() {
             return None;
         }
-        let mut chain = self.queue.pop_descriptor_chain(self.memory.clone());
-        // Requests that come from here on are told of only if the guest knows that somebody waits. Those that came before may
-        // not be, and are taken now; where there are none all the same, the ring is none.
-        if chain.is_none() && self.queue.enable_notification(&*self.memory).is_ok_and(|more| more) {
-            chain = self.queue.pop_descriptor_chain(self.memory.clone());
-        }
+        // The guest tells of every request: it is never asked not to.
+        let chain = self.queue.pop_descriptor_chain(self.memory.clone());
         self.busy = self.busy.saturating_add(usize::from(chain.is_some()));
         chain
     }

@@ -109,9 +109,9 @@ mod tests {
 
     #[test]
     fn the_tables_can_express_every_machine() {
-        for (cpus, ram_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
+        for (cpus, memory_end) in [(1, 16 << 20), (crate::config::MAX_VCPUS, 1 << 41)] {
             for (profile, placing) in [(Profile::Micro, Placing::Machine), (Profile::Pc, Placing::Firmware)] {
-                let pci = PciBus::new(windows(ram_end, placing), placing);
+                let pci = PciBus::new(windows(memory_end, placing), placing);
                 let processors = Processors::Fixed(cpus);
                 let machine = Described { profile, processors, memory: None, display: true, watchdog: true };
                 viv_boot::acpi::build(&parameters(&machine, &pci), 0xe_0000..0xf_0000).unwrap();

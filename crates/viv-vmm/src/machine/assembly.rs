@@ -88,7 +88,7 @@ pub(crate) struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     /// A board with nothing but interrupt controllers and PCI.
     pub(crate) fn new(around: Surroundings, profile: Profile, fds: &'a Fds) -> Result<Self, MachineError> {
-        let board = Board::new(&around.vm, ram_end(&around.memory), profile)?;
+        let board = Board::new(&around.vm, memory_end(&around.memory), profile)?;
         let sources: Vec<Box<dyn Source>> = vec![Box::new(TimerSource(Arc::clone(&around.timers)))];
         let drained = notify()?;
         let (disks, back_ends, network_sources, streams, boot_paths) = Default::default();
@@ -118,7 +118,7 @@ impl<'a> Assembly<'a> {
         board.add(pit, &Pit::PORTS)?;
 
         let line = gate.line(layout::RTC_IRQ);
-        let end = ram_end(ram);
+        let end = memory_end(ram);
         let size = MemorySize { below_4_gib: end.min(HOLE_START), above_4_gib: end.saturating_sub(HOLE_END) };
         let rtc = timers.attach(|timer| Rtc::new(clock.clone(), timer, line, size));
         board.add(rtc, &Rtc::PORTS)?;
@@ -483,6 +483,6 @@ pub(crate) fn random_id() -> Result<[u8; 16], MachineError> {
 }
 
 /// The address after the last of RAM.
-pub(crate) fn ram_end(memory: &GuestMemory) -> u64 {
+pub(crate) fn memory_end(memory: &GuestMemory) -> u64 {
     memory.last_addr().0.saturating_add(1)
 }

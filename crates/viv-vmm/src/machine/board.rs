@@ -32,24 +32,24 @@ struct Routes {
     irqchip: Arc<IrqChip>,
 }
 
-/// What is left to PCI where RAM ends at `ram_end`. Firmware puts 64-bit BARs anywhere after RAM.
-pub(crate) fn windows(ram_end: u64, placing: Placing) -> Windows {
-    let mut memory64 = layout::pci_mmio64(ram_end);
+/// What is left to PCI where RAM ends at `memory_end`. Firmware puts 64-bit BARs anywhere after RAM.
+pub(crate) fn windows(memory_end: u64, placing: Placing) -> Windows {
+    let mut memory64 = layout::pci_mmio64(memory_end);
     if placing == Placing::Firmware {
-        memory64.start = ram_end.max(HOLE_END);
+        memory64.start = memory_end.max(HOLE_END);
     }
     Windows { memory32: layout::PCI_MMIO32, memory64, ports: layout::PCI_IO }
 }
 
 impl Board {
-    /// A board with interrupt controllers and a PCI bus that has nothing but its bridges, for RAM that ends at `ram_end`.
-    pub(crate) fn new(vm: &Arc<dyn Vm>, ram_end: u64, profile: Profile) -> Result<Self, MachineError> {
+    /// A board with interrupt controllers and a PCI bus that has nothing but its bridges, for RAM that ends at `memory_end`.
+    pub(crate) fn new(vm: &Arc<dyn Vm>, memory_end: u64, profile: Profile) -> Result<Self, MachineError> {
         let irqchip = IrqChip::new(vm.clone(), vm.clone());
         let placing = match profile {
             Profile::Micro => Placing::Machine,
             Profile::Pc => Placing::Firmware,
         };
-        let pci = PciBus::new(windows(ram_end, placing), placing);
+        let pci = PciBus::new(windows(memory_end, placing), placing);
         let pirqs = Pirqs::new(Arc::clone(&irqchip));
         let routes = Routes { bus: IoBus::new(), irqchip: Arc::clone(&irqchip) };
         let mut board = Self { routes: Arc::new(routes), pci, pirqs, next_slot: 1, devices: Vec::new() };

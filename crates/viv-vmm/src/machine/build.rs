@@ -9,7 +9,6 @@ use viv_boot::acpi::MemoryLayout;
 use viv_devices::a20::A20Gate;
 use viv_devices::ahci::{AtaDisk, Cdrom, Drive};
 use viv_devices::layout as places;
-use viv_devices::virtio::VhostUser;
 use viv_engine::memory::{self, Extensible, Pages};
 use viv_engine::time::HostClock;
 use viv_engine::{Engine, EngineKind, VmParameters};
@@ -18,12 +17,12 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Machine;
 use super::acpi::Described;
-use super::assembly::{Assembly, Surroundings, ram_end};
+use super::assembly::{Assembly, Surroundings, memory_end};
 use super::block;
 use super::boot::BootSource;
 use super::core::Core;
 use super::opened::Opened;
-use super::pmem::{self, PmemError, Reach};
+use super::pmem::{self, Reach};
 use super::reactor::Reactor;
 use super::resources::parked;
 use super::seat::Seat;
@@ -87,12 +86,16 @@ impl Machine {
         let clock = Arc::new(HostClock::stopped_at(0));
         let tsc_khz = engine.tsc_khz();
         let mut model = CpuidTable::x86_64_v3(ModelParameters { vcpus: config.max_vcpus, tsc_khz });
-        model.set_physical_bits(physical_bits(ram_end(&reach.devices)));
+        model.set_physical_bits(physical_bits(memory_end(&reach.devices)));
         let cpuid = engine.offered(&model);
+        let (needed, bits) = (model.physical_bits(), cpuid.physical_bits());
+        if needed > bits && places::pci_mmio64(memory_end(&reach.devices)).end > 1 << bits {
+            return Err(MachineError::Addresses { needed, bits });
+        }
         let profile = config.boot.profile();
         let vm = engine.create_vm(VmParameters {
-            memory: reach.memory,
-            rom: reach.rom,
+            memory: reach.memory.clone(),
+            rom: reach.rom.clone(),
             vcpus: config.max_vcpus,
             cpuid: cpuid.clone(),
             clock: clock.clone(),
@@ -195,10 +198,6 @@ impl Machine {
             ..
         } = assembly;
 
-        if !back_end_threads.is_empty() && !VhostUser::takes(&reach.devices) {
-            return Err(PmemError::BackEnds.into());
-        }
-
         let mut vcpus = Vec::new();
         let mut kickers = Vec::new();
         for index in 0..config.max_vcpus {
@@ -237,6 +236,7 @@ impl Machine {
             name: config.name.clone(),
             memory,
             ram,
+            reached: (reach.memory, reach.rom),
             memory_bytes: config.memory_bytes,
             cpuid,
             engine: engine.kind(),
@@ -288,8 +288,8 @@ fn allocate(config: &MachineConfig, engine: EngineKind, room: u64) -> Result<Ext
         .map_err(|source| MachineError::HugePages { pages, source })
 }
 
-/// The bits of physical addresses, where memory ends at `ram_end`: 40 if they suffice. OVMF maps all that there can be, and
+/// The bits of physical addresses, where memory ends at `memory_end`: 40 if they suffice. OVMF maps all that there can be, and
 /// takes hours to map 46 bits where it knows no pages of 1 GiB; of 40 it does not believe that anybody meant them.
-fn physical_bits(ram_end: u64) -> u8 {
-    if places::pci_mmio64(ram_end).end <= 1 << 40 { 40 } else { 46 }
+fn physical_bits(memory_end: u64) -> u8 {
+    if places::pci_mmio64(memory_end).end <= 1 << 40 { 40 } else { 46 }
 }

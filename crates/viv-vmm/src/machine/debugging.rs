@@ -2,7 +2,6 @@
 
 use viv_engine::GuestMemory;
 
-use super::boot::BootSource;
 use super::{Machine, VcpuHandle, VcpuThread};
 use crate::protocol::MachineState;
 
@@ -34,16 +33,13 @@ impl Machine {
         self.vcpus.iter().map(VcpuThread::handle).collect()
     }
 
-    /// Its RAM.
+    /// What its processors read and write.
     pub(crate) fn memory(&self) -> &GuestMemory {
-        &self.memory
+        &self.reached.0
     }
 
-    /// Its read-only memory, if it has any.
+    /// What they can only read, if there is anything.
     pub(crate) fn rom(&self) -> Option<&GuestMemory> {
-        match &self.boot {
-            BootSource::Kernel(_) => None,
-            BootSource::Firmware(firmware) => Some(firmware.memory()),
-        }
+        self.reached.1.as_ref()
     }
 }

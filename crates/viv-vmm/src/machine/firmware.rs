@@ -15,7 +15,7 @@ use viv_engine::{GuestMemory, memory};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::acpi::Described;
-use super::assembly::{Assembly, ram_end};
+use super::assembly::{Assembly, memory_end};
 use super::{acpi, boot};
 use crate::config::{BootDevice, Fds, FirmwareConfig, VariablesConfig};
 use crate::error::MachineError;
@@ -120,8 +120,8 @@ impl Assembly<'_> {
         };
         let mut device = FwCfg::new(self.around.memory.clone(), &facts);
         device.add_file(firmware::E820, Content::Bytes(firmware::e820(memory)))?;
-        let end = ram_end(&self.around.memory);
-        if end > ram_end(memory) {
+        let end = memory_end(&self.around.memory);
+        if end > memory_end(memory) {
             device.add_file(firmware::RESERVED_END, Content::Bytes(end.to_le_bytes().to_vec()))?;
         }
         device.add_file("bootorder", Content::Bytes(self.boot_order(&config.boot_order)))?;

@@ -93,6 +93,8 @@ pub struct Machine {
     memory: GuestMemory,
     /// What of it firmware and kernel are told of.
     ram: GuestMemory,
+    /// What processors reach, files included: to be written, and not.
+    reached: (GuestMemory, Option<GuestMemory>),
     /// How much that is.
     memory_bytes: u64,
     cpuid: CpuidTable,

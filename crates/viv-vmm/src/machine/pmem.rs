@@ -17,7 +17,7 @@ use viv_disk::{Access, DiskError};
 use viv_engine::GuestMemory;
 use viv_engine::memory::{FileAccess, HOLE_END, LARGE_PAGE, map_file};
 
-use super::assembly::{Assembly, ram_end, source};
+use super::assembly::{Assembly, memory_end, source};
 use super::reactor::Source;
 use crate::config::PmemConfig;
 use crate::error::MachineError;
@@ -41,8 +41,7 @@ pub enum PmemError {
     },
     /// It cannot be mapped by large pages.
     #[error(
-        "{} has {size} bytes, and memory is a multiple of 2 MiB: mend it with 'truncate -s {remedy} {}'",
-        path.display(),
+        "{} has {size} bytes, and memory is a multiple of 2 MiB: mend it with truncate -s {remedy}",
         path.display()
     )]
     Size {
@@ -59,13 +58,6 @@ pub enum PmemError {
         /// The one that is too much.
         path: PathBuf,
     },
-    /// Too many for processes that serve devices.
-    #[error(
-        "processes that serve devices (--share, vhost-user) can be told of {} parts of memory, and with these files there \
-         are more: give fewer, or give them as --disk",
-        viv_vhost::MAX_REGIONS
-    )]
-    BackEnds,
 }
 
 /// A file that is memory, open and locked.
@@ -116,7 +108,7 @@ impl PmemFile {
 
 /// Gives files their places behind `memory`.
 pub(crate) fn place(memory: &GuestMemory, files: Vec<PmemFile>) -> Vec<Placed> {
-    let mut end = ram_end(memory).max(HOLE_END);
+    let mut end = memory_end(memory).max(HOLE_END);
     let place = |file: PmemFile| {
         let start = end.next_multiple_of(ALIGNMENT);
         end = start + file.size;
@@ -212,7 +204,7 @@ mod tests {
         for (size, remedy) in [(0, "2M"), (LARGE_PAGE - 1, "%2M"), (LARGE_PAGE + 4096, "%2M")] {
             let line = refusal(&[config(directory.path(), "file", size, false)]);
             let expected = format!(
-                "{name} has {size} bytes, and memory is a multiple of 2 MiB: mend it with 'truncate -s {remedy} {name}'"
+                "{name} has {size} bytes, and memory is a multiple of 2 MiB: mend it with truncate -s {remedy}"
             );
             assert_eq!(line, expected);
         }

@@ -20,10 +20,10 @@ fn what_cannot_be_memory_is_refused_with_what_to_do() {
     guest.write("empty", &[]);
     guest.write("good", &vec![0; 2 << 20]);
     let cases = [
-        ("odd", "odd has 5000 bytes, and memory is a multiple of 2 MiB: mend it with 'truncate -s %2M odd'"),
+        ("odd", "odd has 5000 bytes, and memory is a multiple of 2 MiB: mend it with truncate -s %2M"),
         (
             "empty,readonly",
-            "empty has 0 bytes, and memory is a multiple of 2 MiB: mend it with 'truncate -s 2M empty'",
+            "empty has 0 bytes, and memory is a multiple of 2 MiB: mend it with truncate -s 2M",
         ),
         (
             "/dev/null",
@@ -40,7 +40,7 @@ fn what_cannot_be_memory_is_refused_with_what_to_do() {
     assert!(complaint(&guest, &["--pmem", "missing"]).contains("missing: No such file"));
     let many = ["--pmem", "good,readonly"].repeat(9);
     assert!(complaint(&guest, &many).contains("cannot have 9 files as persistent memory: give at most 8"));
-    assert!(complaint(&guest, &["--pmem", "good", "--pmem", "good"]).contains("disk good is in use"));
+    assert!(complaint(&guest, &["--pmem", "good", "--pmem", "good"]).contains("good is in use"));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn machines_share_what_they_only_read() {
     let guest = Guest::new();
     let path = guest.write("file", &vec![7; 2 << 20]);
     let (mut child, _said) = started(&mut guest.run(&["--pmem", "file,readonly"]));
-    assert!(complaint(&guest, &["--pmem", "file"]).contains("disk file is in use"));
+    assert!(complaint(&guest, &["--pmem", "file"]).contains("file is in use"));
     let output = feed(&mut guest.run(&["--pmem", "file,readonly"]), b"q");
     assert!(output.status.success(), "{output:?}");
     drop(child.stdin.take().map(|mut input| std::io::Write::write_all(&mut input, b"q")));

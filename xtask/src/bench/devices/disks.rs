@@ -7,11 +7,10 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Group, MEMORY};
+use super::{Group, MEMORY, native};
 use crate::bench::contender::{Disk, Guest, Placement};
 use crate::bench::figures::Workloads;
 use crate::bench::places;
@@ -36,12 +35,7 @@ pub fn measure(group: &Group<'_>) -> Result<Workloads> {
         placement: Placement::Anywhere { processors: 1 },
     };
     let words = group.words(["disk", &disk.to_string_lossy()]);
-    let native = || {
-        let mut command = Command::new(group.program);
-        command.args(&words);
-        Ok(command)
-    };
-    let figures = places::alternate("disks", &guest, native)?;
+    let figures = places::alternate("disks", &guest, || Ok(native(group, guest.placement, &words)))?;
     fs::remove_file(&disk).with_context(|| format!("removing {}", disk.display()))?;
     Ok(figures)
 }

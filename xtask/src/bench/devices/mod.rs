@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::Bench;
+use super::contender::Placement;
 use super::figures::Workloads;
 use super::workloads;
 
@@ -75,10 +76,10 @@ fn rows(list: &str, group: &str, wanted: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// The program on the host, on the processor that everything runs on, with these words.
-fn native(group: &Group<'_>, words: &[String]) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", &group.bench.processor.to_string()]).arg(group.program).args(words);
+/// The program on the host, where a guest would be, with these words.
+fn native(group: &Group<'_>, placement: Placement, words: &[String]) -> Command {
+    let mut command = placement.command(group.bench.processor);
+    command.arg(group.program).args(words);
     command
 }
 

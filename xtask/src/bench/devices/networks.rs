@@ -44,7 +44,7 @@ pub fn measure(group: &Group<'_>) -> Result<Workloads> {
     };
     // On the host itself nothing is published.
     let words = group.words(["network", &port, "0", &iperf3_port]);
-    places::alternate_in(&Place::ALL, "networks", &guest, || Ok(native(group, &words)))
+    places::alternate_in(&Place::ALL, "networks", &guest, || Ok(native(group, guest.placement, &words)))
 }
 
 /// The other end of all rows, for as long as this is held.
@@ -55,7 +55,7 @@ struct Server {
 
 impl Server {
     fn start(group: &Group<'_>) -> Result<Self> {
-        let mut process = Session::start(&mut native(group, &["serve".to_owned()]))?;
+        let mut process = Session::start(&mut native(group, Placement::Pinned, &["serve".to_owned()]))?;
         let (_, line) = process.next_line()?.context("the server of the network's rows says nothing")?;
         let port = line.strip_prefix("@port ").and_then(|port| port.parse().ok());
         Ok(Self { port: port.context("the server of the network's rows says no port")?, _process: process })

@@ -42,5 +42,5 @@ pub fn measure(group: &Group<'_>) -> Result<Workloads> {
         memory: MEMORY,
         placement: Placement::Pinned,
     };
-    places::alternate("shared directories", &guest, || Ok(native(group, &words)))
+    places::alternate("shared directories", &guest, || Ok(native(group, guest.placement, &words)))
 }

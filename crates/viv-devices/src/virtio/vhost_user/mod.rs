@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use viv_engine::GuestMemory;
-use viv_engine::memory::{self, Contents, PageRecord};
-use viv_vhost::{BackEnd, Error, Lost, MAX_REGIONS, PATIENCE, Region};
+use viv_engine::memory::{self, PageRecord};
+use viv_vhost::{BackEnd, Error, Lost, PATIENCE, Region};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use super::device::{Kind, QueueResources, QueueState, VirtioDevice};
@@ -89,13 +89,6 @@ pub struct VhostUser {
 }
 
 impl VhostUser {
-    /// Whether back ends can be told of all that there is of this memory.
-    #[must_use]
-    pub fn takes(memory: &GuestMemory) -> bool {
-        // One more is for its rings.
-        memory.iter().filter(|region| is_told(region)).count() < MAX_REGIONS
-    }
-
     /// The most queues that a back end is asked for.
     pub const MAX_QUEUES: u16 = MAX_QUEUES + 1;
 
@@ -264,10 +257,10 @@ fn block_config(features: u64, mut config: Vec<u8>, most: u16) -> (u64, Vec<u8>,
     (features, config, queues)
 }
 
-/// Whether a back end is told of a part of guest memory: not of a file that it must not write. What the guest asks with data
-/// there is refused.
+/// Whether a back end is told of a part of guest memory: not of a file, which it could make shorter under this process. What
+/// the guest asks with data there is refused.
 fn is_told(region: &GuestRegionMmap<PageRecord>) -> bool {
-    memory::record(region).contents() != Contents::FileCopy
+    memory::record(region).is_machines()
 }
 
 /// The parts of guest memory and the back end's rings, as it is told.

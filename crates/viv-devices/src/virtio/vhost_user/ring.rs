@@ -95,7 +95,12 @@ impl Ring {
         let untold = resources.memory.iter().filter(|region| !is_told(region));
         let hidden =
             untold.map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()));
-        let hidden = hidden.collect();
+        let hidden: Vec<_> = hidden.collect();
+        // The table of descriptors is the back end's as well.
+        let table_end = u64::from(size).saturating_mul(16).saturating_add(resources.descriptors);
+        if hides(&hidden, &(resources.descriptors..table_end)) {
+            return Err(RingError::NotInRam { index: resources.index });
+        }
         let place = RingPlace {
             size,
             descriptors: resources.descriptors,
@@ -161,9 +166,10 @@ impl Ring {
             return false;
         }
         let before = self.available;
+        self.waits = false;
         let Self { queue, place, room, available, heads, under_way, count, hidden, waits, .. } = self;
         queue.serve(|chain| {
-            if hides(hidden, chain) {
+            if chain.readable.ranges().chain(chain.writable.ranges()).any(|part| hides(hidden, &part)) {
                 *waits = *count > 0;
                 return if *waits { Ok(Outcome::Later) } else { refuse(chain) };
             }
@@ -294,10 +300,9 @@ impl Ring {
     }
 }
 
-/// Whether one of a request's buffers lies in one of these ranges.
-fn hides(hidden: &[Range<u64>], chain: &Chain) -> bool {
-    let overlap = |part: &Range<u64>| hidden.iter().any(|h| part.start < h.end && h.start < part.end);
-    !hidden.is_empty() && chain.readable.ranges().chain(chain.writable.ranges()).any(|part| overlap(&part))
+/// Whether something lies in one of these ranges, if only in part.
+fn hides(hidden: &[Range<u64>], part: &Range<u64>) -> bool {
+    hidden.iter().any(|h| part.start < h.end && h.start < part.end)
 }
 
 /// Notes that the back end gets a request.

@@ -124,9 +124,8 @@ fn requests_for_memory_that_a_back_end_is_not_told_of_are_refused() {
     let start = 4 << 30;
     let file = memory::shared(start, 0x1000).unwrap();
     let file = file.iter().next().and_then(|region| region.file_offset()).unwrap().arc().clone();
-    let region = memory::map_file(start, &file, 0x1000, FileAccess::Private).unwrap();
+    let region = memory::map_file(start, &file, 0x1000, FileAccess::Shared).unwrap();
     let all = memory::allocate(RAM).unwrap().insert_region(region).unwrap();
-    assert!(VhostUser::takes(&all));
     let mut driver = Driver::with_memory(bench.device.clone(), all);
     let features = driver.offered();
     driver.start(features);

@@ -44,7 +44,7 @@ fn load(seed: u64, cuts: u64, qemu: bool) {
     write_new(&recorder, size, &options).unwrap();
     let before = recorder.bytes();
     let recorder = Recorder::holding(before.clone());
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         // New tables come to lie where something was, which a table that is missing shows then.
         recorder.keep_space();
     }
