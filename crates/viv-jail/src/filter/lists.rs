@@ -161,6 +161,7 @@ pub(super) const SHARE: &[Rule] = &[
     any(SYS_getdents64),
     any(SYS_lseek),
     any(SYS_pread64),
+    any(SYS_preadv),
     any(SYS_pwrite64),
     any(SYS_pwritev2),
     any(SYS_fsync),

@@ -1,11 +1,15 @@
 //! A thread that serves requests of a ring.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use vm_memory::{Bytes, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryMmap};
+use zerocopy::IntoBytes;
 
 use super::vring::{Chain, Vring};
-use crate::server::{FileServer, LARGEST_DATA};
+use crate::fuse::abi::OutHeader;
+use crate::scatter;
+use crate::server::{FileServer, LARGEST_DATA, Reading};
 
 /// The longest request or reply: the most data, and what comes before it.
 const LONGEST: usize = LARGEST_DATA + 4096;
@@ -55,19 +59,53 @@ impl Worker {
         let room = chain.clone().writable().map(|part| part.len() as usize);
         let room = room.fold(0_usize, usize::saturating_add).min(LONGEST);
         let request = self.request.get(..length).unwrap_or_default();
+        if let Some(length) = self.server.reading(request).and_then(|reading| read(chain, &reading)) {
+            return length;
+        }
         let reply = self.reply.get_mut(..room).unwrap_or_default();
         let Some(length) = self.server.serve(request, reply) else { return 0 };
-        let mut rest = self.reply.get(..length).unwrap_or_default();
-        for part in chain.clone().writable() {
-            let (here, after) = rest.split_at(rest.len().min(part.len() as usize));
-            if here.is_empty() {
-                break;
-            }
-            if memory.write_slice(here, part.addr()).is_err() {
-                return 0;
-            }
-            rest = after;
-        }
+        answer(chain, self.reply.get(..length).unwrap_or_default());
         u32::try_from(length).unwrap_or(0)
     }
+}
+
+/// Puts bytes where the answer goes, of which there is room for all.
+fn answer(chain: &Chain, mut bytes: &[u8]) {
+    for part in chain.clone().writable() {
+        let (here, after) = bytes.split_at(bytes.len().min(part.len() as usize));
+        if here.is_empty() || chain.memory().write_slice(here, part.addr()).is_err() {
+            return;
+        }
+        bytes = after;
+    }
+}
+
+/// Reads a file to where the answer goes, and says how long the answer is. `None`: by pieces that are too many.
+fn read(chain: &Chain, reading: &Reading) -> Option<u32> {
+    let head = size_of::<OutHeader>();
+    let (mut before, mut left) = (head, reading.size);
+    let mut pieces = Vec::new();
+    for part in chain.clone().writable() {
+        for slice in chain.memory().get_slices(part.addr(), part.len() as usize) {
+            let slice = slice.ok()?;
+            let passed = before.min(slice.len());
+            before = before.saturating_sub(passed);
+            let slice = slice.offset(passed).ok()?;
+            let slice = slice.subslice(0, slice.len().min(left)).ok()?;
+            left = left.saturating_sub(slice.len());
+            if !slice.is_empty() {
+                pieces.push(slice);
+            }
+        }
+    }
+    if before > 0 || pieces.len() > scatter::MOST {
+        return None;
+    }
+    let (length, error) = match scatter::read(reading.file.as_fd(), reading.offset, &pieces) {
+        Ok(count) => (head.saturating_add(count), 0),
+        Err(errno) => (head, errno.raw_os_error().saturating_neg()),
+    };
+    let length = u32::try_from(length).ok()?;
+    answer(chain, OutHeader { len: length, error, unique: reading.unique }.as_bytes());
+    Some(length)
 }

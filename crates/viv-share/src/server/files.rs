@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -10,10 +11,11 @@ use super::attributes::kill_suid_and_sgid;
 use super::{FileServer, LARGEST_DATA};
 use crate::fuse::abi::{
     CopyFileRangeIn, FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, FallocateIn,
-    FsyncIn, InHeader, LseekIn, LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ReadIn, ReleaseIn, WRITE_CACHE,
-    WRITE_KILL_SUIDGID, WriteIn, WriteOut,
+    FsyncIn, InHeader, LseekIn, LseekOut, OPEN_KILL_SUIDGID, Opcode, OpenIn, OpenOut, ReadIn, ReleaseIn,
+    WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
-use crate::fuse::{Body, Reply};
+use crate::fuse::{Body, Reply, Request};
+use crate::handles::Handle;
 use crate::inodes::Inode;
 use crate::settings::Cache;
 
@@ -27,6 +29,17 @@ const LARGEST_COPY: usize = 16 << 20;
 const SEEK_DATA: u32 = 3;
 /// See [`SEEK_DATA`].
 const SEEK_HOLE: u32 = 4;
+
+/// Part of a file that is to be read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// The request's number.
+    pub(crate) unique: u64,
+    pub(crate) file: Arc<Handle>,
+    pub(crate) offset: u64,
+    /// How many bytes at the most.
+    pub(crate) size: usize,
+}
 
 impl FileServer {
     pub(super) fn open(
@@ -82,6 +95,18 @@ impl FileServer {
     pub(super) fn release(&self, header: &InHeader, mut body: Body<'_>) -> Result<(), Errno> {
         let ReleaseIn { fh, .. } = body.take()?;
         self.handles.remove(fh, header.nodeid)
+    }
+
+    /// What a request wants to have read, if it is one to read and names an open file.
+    pub(crate) fn reading(&self, request: &[u8]) -> Option<Reading> {
+        let Request { header, mut body } = Request::new(request)?;
+        if Opcode::new(header.opcode) != Some(Opcode::Read) {
+            return None;
+        }
+        let ReadIn { fh, offset, size, .. } = body.take().ok()?;
+        let file = self.handles.get(fh, header.nodeid).ok()?;
+        let size = usize::try_from(size).ok()?.min(LARGEST_DATA);
+        Some(Reading { unique: header.unique, file, offset, size })
     }
 
     pub(super) fn read(

@@ -25,6 +25,8 @@ use crate::inodes::{Inode, Inodes};
 use crate::links::Links;
 use crate::settings::Settings;
 
+pub(crate) use files::Reading;
+
 /// The most data in one write or read, in bytes.
 pub const LARGEST_DATA: usize = 1 << 20;
 
