@@ -19,8 +19,8 @@ use crate::handles::Handle;
 use crate::inodes::Inode;
 use crate::settings::Cache;
 
-/// What is passed on of how a guest opens a file. What bypasses its cache (`O_DIRECT`) is for the guest's kernel alone, since
-/// data goes through the server's memory. That it appends is said with each write, of which some come from its cache.
+/// What is passed on of how a guest opens a file. What bypasses its cache (`O_DIRECT`) is for the guest's kernel alone: what it
+/// reads into is not as the host's disks want it. That it appends is said with each write, of which some come from its cache.
 const PASSED_ON: OFlags =
     OFlags::RWMODE.union(OFlags::TRUNC).union(OFlags::DSYNC).union(OFlags::SYNC).union(OFlags::NOATIME);
 /// How much is copied from file to file at a time, in bytes: others wait for the thread.
