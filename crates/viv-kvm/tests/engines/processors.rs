@@ -21,6 +21,8 @@ fn a_processor_starts_another() {
     let Some(kvm) = kvm() else { return };
     let engines: [&dyn Engine; 2] = [&SoftEngine::default(), kvm];
     for engine in engines {
+        // Which it was, should the first wait in vain.
+        eprintln!("on the {} engine", engine.kind());
         let mut machine = machine_of(engine, 2);
         let mut second = machine.vm.create_vcpu(1, machine.platform.clone()).unwrap();
         assert_eq!(second.save().unwrap().run_state, RunState::WaitForSipi);

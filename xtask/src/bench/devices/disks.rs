@@ -1,8 +1,7 @@
 //! Disks: the same file everywhere.
 //!
 //! The guest goes past its own cache, and all go through the host's, in which the file is from the start: it is the way
-//! between guest and host that is measured, not the host's disk. Disks are served beside the guest's processor, so all of the
-//! host's are there for both.
+//! between guest and host that is measured, not the host's disk.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -32,7 +31,7 @@ pub fn measure(group: &Group<'_>) -> Result<Workloads> {
         kernel_words: "",
         arguments: &group.words(["disk", GUESTS_NAME]),
         memory: MEMORY,
-        placement: Placement::Anywhere { processors: 1 },
+        placement: Placement::Pinned,
     };
     let words = group.words(["disk", &disk.to_string_lossy()]);
     let figures = places::alternate("disks", &guest, || Ok(native(group, guest.placement, &words)))?;
