@@ -8,6 +8,7 @@ use std::sync::{Once, OnceLock};
 use std::{mem, ptr};
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use viv_arch::Vector;
 
 /// A synchronous exception of the thread that took it.
 pub(crate) struct Trap<'a> {
@@ -18,9 +19,6 @@ pub(crate) struct Trap<'a> {
     /// The processor's error code, 0 where there is none.
     pub error_code: u32,
 }
-
-/// A page fault's vector, which a SIGBUS has if there is no longer anything behind a page of a mapped file.
-const PAGE_FAULT: i64 = 14;
 
 /// Looks at a trap and either deals with it, by changing its context, and returns true, or leaves it alone.
 ///
@@ -67,8 +65,8 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     // refers to while the handler runs.
     let (code, context_ref) = unsafe { ((*info).si_code, &mut *context.cast::<ucontext_t>()) };
     let trap_number = context_ref.uc_mcontext.gregs[libc::REG_TRAPNO as usize];
-    // Whatever instruction it was, nothing that is known of it brings the page back.
-    let is_gone = signal == libc::SIGBUS && trap_number == PAGE_FAULT;
+    // There is no longer anything behind a page of a mapped file: nothing that is known of the instruction brings it back.
+    let is_gone = signal == libc::SIGBUS && trap_number == Vector::PageFault as i64;
     // Positive codes come from the processor; what another process sent is not about our instruction.
     if code > 0 && !is_gone {
         let registers = &context_ref.uc_mcontext.gregs;

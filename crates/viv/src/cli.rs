@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use viv_share::Cache;
-use viv_vmm::config::Publish;
+use viv_vmm::config::{PmemConfig, Publish};
 use viv_vmm::process::Confinement;
 
 use disk_arg::DISK_HELP;
@@ -26,7 +26,6 @@ pub use machine::{
     BootDeviceArg, CpusArg, EngineArg, FirmwareArg, GdbArg, MemoryArg, RngLimitArg, WatchdogArg,
 };
 pub use network::{NetArg, NetKind};
-pub use pmem::PmemArg;
 pub use share::{ShareArg, SharedArg};
 pub use sockets::{ConsoleArg, VsockArg};
 
@@ -169,14 +168,14 @@ The soft engine has:
     pub keep: Option<String>,
 
     /// File as memory that outlasts the guest, /dev/pmem0 and so on; may be given again
-    #[arg(long, value_name = "FILE[,readonly]", value_parser = PmemArg::parse)]
+    #[arg(long, value_name = "FILE[,readonly]", value_parser = pmem::parse)]
     #[arg(long_help = "File as memory that outlasts the guest, /dev/pmem0 and so on; may be given again
 
 The guest has the file in its memory (virtio-pmem). A file system on it that is mounted with `-o dax` is read and written \
 there, past the guest's cache. What is written is in the file, and outlives a crash of the host once the guest has flushed it. \
 The file has a multiple of 2 MiB (truncate -s 1G FILE) and must not be made shorter meanwhile. With `readonly` what the guest \
 writes is dropped.")]
-    pub pmem: Vec<PmemArg>,
+    pub pmem: Vec<PmemConfig>,
 
     /// Network interface: `user`, `tap=NAME`, `bridge=NAME`, `vhost-user=SOCKET` or `none`; may be given again
     #[arg(long, value_name = "KIND", value_parser = NetArg::parse)]

@@ -94,9 +94,7 @@ fn datagrams_come_from_their_peer_alone() {
 
 #[test]
 fn a_refused_datagram_is_told() {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = gateway(socket.local_addr().unwrap());
-    drop(socket);
+    let address = gateway(refusing());
     let mut guest = Guest::new(open());
     let handle = guest.udp_socket(5000);
     guest.udp(handle).send_slice(b"hello?", address).unwrap();
@@ -121,15 +119,18 @@ fn a_refused_datagram_is_told() {
 
 pub(super) const QUERY: &[u8] = b"\xAB\xCD\x01\0\0\x01\0\0\0\0\0\0\x04host\x07example\0\0\x01\0\x01";
 
+/// Where nobody listens, which a host says at once.
+pub(super) fn refusing() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").and_then(|gone| gone.local_addr()).unwrap()
+}
+
 pub(super) fn dns() -> SocketAddr {
     (Config::default().ipv4.dns, 53).into()
 }
 
 #[test]
 fn questions_go_to_the_next_server_when_one_refuses() {
-    let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let refusing = gone.local_addr().unwrap();
-    drop(gone);
+    let refusing = refusing();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut guest = Guest::new(Config::default());
     guest.net.core_mut().resolvers = Resolvers::of(vec![refusing, socket.local_addr().unwrap()]);
@@ -148,9 +149,7 @@ fn questions_go_to_the_next_server_when_one_refuses() {
 
 #[test]
 fn a_question_that_no_server_takes_fails() {
-    let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let refusing = gone.local_addr().unwrap();
-    drop(gone);
+    let refusing = refusing();
     let mut guest = Guest::new(Config::default());
     guest.net.core_mut().resolvers = Resolvers::of(vec![refusing]);
     let handle = guest.udp_socket(5000);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smoltcp::wire::{TcpControl, checksum};
 
-use super::datagram::{QUERY, dns};
+use super::datagram::{QUERY, dns, refusing};
 use super::{Guest, gateway, open, pattern};
 use crate::resolvers::Resolvers;
 use crate::testing::packets::{self, Tcp};
@@ -138,12 +138,9 @@ fn a_guest_that_sums_up_datagrams_is_left_to_do_that() {
 
 #[test]
 fn it_sums_up_that_its_question_failed() {
-    let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let refusing = gone.local_addr().unwrap();
-    drop(gone);
     let mut guest = Guest::new(Config::default());
     guest.net.set_guest_offloads(GuestOffloads { checksum: true, tso4: false, tso6: false });
-    guest.net.core_mut().resolvers = Resolvers::of(vec![refusing]);
+    guest.net.core_mut().resolvers = Resolvers::of(vec![refusing()]);
     let from = SocketAddr::new(Config::default().ipv4.guest.into(), 40_000);
     assert!(guest.net.send(Offload::default(), &packets::udp(from, dns(), QUERY)));
     let answer =

@@ -1,33 +1,22 @@
 //! `--pmem`.
 
-use std::path::PathBuf;
+use viv_vmm::config::PmemConfig;
 
-/// One `--pmem`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PmemArg {
-    /// The file.
-    pub path: PathBuf,
-    /// Whether what the guest writes is dropped.
-    pub readonly: bool,
-}
-
-impl PmemArg {
-    /// Reads `FILE` or `FILE,readonly`. A file whose name holds a comma is given with an option behind it, `readonly` or
-    /// `writable`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (path, readonly) = match text.rsplit_once(',') {
-            None => (text, false),
-            Some((path, "readonly")) => (path, true),
-            Some((path, "writable")) => (path, false),
-            Some((_, option)) => {
-                return Err(format!("the option '{option}' is not known; 'readonly' and 'writable' are"));
-            }
-        };
-        if path.is_empty() {
-            return Err("no file is named; give FILE, or FILE,readonly".to_owned());
+/// Reads `FILE` or `FILE,readonly`. A file whose name holds a comma is given with an option behind it, `readonly` or
+/// `writable`.
+pub(super) fn parse(text: &str) -> Result<PmemConfig, String> {
+    let (path, readonly) = match text.rsplit_once(',') {
+        None => (text, false),
+        Some((path, "readonly")) => (path, true),
+        Some((path, "writable")) => (path, false),
+        Some((_, option)) => {
+            return Err(format!("the option '{option}' is not known; 'readonly' and 'writable' are"));
         }
-        Ok(Self { path: path.into(), readonly })
+    };
+    if path.is_empty() {
+        return Err("no file is named; give FILE, or FILE,readonly".to_owned());
     }
+    Ok(PmemConfig { path: path.into(), readonly })
 }
 
 #[cfg(test)]
@@ -36,7 +25,7 @@ mod tests {
 
     #[test]
     fn a_file_has_at_most_one_option() {
-        let parsed = |text| PmemArg::parse(text).map(|PmemArg { path, readonly }| (path, readonly));
+        let parsed = |text| parse(text).map(|PmemConfig { path, readonly }| (path, readonly));
         assert_eq!(parsed("data.img"), Ok(("data.img".into(), false)));
         assert_eq!(parsed("data.img,readonly"), Ok(("data.img".into(), true)));
         assert_eq!(parsed("a,b,writable"), Ok(("a,b".into(), false)));

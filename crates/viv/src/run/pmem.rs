@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use viv_vmm::config::PmemConfig;
 
-use crate::cli::{PmemArg, RunArgs};
+use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::session::Plan;
 
@@ -16,11 +16,9 @@ pub struct Lengths(Vec<(PathBuf, u64)>);
 
 /// Gives the machine the files that are asked for.
 pub fn add(args: &RunArgs, plan: &mut Plan) -> Lengths {
-    let config =
-        |PmemArg { path, readonly }: &PmemArg| PmemConfig { path: path.clone(), readonly: *readonly };
-    plan.config.pmems = args.pmem.iter().map(config).collect();
+    plan.config.pmems.clone_from(&args.pmem);
     // What cannot be looked at is no file that the machine could have.
-    let length = |PmemArg { path, .. }: &PmemArg| Some((path.clone(), length(path)?));
+    let length = |PmemConfig { path, .. }: &PmemConfig| Some((path.clone(), length(path)?));
     Lengths(args.pmem.iter().filter_map(length).collect())
 }
 
